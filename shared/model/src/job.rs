@@ -1,0 +1,163 @@
+//! Enrolment jobs: what is asked of an agent, and how it ended.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ca_server::CaServerSpec;
+use crate::entity::ResolvedEntity;
+use crate::ids::SecretId;
+use crate::policy::PolicySpec;
+
+/// Kind of the CMP request (S27 to S30).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    /// Initialization request.
+    Ir,
+    /// Certification request: a further certificate for an entity that the PKI knows.
+    Cr,
+    /// Key update request, signed with the certificate that it replaces.
+    Kur,
+}
+
+impl RequestKind {
+    /// All kinds, for counters that must exist at zero.
+    pub const ALL: [Self; 3] = [Self::Ir, Self::Cr, Self::Kur];
+
+    /// The kind's word in the API, in SQL and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ir => "ir",
+            Self::Cr => "cr",
+            Self::Kur => "kur",
+        }
+    }
+}
+
+/// Where a job stands, named for what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Committed; waits in the outbox to be published.
+    AwaitingPublish,
+    /// Published; waits for the agent to start.
+    AwaitingAgent,
+    /// Started; waits for the CA's answer.
+    AwaitingCa,
+    /// The CA answered `waiting`; the agent polls.
+    AwaitingPoll,
+    /// The certificate is issued and stored on the device.
+    Succeeded,
+    /// Ended without a certificate.
+    Failed,
+}
+
+impl JobState {
+    /// All states, for gauges that must exist at zero.
+    pub const ALL: [Self; 6] = [
+        Self::AwaitingPublish,
+        Self::AwaitingAgent,
+        Self::AwaitingCa,
+        Self::AwaitingPoll,
+        Self::Succeeded,
+        Self::Failed,
+    ];
+
+    /// The state's word in the API, in SQL and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AwaitingPublish => "awaiting_publish",
+            Self::AwaitingAgent => "awaiting_agent",
+            Self::AwaitingCa => "awaiting_ca",
+            Self::AwaitingPoll => "awaiting_poll",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing more will happen to the job.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// Everything an agent needs for one enrolment, fixed when the job is accepted; the secret only by reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrollmentOrder {
+    /// Kind of the request.
+    pub kind: RequestKind,
+    /// Subject and alternative names, placeholders filled.
+    pub entity: ResolvedEntity,
+    /// The CA server as it was configured.
+    pub ca_server: CaServerSpec,
+    /// The policy as it was configured.
+    pub policy: PolicySpec,
+    /// The policy's revision.
+    pub policy_revision: u32,
+    /// Reference and secret, where the request is protected by MAC.
+    pub mac: Option<MacCredentials>,
+}
+
+/// Reference value and secret of a MAC-protected request (S12, S13).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacCredentials {
+    /// Reference value, 1 to 256 characters (S12).
+    pub reference: String,
+    /// Where the secret is kept, encrypted.
+    pub secret_id: SecretId,
+}
+
+/// Who is to blame for a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Culprit {
+    /// Our own configuration.
+    Configuration,
+    /// The CA's message was malformed, not authentic or not what was asked for.
+    PeerMessage,
+    /// The CA refused.
+    PeerRefusal,
+    /// The CA could not be reached or did not answer in time.
+    Transport,
+    /// The device: its disk, its keys, its clock.
+    Device,
+}
+
+impl Culprit {
+    /// All culprits, for counters that must exist at zero.
+    pub const ALL: [Self; 5] =
+        [Self::Configuration, Self::PeerMessage, Self::PeerRefusal, Self::Transport, Self::Device];
+
+    /// The word in the API and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::PeerMessage => "peer_message",
+            Self::PeerRefusal => "peer_refusal",
+            Self::Transport => "transport",
+            Self::Device => "device",
+        }
+    }
+}
+
+/// Why a job ended without a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Who is to blame.
+    pub culprit: Culprit,
+    /// Stable snake_case code.
+    pub code: String,
+    /// What was wrong and what to check next, as a sentence of ours.
+    pub message: String,
+    /// PKIStatus of the CA's answer, in the RFC's words, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pki_status: Option<String>,
+    /// PKIFailureInfo bits, in the RFC's words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fail_info: Vec<String>,
+    /// The CA's own words: untrusted, cleaned of control characters, bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_string: Option<String>,
+    /// Whether the CA may have issued a certificate that nobody received.
+    #[serde(default)]
+    pub maybe_issued: bool,
+}

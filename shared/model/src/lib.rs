@@ -1,0 +1,16 @@
+//! The vocabulary of Trustfleet: ids, names, domain types and the rules that make them valid.
+//!
+//! Everything here can be tested without a runtime: no socket, no SQL, no ASN.1, no clock of its own. What a value
+//! must satisfy is checked once, where it is made; afterwards its type says that it is valid.
+
+pub mod ca_server;
+pub mod certificate;
+pub mod clock;
+pub mod device;
+pub mod entity;
+pub mod field;
+pub mod ids;
+pub mod job;
+pub mod policy;
+pub mod secret;
+pub mod trustpoint;

@@ -1,0 +1,208 @@
+//! CMP policies: the settings of a CMP session, shared by many trustpoints (S1 to S26, as far as they exist today).
+
+use serde::{Deserialize, Serialize};
+
+use crate::field::Violations;
+
+/// Settings of a CMP session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySpec {
+    /// Key pair of the trustpoint (S3, S25).
+    pub key: KeySpec,
+    /// How the first request proves where it comes from (S11).
+    #[serde(default)]
+    pub origin_authentication: OriginAuthentication,
+    /// MAC of requests (S8).
+    #[serde(default)]
+    pub mac: MacSettings,
+    /// Ask the CA to do without certConf.
+    #[serde(default)]
+    pub implicit_confirm: bool,
+    /// Whether an issued certificate takes effect by itself (S33, S34).
+    #[serde(default)]
+    pub activation: Activation,
+    /// How certificates are written on the device (S15).
+    #[serde(default)]
+    pub file_format: FileFormat,
+    /// Longest time for one request and its answer, seconds, 1 to 600.
+    #[serde(default = "default_message_timeout_s")]
+    pub message_timeout_s: u32,
+    /// Longest time for the whole transaction with all polling, seconds, up to 30 days.
+    #[serde(default = "default_total_timeout_s")]
+    pub total_timeout_s: u32,
+}
+
+const fn default_message_timeout_s() -> u32 {
+    30
+}
+
+const fn default_total_timeout_s() -> u32 {
+    86_400
+}
+
+const TOTAL_TIMEOUT_MAX_S: u32 = 30 * 86_400;
+
+/// Key pair of a trustpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySpec {
+    /// Kind and size of the key (S25).
+    pub algorithm: KeyAlgorithm,
+    /// A new key with every update; otherwise updates keep the key (S3).
+    #[serde(default = "default_regenerate")]
+    pub regenerate: bool,
+}
+
+const fn default_regenerate() -> bool {
+    true
+}
+
+/// Kind and size of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyAlgorithm {
+    /// RSA, 2048 bits.
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+    /// RSA, 3072 bits.
+    #[serde(rename = "rsa-3072")]
+    Rsa3072,
+    /// RSA, 4096 bits.
+    #[serde(rename = "rsa-4096")]
+    Rsa4096,
+    /// ECDSA on P-256.
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+}
+
+/// How requests prove where they come from (S11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OriginAuthentication {
+    /// Password-based MAC with reference and secret (S12, S13).
+    #[default]
+    MessageAuthenticationCode,
+}
+
+/// Algorithms of the password-based MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MacAlgorithm {
+    /// HMAC with SHA-256, over a key made with SHA-256.
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
+    /// HMAC with SHA-1, over a key made with SHA-1: weak (S8).
+    #[serde(rename = "hmac-sha1")]
+    HmacSha1,
+}
+
+/// Settings of the password-based MAC (RFC 9810 section 5.1.3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MacSettings {
+    /// Algorithm of requests (S8).
+    #[serde(default = "default_mac_algorithm")]
+    pub algorithm: MacAlgorithm,
+    /// Iterations of the one-way function in requests, 500 to 100,000.
+    #[serde(default = "default_iterations")]
+    pub iterations: u32,
+    /// Accept HMAC-SHA1 in answers, whatever was sent: some servers answer so (S8).
+    #[serde(default)]
+    pub accept_sha1_answers: bool,
+}
+
+impl Default for MacSettings {
+    fn default() -> Self {
+        Self { algorithm: default_mac_algorithm(), iterations: default_iterations(), accept_sha1_answers: false }
+    }
+}
+
+const fn default_mac_algorithm() -> MacAlgorithm {
+    MacAlgorithm::HmacSha256
+}
+
+const fn default_iterations() -> u32 {
+    10_000
+}
+
+/// Whether an issued certificate takes effect by itself (S33, S34).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// As soon as it is confirmed.
+    #[default]
+    Automatic,
+    /// Only on command; until then it is staged.
+    Manual,
+}
+
+/// How certificates are written on the device (S15).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// Base64 between BEGIN and END lines.
+    #[default]
+    Pem,
+    /// Binary.
+    Der,
+}
+
+impl PolicySpec {
+    /// Checks all limits; `allow_weak` is the tenant's explicit permission for weak algorithms (S8).
+    pub fn check(&self, allow_weak: bool, violations: &mut Violations) {
+        if !allow_weak {
+            if self.mac.algorithm == MacAlgorithm::HmacSha1 {
+                violations.add("mac.algorithm", "S8", "hmac-sha1 is weak: the tenant must allow weak algorithms first");
+            }
+            if self.mac.accept_sha1_answers {
+                let message = "HMAC-SHA1 in answers is weak: the tenant must allow weak algorithms first";
+                violations.add("mac.accept_sha1_answers", "S8", message);
+            }
+        }
+        range(violations, "mac.iterations", self.mac.iterations, 500, 100_000, "iterations");
+        range(violations, "message_timeout_s", self.message_timeout_s, 1, 600, "seconds");
+        range(violations, "total_timeout_s", self.total_timeout_s, 1, TOTAL_TIMEOUT_MAX_S, "seconds");
+        if self.total_timeout_s < self.message_timeout_s {
+            violations.add("total_timeout_s", "timeouts", "is shorter than message_timeout_s");
+        }
+    }
+}
+
+fn range(violations: &mut Violations, field: &str, value: u32, least: u32, most: u32, unit: &str) {
+    if !(least..=most).contains(&value) {
+        violations.add(field, "range", format!("is {value}; allowed are {least} to {most} {unit}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(json: &str) -> PolicySpec {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn s8_hmac_sha1_needs_the_tenants_permission() {
+        let policy = policy(r#"{"key":{"algorithm":"rsa-2048"},"mac":{"algorithm":"hmac-sha1"}}"#);
+        let mut violations = Violations::new();
+        policy.check(false, &mut violations);
+        assert_eq!(violations.as_slice()[0].field, "mac.algorithm");
+        let mut violations = Violations::new();
+        policy.check(true, &mut violations);
+        assert!(violations.is_empty());
+    }
+
+    #[test]
+    fn s3_a_policy_with_only_a_key_gets_the_documented_defaults() {
+        let policy = policy(r#"{"key":{"algorithm":"ecdsa-p256"}}"#);
+        assert!(policy.key.regenerate);
+        assert_eq!(policy.mac.algorithm, MacAlgorithm::HmacSha256);
+        assert_eq!(policy.activation, Activation::Automatic);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        let error = serde_json::from_str::<PolicySpec>(r#"{"key":{"algorithm":"rsa-2048"},"colour":1}"#).unwrap_err();
+        assert!(error.to_string().contains("colour"));
+    }
+}

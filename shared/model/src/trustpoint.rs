@@ -1,0 +1,185 @@
+//! Trustpoints: a CA, an identity and the certificates enrolled with them (S17).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::CertificateFacts;
+use crate::field::{TrustpointName, Violations, check_text};
+use crate::ids::{CaServerId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
+use crate::job::Failure;
+
+/// Longest MAC reference value, characters (S12: the longer of the two families).
+pub const REFERENCE_MAX: usize = 256;
+/// Longest MAC secret, characters (S13).
+pub const SECRET_MAX: usize = 128;
+
+/// A trustpoint with its certificates and the request under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trustpoint {
+    /// Its id.
+    pub id: TrustpointId,
+    /// Its name, unique on the device (S17).
+    pub name: TrustpointName,
+    /// Subject and alternative names (S2).
+    pub entity_id: EntityId,
+    /// The CA.
+    pub ca_server_id: CaServerId,
+    /// The session's settings.
+    pub policy_id: PolicyId,
+    /// MAC reference value (S12).
+    pub mac_reference: Option<String>,
+    /// MAC secret, by reference (S13).
+    pub mac_secret_id: Option<SecretId>,
+    /// What is under way (S50).
+    pub request: RequestState,
+    /// The certificate in use.
+    pub active: Option<CertificateFacts>,
+    /// The certificate issued but not in use yet (S33).
+    pub staged: Option<CertificateFacts>,
+    /// The certificate in use before.
+    pub previous: Option<CertificateFacts>,
+    /// Why the last request failed; cleared by the next success.
+    pub last_failure: Option<Failure>,
+    /// The last job and the client's idempotency key, so that a repeated request finds its job.
+    pub last_request: Option<LastRequest>,
+}
+
+/// What is under way on a trustpoint, named for what it waits for (S50).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "awaiting", rename_all = "snake_case")]
+pub enum RequestState {
+    /// Nothing is under way.
+    Nothing,
+    /// A job waits to be published.
+    Publish {
+        /// The job.
+        job_id: JobId,
+    },
+    /// A job waits for the agent.
+    Agent {
+        /// The job.
+        job_id: JobId,
+    },
+    /// The agent waits for the CA.
+    Ca {
+        /// The job.
+        job_id: JobId,
+        /// When the agent started.
+        since: Timestamp,
+    },
+    /// The agent polls the CA.
+    Poll {
+        /// The job.
+        job_id: JobId,
+        /// When the CA first said `waiting`.
+        since: Timestamp,
+    },
+}
+
+impl RequestState {
+    /// The job under way.
+    pub const fn job_id(&self) -> Option<JobId> {
+        match self {
+            Self::Nothing => None,
+            Self::Publish { job_id } | Self::Agent { job_id } | Self::Ca { job_id, .. } | Self::Poll { job_id, .. } => {
+                Some(*job_id)
+            }
+        }
+    }
+}
+
+/// The job that was last asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRequest {
+    /// The job.
+    pub job_id: JobId,
+    /// The client's idempotency key, where it gave one.
+    pub request_key: Option<String>,
+}
+
+/// The state of a trustpoint in one word, for lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustpointStatus {
+    /// No certificate, and nothing under way.
+    NotEnrolled,
+    /// A request is under way.
+    Requesting,
+    /// A certificate is issued and waits for its activation.
+    Staged,
+    /// A certificate is in use.
+    Active,
+    /// The last request failed and there is no certificate in use.
+    Failed,
+}
+
+impl TrustpointStatus {
+    /// The word in the API and in SQL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotEnrolled => "not_enrolled",
+            Self::Requesting => "requesting",
+            Self::Staged => "staged",
+            Self::Active => "active",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Trustpoint {
+    /// The state in one word: what is under way goes before what is there.
+    pub const fn status(&self) -> TrustpointStatus {
+        if self.request.job_id().is_some() {
+            TrustpointStatus::Requesting
+        } else if self.staged.is_some() {
+            TrustpointStatus::Staged
+        } else if self.active.is_some() {
+            TrustpointStatus::Active
+        } else if self.last_failure.is_some() {
+            TrustpointStatus::Failed
+        } else {
+            TrustpointStatus::NotEnrolled
+        }
+    }
+}
+
+/// Checks a MAC reference value: 1 to 256 characters, no `?` (S12).
+pub fn check_reference(field: &str, text: &str, violations: &mut Violations) {
+    violations.check(field, "S12", check_text(text, REFERENCE_MAX));
+    if text.contains('?') {
+        violations.add(field, "S12", "contains '?', which devices cannot take in a reference value");
+    }
+}
+
+/// Checks a MAC secret: 1 to 128 characters (S13). The message never shows the secret.
+pub fn check_secret(field: &str, text: &str, violations: &mut Violations) {
+    let length = text.chars().count();
+    if !(1..=SECRET_MAX).contains(&length) {
+        violations.add(field, "S13", format!("has {length} characters; 1 to {SECRET_MAX} are allowed"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s12_a_reference_value_has_1_to_256_characters_and_no_question_mark() {
+        for (text, good) in [("dev-1", true), ("", false), ("a?b", false)] {
+            let mut violations = Violations::new();
+            check_reference("mac.reference", text, &mut violations);
+            assert_eq!(violations.is_empty(), good, "{text:?}: {violations}");
+        }
+        let mut violations = Violations::new();
+        check_reference("mac.reference", &"9".repeat(257), &mut violations);
+        assert_eq!(violations.as_slice()[0].rule, "S12");
+    }
+
+    #[test]
+    fn s13_a_refused_secret_is_not_repeated_in_the_message() {
+        let mut violations = Violations::new();
+        check_secret("mac.secret", &"geheim".repeat(30), &mut violations);
+        assert!(!violations.to_string().contains("geheim"));
+        assert_eq!(violations.as_slice().len(), 1);
+    }
+}

@@ -1,0 +1,147 @@
+//! Bodies of the agent's own HTTP doors: join and session.
+//!
+//! ```text
+//! POST /agent/v1/join       JoinRequest      -> Envelope with JoinAnswer, signed by the controller's key
+//! POST /agent/v1/challenge  ChallengeRequest -> Challenge
+//! POST /agent/v1/session    SessionRequest   -> Envelope with SessionAnswer, signed by the controller's key
+//! ```
+//! A join token reads `tfj1.<token id>.<secret>.<key id>`: the last part is the id of the controller's signing key
+//! ([`crate::sign::key_id`]), so that an agent knows its controller before it trusts any answer. The secret part
+//! travels to the controller, whose table holds only its SHA-256.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use trustfleet_model::ids::{AgentId, TenantId};
+
+use crate::v1::Blob;
+
+/// Longest join token, characters.
+pub const JOIN_TOKEN_MAX: usize = 512;
+
+/// An agent asks to be taken in.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The whole join token.
+    pub token: String,
+    /// Name wanted; the token may fix it.
+    pub name: String,
+    /// Ed25519 public key, 32 bytes: proves possession, signs reports.
+    pub sign_key: Blob,
+    /// X25519 public key, 32 bytes: receives secrets.
+    pub seal_key: Blob,
+    /// Version of the agent's software.
+    pub software: String,
+    /// Signature with the Ed25519 key over [`JoinRequest::proof_input`].
+    pub proof: Blob,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("name", &self.name)
+            .field("software", &self.software)
+            .finish_non_exhaustive()
+    }
+}
+
+impl JoinRequest {
+    /// What the proof signs: token, name and both keys, each with its length before it.
+    pub fn proof_input(token: &str, name: &str, sign_key: &[u8], seal_key: &[u8]) -> Vec<u8> {
+        lengths_and_bytes(&[token.as_bytes(), name.as_bytes(), sign_key, seal_key])
+    }
+}
+
+/// The controller has taken the agent in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinAnswer {
+    /// Tenant of the agent.
+    pub tenant_id: TenantId,
+    /// The agent's id.
+    pub agent_id: AgentId,
+    /// The agent's name.
+    pub name: String,
+    /// Ed25519 public key of the controller, to be kept.
+    pub controller_key: Blob,
+    /// The agent's own Ed25519 key, as the controller stored it.
+    pub sign_key: Blob,
+}
+
+/// An agent wants to open a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChallengeRequest {
+    /// The agent.
+    pub agent_id: AgentId,
+}
+
+/// What the agent has to sign. It holds the controller's own time, so that a device with a wrong clock gets in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Opaque to the agent; good for one minute, at any replica.
+    pub challenge: Blob,
+    /// The controller's time.
+    pub now: Timestamp,
+}
+
+/// An agent opens a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRequest {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The challenge as it came.
+    pub challenge: Blob,
+    /// Signature with the agent's Ed25519 key over [`SessionRequest::proof_input`].
+    pub proof: Blob,
+}
+
+impl SessionRequest {
+    /// What the proof signs.
+    pub fn proof_input(agent: AgentId, challenge: &[u8]) -> Vec<u8> {
+        lengths_and_bytes(&[agent.as_uuid().as_bytes(), challenge])
+    }
+}
+
+/// A session: how to reach the broker, and for how long.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SessionAnswer {
+    /// The agent it is for.
+    pub agent_id: AgentId,
+    /// Broker URL without credentials, virtual host included.
+    pub amqp_url: String,
+    /// User name for the broker.
+    pub amqp_user: String,
+    /// JWT: the password for the broker.
+    pub amqp_token: String,
+    /// When the JWT ends.
+    pub token_expires_at: Timestamp,
+    /// Queue to consume.
+    pub queue: String,
+    /// Exchange for reports.
+    pub reports_exchange: String,
+    /// Routing key of the hello.
+    pub hello_key: String,
+    /// The controller's time.
+    pub now: Timestamp,
+}
+
+impl std::fmt::Debug for SessionAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionAnswer")
+            .field("agent_id", &self.agent_id)
+            .field("amqp_url", &self.amqp_url)
+            .field("queue", &self.queue)
+            .field("token_expires_at", &self.token_expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+fn lengths_and_bytes(parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for part in parts {
+        out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(part);
+    }
+    out
+}

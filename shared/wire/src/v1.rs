@@ -1,0 +1,300 @@
+//! Version 1 of the payloads. Frozen once shipped: a change of meaning is a version 2, new optional fields are allowed.
+//!
+//! These structs are their own family: they are made from domain types and read into them, and never stored as such.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use trustfleet_model::ids::{AgentId, DeviceId, JobId, MessageId, TenantId, TrustpointId};
+
+use crate::seal::SealedSecret;
+
+/// Binary data as base64 in JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob(pub Vec<u8>);
+
+impl Serialize for Blob {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// From the controller to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToAgent {
+    /// Do this.
+    Job(Box<Job>),
+    /// A report is committed: stop repeating it.
+    Receipt(Receipt),
+}
+
+/// From an agent to the controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromAgent {
+    /// A session begins: offer all unfinished jobs again.
+    Hello(Hello),
+    /// Something happened to a job.
+    Report(Box<Report>),
+}
+
+/// An order to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The job; a second message with the same id is answered from the agent's record.
+    pub job_id: JobId,
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// The agent it is for; any other must refuse it.
+    pub agent_id: AgentId,
+    /// The device it is for.
+    pub device_id: DeviceId,
+    /// Name of the device, for folders and messages.
+    pub device: String,
+    /// The trustpoint it is for.
+    pub trustpoint_id: TrustpointId,
+    /// Name of the trustpoint, for folders and messages.
+    pub trustpoint: String,
+    /// Grows with every publication; of two messages for one job the greater counts.
+    pub sequence: u64,
+    /// When it was signed.
+    pub issued_at: Timestamp,
+    /// When the signature ends: an agent ignores it from then on.
+    pub expires_at: Timestamp,
+    /// The permit: to be started before this moment, or returned.
+    pub start_before: Timestamp,
+    /// Revision of the policy it was made from.
+    pub policy_revision: u32,
+    /// Routing key of the reports about it.
+    pub reply_to: String,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Task {
+    /// Get a certificate.
+    Enroll(Box<Enroll>),
+    /// Put the staged certificate into use.
+    Activate {
+        /// Serial number of the staged certificate, upper-case hex.
+        serial: String,
+    },
+}
+
+/// One CMP enrolment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enroll {
+    /// `ir`, `cr` or `kur`.
+    pub request: Request,
+    /// Subject DN as text, order as in the text's own spelling.
+    pub subject: String,
+    /// Alternative names.
+    pub sans: Vec<San>,
+    /// Recipient DN as text: the CA's name.
+    pub recipient: String,
+    /// CMP URLs in the order to try them.
+    pub urls: Vec<String>,
+    /// `rsa-2048`, `rsa-3072`, `rsa-4096` or `ecdsa-p256`.
+    pub key_algorithm: String,
+    /// Make a new key for an update.
+    pub regenerate_key: bool,
+    /// Reference and sealed secret, where the request is MAC-protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Accept HMAC-SHA1 in answers.
+    pub accept_sha1_answers: bool,
+    /// Ask for implicit confirmation.
+    pub implicit_confirm: bool,
+    /// Trust anchors, DER.
+    pub trust_anchors: Vec<Blob>,
+    /// Certificates that verify signed answers, DER.
+    pub verification_certificates: Vec<Blob>,
+    /// Put the certificate into use at once.
+    pub activate: bool,
+    /// `pem` or `der`.
+    pub file_format: String,
+    /// Longest time for one request and its answer, seconds.
+    pub message_timeout_s: u32,
+    /// Longest time for the whole transaction, seconds.
+    pub total_timeout_s: u32,
+}
+
+/// Kind of the CMP request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Initialization request.
+    Ir,
+    /// Certification request.
+    Cr,
+    /// Key update request.
+    Kur,
+}
+
+/// An alternative name: `ip`, `dn`, `email`, `uri`, `upn` or `dns`, and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct San {
+    /// Kind of the name.
+    pub kind: String,
+    /// The name.
+    pub value: String,
+}
+
+/// Credentials and algorithm of a MAC-protected request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mac {
+    /// Reference value (S12).
+    pub reference: String,
+    /// The secret, sealed to the agent's current key (S13).
+    pub secret: SealedSecret,
+    /// `hmac-sha256` or `hmac-sha1`.
+    pub algorithm: String,
+    /// Iterations of the one-way function.
+    pub iterations: u32,
+}
+
+/// The controller has committed a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The agent it is for.
+    pub agent_id: AgentId,
+    /// The report.
+    pub report_id: MessageId,
+    /// When it was signed.
+    pub issued_at: Timestamp,
+}
+
+/// An agent's greeting at the start of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// This message.
+    pub message_id: MessageId,
+    /// When it was signed, by the agent's clock.
+    pub at: Timestamp,
+    /// Version of the agent's software.
+    pub software: String,
+}
+
+/// What happened to a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// This report; repeated with the same id until a receipt comes.
+    pub report_id: MessageId,
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// The trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// The job.
+    pub job_id: JobId,
+    /// Sequence of the job message that it answers.
+    pub sequence: u64,
+    /// When it happened, by the agent's clock.
+    pub at: Timestamp,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// The exchange begins.
+    Started {
+        /// SHA-256 of the subjectPublicKeyInfo, lower-case hex.
+        public_key_sha256: String,
+    },
+    /// The CA said `waiting`; the agent polls.
+    Waiting {
+        /// Seconds until the next poll.
+        check_after_s: u64,
+    },
+    /// Not started: the permit had run out.
+    PermitExpired,
+    /// The certificate is issued, confirmed and stored on the device.
+    Issued(Box<Issued>),
+    /// The certificate is in use.
+    Activated {
+        /// Serial number, upper-case hex.
+        serial: String,
+        /// File on the device.
+        file: String,
+    },
+    /// Ended without a certificate, or not activated.
+    Failed(Box<Failed>),
+}
+
+/// An issued certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// The certificate, DER.
+    pub certificate: Blob,
+    /// CA certificates that came with it, DER.
+    pub chain: Vec<Blob>,
+    /// transactionID of the exchange, lower-case hex.
+    pub transaction_id: String,
+    /// `accepted` or `granted_with_mods`.
+    pub status: String,
+    /// Confirmed implicitly, without certConf.
+    pub implicitly_confirmed: bool,
+    /// Time of the whole exchange, milliseconds.
+    pub duration_ms: u64,
+    /// pollReq messages sent.
+    pub polls: u32,
+    /// File on the device.
+    pub file: String,
+    /// Warnings, as sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// `configuration`, `peer_message`, `peer_refusal`, `transport` or `device`.
+    pub culprit: String,
+    /// Stable snake_case code.
+    pub code: String,
+    /// What was wrong and what to check next.
+    pub message: String,
+    /// PKIStatus in the RFC's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pki_status: Option<String>,
+    /// PKIFailureInfo bits in the RFC's words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fail_info: Vec<String>,
+    /// The CA's own words: untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_string: Option<String>,
+    /// transactionID of the exchange, lower-case hex, where it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction_id: Option<String>,
+    /// The CA may have issued a certificate that was not received.
+    pub maybe_issued: bool,
+    /// Time of the exchange, milliseconds.
+    pub duration_ms: u64,
+}
