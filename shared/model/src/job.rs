@@ -80,6 +80,29 @@ impl JobState {
     }
 }
 
+/// What a job asks of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum JobTask {
+    /// Get a certificate.
+    Enroll(Box<EnrollmentOrder>),
+    /// Put the staged certificate into use.
+    Activate {
+        /// Serial number of the staged certificate, upper-case hex.
+        serial: String,
+    },
+}
+
+impl JobTask {
+    /// The kind's word in the API and in SQL: `ir`, `cr`, `kur` or `activate`.
+    pub const fn kind_str(&self) -> &'static str {
+        match self {
+            Self::Enroll(order) => order.kind.as_str(),
+            Self::Activate { .. } => "activate",
+        }
+    }
+}
+
 /// Everything an agent needs for one enrolment, fixed when the job is accepted; the secret only by reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollmentOrder {

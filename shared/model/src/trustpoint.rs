@@ -50,12 +50,7 @@ pub struct Trustpoint {
 pub enum RequestState {
     /// Nothing is under way.
     Nothing,
-    /// A job waits to be published.
-    Publish {
-        /// The job.
-        job_id: JobId,
-    },
-    /// A job waits for the agent.
+    /// A job waits for the agent to start; whether it is published already, the job tells.
     Agent {
         /// The job.
         job_id: JobId,
@@ -81,9 +76,7 @@ impl RequestState {
     pub const fn job_id(&self) -> Option<JobId> {
         match self {
             Self::Nothing => None,
-            Self::Publish { job_id } | Self::Agent { job_id } | Self::Ca { job_id, .. } | Self::Poll { job_id, .. } => {
-                Some(*job_id)
-            }
+            Self::Agent { job_id } | Self::Ca { job_id, .. } | Self::Poll { job_id, .. } => Some(*job_id),
         }
     }
 }

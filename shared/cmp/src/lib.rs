@@ -1,0 +1,2 @@
+//! shared/cmp
+pub mod codec;
