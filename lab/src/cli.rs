@@ -1,0 +1,78 @@
+//! The command line of `trustfleet-lab`.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::stack::{self, StackOptions};
+
+/// Private services, a lab CA and a demonstration for Trustfleet.
+///
+/// Nothing here is meant for a real fleet: keys are made anew for each run and everything is thrown away at the end.
+#[derive(Debug, Parser)]
+#[command(name = "trustfleet-lab", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The lab's verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command with a private PostgreSQL and RabbitMQ around it.
+    ///
+    /// Starts both on free ports of 127.0.0.1 below one temporary folder, creates the roles trustfleet_owner,
+    /// trustfleet_api and trustfleet_system and the database trustfleet, makes the controller's keys, exports the
+    /// TRUSTFLEET_* variables to the command, and ends everything, also what the command left running, when the
+    /// command ends. The exit code is the command's.
+    #[command(after_help = "Examples:\n  \
+        trustfleet-lab stack -- cargo nextest run --workspace\n  \
+        trustfleet-lab stack -- sh -c 'psql \"$TRUSTFLEET_DB_OWNER_URL\"'\n  \
+        trustfleet-lab stack -- sleep infinity    # then `. FOLDER/env` in another shell")]
+    Stack(StackArgs),
+}
+
+/// Arguments of `stack`.
+#[derive(Debug, clap::Args)]
+pub struct StackArgs {
+    /// Folder below which the stack's own folder is made [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Let PostgreSQL wait for the disk at each commit (for measurements; tests are faster without)
+    #[arg(long)]
+    fsync: bool,
+    /// Say nothing while starting
+    #[arg(long, short)]
+    quiet: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub async fn run(self) -> ExitCode {
+        match self.command {
+            Command::Stack(args) => {
+                let options = StackOptions { base_dir: args.dir, fsync: args.fsync, progress: !args.quiet };
+                match stack::run(options, &args.command).await {
+                    Ok(code) => ExitCode::from(code),
+                    Err(error) => failed("stack", &error),
+                }
+            }
+        }
+    }
+}
+
+/// Prints an error with its causes; exit code 125, which a command inside rarely uses for itself.
+fn failed(verb: &str, error: &dyn std::error::Error) -> ExitCode {
+    eprint!("{verb}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
+    ExitCode::from(125)
+}

@@ -1,0 +1,6 @@
+//! Everything that needs several processes: the private stack, the lab CA, the demonstration and the tests in `tests/`.
+//!
+//! Nothing depends on this crate, and nothing in it is meant for a real fleet.
+
+pub mod cli;
+pub mod stack;
