@@ -125,7 +125,7 @@ impl Attribute {
             }
             // T.61 in certificates is Latin-1 in practice
             Tag::TeletexString => Some(self.value.iter().map(|&byte| char::from(byte)).collect()),
-            Tag::BmpString if self.value.len() % 2 == 0 => {
+            Tag::BmpString if self.value.len().is_multiple_of(2) => {
                 let units: Vec<u16> =
                     self.value.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
                 String::from_utf16(&units).ok()

@@ -1,0 +1,159 @@
+use jiff::{SignedDuration, Timestamp};
+use trustfleet_pki::{
+    Certificate, ChainError,
+    chain::{verify_end_entity, verify_signer},
+};
+
+use crate::openssl::{CA, END_ENTITY, OpenSsl};
+
+struct Pki {
+    openssl: OpenSsl,
+    root: Certificate,
+    issuing: Certificate,
+    leaf: Certificate,
+}
+
+/// Root, issuing CA and one end entity, as OpenSSL makes them.
+fn pki() -> Pki {
+    let openssl = OpenSsl::new();
+    let root = openssl.root("root", "");
+    let issuing = openssl.issued("issuing", "root", CA, "");
+    let leaf = openssl.issued("leaf", "issuing", END_ENTITY, "");
+    Pki { openssl, root, issuing, leaf }
+}
+
+fn soon_after(certificate: &Certificate) -> Timestamp {
+    certificate.not_before() + SignedDuration::from_hours(1)
+}
+
+#[test]
+fn a_path_over_a_helper_to_the_root_is_good() {
+    let Pki { root, issuing, leaf, .. } = pki();
+    let at = soon_after(&leaf);
+    assert_eq!(verify_end_entity(&leaf, &[issuing.clone()], &[root.clone()], at), Ok(()));
+    assert_eq!(verify_signer(&leaf, &[issuing], &[root], at), Ok(()), "a signer may be an end entity");
+}
+
+#[test]
+fn an_issuing_ca_may_be_the_anchor_itself_and_so_may_the_certificate() {
+    let Pki { openssl, issuing, leaf, root } = pki();
+    let at = soon_after(&leaf);
+    assert_eq!(verify_end_entity(&leaf, &[], std::slice::from_ref(&issuing), at), Ok(()));
+    assert_eq!(verify_end_entity(&leaf, &[], std::slice::from_ref(&leaf), at), Ok(()));
+    let lone = openssl.root("lone", "-addext basicConstraints=CA:FALSE");
+    assert_eq!(verify_end_entity(&lone, &[], &[root, lone.clone()], at), Ok(()));
+}
+
+#[test]
+fn x3_a_helper_is_never_an_anchor() {
+    let Pki { openssl, root, issuing, leaf } = pki();
+    let other = openssl.root("other", "");
+    let at = soon_after(&leaf);
+    let error = verify_end_entity(&leaf, &[issuing.clone(), root.clone()], &[other], at).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no path from CN=leaf,O=Lab (issued by CN=issuing,O=Lab) to a trust anchor: check the anchors and the chain \
+         sent along"
+    );
+    let missing = verify_end_entity(&leaf, &[], &[root], at).unwrap_err();
+    assert!(matches!(missing, ChainError::UnknownIssuer { .. }), "the chain sent along lacks the issuing CA");
+    assert_eq!(verify_end_entity(&leaf, &[issuing], &[], at), Err(ChainError::NoAnchor));
+}
+
+#[test]
+fn another_root_of_the_same_name_does_not_help() {
+    let Pki { issuing, leaf, .. } = pki();
+    let impostor = OpenSsl::new().root("root", "");
+    let at = soon_after(&leaf);
+    let error = verify_end_entity(&leaf, &[issuing], &[impostor], at).unwrap_err();
+    assert!(matches!(error, ChainError::Signature { .. }), "{error}");
+}
+
+#[test]
+fn time_decides_for_the_certificate_its_issuers_and_the_anchor() {
+    let Pki { root, issuing, leaf, openssl } = pki();
+    let (helpers, anchors) = ([issuing.clone()], [root.clone()]);
+    let late = leaf.not_after() + SignedDuration::from_secs(1);
+    assert_eq!(verify_end_entity(&leaf, &helpers, &anchors, leaf.not_after()), Ok(()));
+    let error = verify_end_entity(&leaf, &helpers, &anchors, late).unwrap_err();
+    assert!(error.to_string().starts_with("certificate of CN=leaf,O=Lab expired at "), "{error}");
+    let early = leaf.not_before() - SignedDuration::from_secs(1);
+    let error = verify_end_entity(&leaf, &helpers, &anchors, early).unwrap_err();
+    assert!(error.to_string().ends_with("check the clock"), "{error}");
+
+    let long = openssl.issued("long", "issuing", END_ENTITY, "-days 300");
+    let after_issuing = issuing.not_after() + SignedDuration::from_hours(1);
+    let error = verify_end_entity(&long, &helpers, &anchors, after_issuing).unwrap_err();
+    assert!(error.to_string().contains("a CA certificate in it expired at"), "{error}");
+    let after_root = root.not_after() + SignedDuration::from_hours(1);
+    assert_eq!(
+        verify_end_entity(&long, &helpers, &anchors, after_root),
+        Err(ChainError::AnchorsOutsideValidity { at: after_root })
+    );
+}
+
+#[test]
+fn an_end_entity_or_a_ca_without_key_cert_sign_issues_nothing() {
+    let Pki { openssl, root, issuing, leaf } = pki();
+    let at = soon_after(&leaf);
+    let child = openssl.issued("child", "leaf", END_ENTITY, "");
+    let error = verify_end_entity(&child, &[leaf, issuing], &[root.clone()], at).unwrap_err();
+    assert!(matches!(error, ChainError::Rule { .. }), "{error}");
+    let crl_only = openssl.issued("crl", "root", &CA.replace("keyCertSign,", ""), "");
+    let below = openssl.issued("below", "crl", END_ENTITY, "");
+    let error = verify_end_entity(&below, &[crl_only], &[root], at).unwrap_err();
+    assert!(matches!(error, ChainError::Rule { .. }), "{error}");
+}
+
+#[test]
+fn a_ca_certificate_is_a_signer_but_no_end_entity() {
+    let Pki { openssl, root, issuing, .. } = pki();
+    let at = soon_after(&issuing);
+    let anchors = [root.clone()];
+    assert_eq!(
+        verify_end_entity(&issuing, &[], &anchors, at),
+        Err(ChainError::CaAsEndEntity { subject: issuing.subject() })
+    );
+    assert_eq!(verify_signer(&issuing, &[], &anchors, at), Ok(()));
+    assert_eq!(verify_signer(&root, &[], &anchors, at), Ok(()), "the anchor itself");
+    let sub = openssl.issued("sub", "issuing", CA, "");
+    assert_eq!(verify_signer(&sub, std::slice::from_ref(&issuing), &anchors, at), Ok(()));
+    assert!(matches!(verify_signer(&sub, &[], &anchors, at), Err(ChainError::UnknownIssuer { .. })));
+    let stranger = openssl.root("stranger", "");
+    assert!(matches!(verify_signer(&stranger, &[], &anchors, at), Err(ChainError::UnknownIssuer { .. })));
+    let late = issuing.not_after() + SignedDuration::from_secs(1);
+    assert!(matches!(verify_signer(&issuing, &[], &anchors, late), Err(ChainError::Expired { .. })));
+}
+
+#[test]
+fn path_lengths_hold_for_end_entities_and_for_cas_that_sign() {
+    let openssl = OpenSsl::new();
+    let root = openssl.root("root", "");
+    let last = openssl.issued("last", "root", &CA.replace("CA:TRUE", "CA:TRUE,pathlen:0"), "");
+    let under = openssl.issued("under", "last", CA, "");
+    let leaf = openssl.issued("leaf", "under", END_ENTITY, "");
+    let at = soon_after(&leaf);
+    let helpers = [last.clone(), under.clone()];
+    let anchors = [root];
+    assert_eq!(verify_signer(&last, &helpers, &anchors, at), Ok(()));
+    assert!(matches!(verify_signer(&under, &helpers, &anchors, at), Err(ChainError::Rule { .. })));
+    assert!(matches!(verify_end_entity(&leaf, &helpers, &anchors, at), Err(ChainError::Rule { .. })));
+}
+
+#[test]
+fn a_ca_with_a_forged_signature_is_no_signer() {
+    let Pki { root, issuing, .. } = pki();
+    let mut der = issuing.as_der().to_vec();
+    *der.last_mut().unwrap() ^= 1;
+    let forged = Certificate::from_der(&der).unwrap();
+    let error = verify_signer(&forged, &[], &[root], soon_after(&issuing)).unwrap_err();
+    assert!(matches!(error, ChainError::Signature { .. }), "{error}");
+}
+
+#[test]
+fn sha1_in_a_path_is_refused() {
+    let Pki { openssl, root, issuing, .. } = pki();
+    let weak = openssl.issued("weak", "issuing", END_ENTITY, "-sha1");
+    let error = verify_end_entity(&weak, &[issuing], &[root], soon_after(&weak)).unwrap_err();
+    assert!(error.to_string().ends_with("its algorithm is unknown or too weak"), "{error}");
+}

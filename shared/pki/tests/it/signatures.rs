@@ -1,0 +1,98 @@
+use std::fs;
+
+use trustfleet_pki::{
+    Certificate, KeyKind, PublicKey, SignatureError,
+    digest::{HashAlgorithm, digest_for_signature},
+};
+
+use crate::openssl::OpenSsl;
+
+/// A self-signed certificate with a key made by `genpkey` and signed with the options given.
+fn self_signed(openssl: &OpenSsl, genpkey: &str, sign: &str) -> Certificate {
+    openssl.run(&format!("genpkey {genpkey} -out k.key"));
+    openssl.run(&format!("req -x509 -new -key k.key -subj /CN=x -out x.pem {sign}"));
+    openssl.certificate("x")
+}
+
+#[test]
+fn every_accepted_algorithm_verifies_what_openssl_signs() {
+    const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
+    const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
+    const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:2048";
+    const PSS: &str = "-sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest";
+    let rsa = KeyKind::Rsa { bits: 2048 };
+    let cases = [
+        (P256, "-sha256", KeyKind::EcP256, HashAlgorithm::Sha256),
+        (P256, "-sha384", KeyKind::EcP256, HashAlgorithm::Sha384),
+        (P384, "-sha384", KeyKind::EcP384, HashAlgorithm::Sha384),
+        (P384, "-sha256", KeyKind::EcP384, HashAlgorithm::Sha256),
+        ("-algorithm ED25519", "", KeyKind::Ed25519, HashAlgorithm::Sha512),
+        (RSA, "-sha256", rsa, HashAlgorithm::Sha256),
+        (RSA, "-sha384", rsa, HashAlgorithm::Sha384),
+        (RSA, "-sha512", rsa, HashAlgorithm::Sha512),
+        (RSA, &format!("-sha256 {PSS}"), rsa, HashAlgorithm::Sha256),
+        (RSA, &format!("-sha384 {PSS}"), rsa, HashAlgorithm::Sha384),
+        (RSA, &format!("-sha512 {PSS}"), rsa, HashAlgorithm::Sha512),
+    ];
+    let openssl = OpenSsl::new();
+    for (genpkey, sign, kind, hash) in cases {
+        let certificate = self_signed(&openssl, genpkey, sign);
+        let key = certificate.public_key();
+        assert_eq!(key.algorithm(), kind);
+        assert_eq!(certificate.verify_signed_by(&key), Ok(()), "{genpkey} {sign}");
+        assert_eq!(digest_for_signature(&certificate.signature_algorithm()).unwrap(), hash, "C3 {genpkey} {sign}");
+    }
+}
+
+#[test]
+fn sha1_short_keys_and_odd_pss_parameters_are_refused() {
+    let openssl = OpenSsl::new();
+    const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:2048";
+    let sha1 = self_signed(&openssl, RSA, "-sha1");
+    assert!(matches!(sha1.verify_signed_by(&sha1.public_key()), Err(SignatureError::Refused { .. })));
+    assert_eq!(digest_for_signature(&sha1.signature_algorithm()).unwrap(), HashAlgorithm::Sha1);
+    let salt = self_signed(&openssl, RSA, "-sha256 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:20");
+    assert!(matches!(salt.verify_signed_by(&salt.public_key()), Err(SignatureError::Parameters { .. })));
+    let short = self_signed(&openssl, "-algorithm RSA -pkeyopt rsa_keygen_bits:1024", "-sha256");
+    assert_eq!(short.public_key().algorithm(), KeyKind::Rsa { bits: 1024 });
+    assert_eq!(short.verify_signed_by(&short.public_key()), Err(SignatureError::Invalid));
+}
+
+#[test]
+fn p6_rsa_parameters_may_be_null_or_absent_and_nothing_else() {
+    let openssl = OpenSsl::new();
+    let certificate = self_signed(&openssl, "-algorithm RSA -pkeyopt rsa_keygen_bits:2048", "-sha256");
+    openssl.write("message", "certConf");
+    openssl.run("dgst -sha256 -sign k.key -out message.sig message");
+    let signature = fs::read(openssl.path("message.sig")).unwrap();
+    let key = certificate.public_key();
+    let mut algorithm = certificate.signature_algorithm();
+    assert!(algorithm.parameters.is_some(), "OpenSSL sends NULL");
+    assert_eq!(key.verify(&algorithm, b"certConf", &signature), Ok(()));
+    assert_eq!(key.verify(&algorithm, b"certconf", &signature), Err(SignatureError::Invalid));
+    algorithm.parameters = None;
+    assert_eq!(key.verify(&algorithm, b"certConf", &signature), Ok(()));
+    algorithm.parameters = Some(der::Any::new(der::Tag::OctetString, [1]).unwrap());
+    assert!(matches!(key.verify(&algorithm, b"certConf", &signature), Err(SignatureError::Parameters { .. })));
+}
+
+#[test]
+fn an_algorithm_that_does_not_fit_the_key_is_named() {
+    let openssl = OpenSsl::new();
+    let ec = openssl.root("ec", "");
+    let ed = self_signed(&openssl, "-algorithm ED25519", "");
+    let error = ed.public_key().verify(&ec.signature_algorithm(), b"", b"").unwrap_err();
+    assert_eq!(error.to_string(), "signature algorithm 1.2.840.10045.4.3.2 does not fit a key of kind Ed25519");
+}
+
+#[test]
+fn a_public_key_is_what_openssl_writes_and_nothing_else() {
+    let openssl = OpenSsl::new();
+    openssl.key("k");
+    openssl.run("pkey -in k.key -pubout -outform DER -out k.spki");
+    let der = fs::read(openssl.path("k.spki")).unwrap();
+    let key = PublicKey::from_spki_der(&der).unwrap();
+    assert_eq!(key.spki_der(), der);
+    assert!(PublicKey::from_spki_der(&der[..der.len() - 1]).is_err());
+    assert!(PublicKey::from_spki_der(&vec![0; 20_000]).unwrap_err().to_string().contains("at most 16384"));
+}
