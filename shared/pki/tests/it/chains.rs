@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_pki::{
     Certificate, ChainError,
@@ -30,7 +32,7 @@ fn soon_after(certificate: &Certificate) -> Timestamp {
 fn a_path_over_a_helper_to_the_root_is_good() {
     let Pki { root, issuing, leaf, .. } = pki();
     let at = soon_after(&leaf);
-    assert_eq!(verify_end_entity(&leaf, &[issuing.clone()], &[root.clone()], at), Ok(()));
+    assert_eq!(verify_end_entity(&leaf, from_ref(&issuing), from_ref(&root), at), Ok(()));
     assert_eq!(verify_signer(&leaf, &[issuing], &[root], at), Ok(()), "a signer may be an end entity");
 }
 
@@ -38,8 +40,8 @@ fn a_path_over_a_helper_to_the_root_is_good() {
 fn an_issuing_ca_may_be_the_anchor_itself_and_so_may_the_certificate() {
     let Pki { openssl, issuing, leaf, root } = pki();
     let at = soon_after(&leaf);
-    assert_eq!(verify_end_entity(&leaf, &[], std::slice::from_ref(&issuing), at), Ok(()));
-    assert_eq!(verify_end_entity(&leaf, &[], std::slice::from_ref(&leaf), at), Ok(()));
+    assert_eq!(verify_end_entity(&leaf, &[], from_ref(&issuing), at), Ok(()));
+    assert_eq!(verify_end_entity(&leaf, &[], from_ref(&leaf), at), Ok(()));
     let lone = openssl.root("lone", "-addext basicConstraints=CA:FALSE");
     assert_eq!(verify_end_entity(&lone, &[], &[root, lone.clone()], at), Ok(()));
 }
@@ -97,7 +99,7 @@ fn an_end_entity_or_a_ca_without_key_cert_sign_issues_nothing() {
     let Pki { openssl, root, issuing, leaf } = pki();
     let at = soon_after(&leaf);
     let child = openssl.issued("child", "leaf", END_ENTITY, "");
-    let error = verify_end_entity(&child, &[leaf, issuing], &[root.clone()], at).unwrap_err();
+    let error = verify_end_entity(&child, &[leaf, issuing], from_ref(&root), at).unwrap_err();
     assert!(matches!(error, ChainError::Rule { .. }), "{error}");
     let crl_only = openssl.issued("crl", "root", &CA.replace("keyCertSign,", ""), "");
     let below = openssl.issued("below", "crl", END_ENTITY, "");
@@ -117,7 +119,7 @@ fn a_ca_certificate_is_a_signer_but_no_end_entity() {
     assert_eq!(verify_signer(&issuing, &[], &anchors, at), Ok(()));
     assert_eq!(verify_signer(&root, &[], &anchors, at), Ok(()), "the anchor itself");
     let sub = openssl.issued("sub", "issuing", CA, "");
-    assert_eq!(verify_signer(&sub, std::slice::from_ref(&issuing), &anchors, at), Ok(()));
+    assert_eq!(verify_signer(&sub, from_ref(&issuing), &anchors, at), Ok(()));
     assert!(matches!(verify_signer(&sub, &[], &anchors, at), Err(ChainError::UnknownIssuer { .. })));
     let stranger = openssl.root("stranger", "");
     assert!(matches!(verify_signer(&stranger, &[], &anchors, at), Err(ChainError::UnknownIssuer { .. })));

@@ -1,6 +1,6 @@
 //! Whatever a peer sends: an answer or an error, never a panic.
 
-use std::sync::LazyLock;
+use std::{slice::from_ref, sync::LazyLock};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -25,9 +25,9 @@ fn exercise(certificate: &Certificate, anchor: &Certificate) {
     let _ = (certificate.subject().to_slash(), certificate.issuer().to_string(), certificate.subject().to_x509());
     let _ = (certificate.serial_hex(), certificate.subject_alt_names(), certificate.sans(), certificate.to_pem());
     let _ = certificate.verify_signed_by(&anchor.public_key());
-    let _ = verify_end_entity(certificate, &[certificate.clone()], &[anchor.clone()], at);
-    let _ = verify_signer(certificate, &[certificate.clone()], &[anchor.clone()], at);
-    let _ = verify_signer(certificate, &[], &[certificate.clone()], Timestamp::UNIX_EPOCH);
+    let _ = verify_end_entity(certificate, from_ref(certificate), from_ref(anchor), at);
+    let _ = verify_signer(certificate, from_ref(certificate), from_ref(anchor), at);
+    let _ = verify_signer(certificate, &[], from_ref(certificate), Timestamp::UNIX_EPOCH);
 }
 
 proptest! {
@@ -83,7 +83,7 @@ fn the_undamaged_sample_is_good() {
     let (root, leaf) = &*SAMPLE;
     exercise(leaf, root);
     let at = leaf.not_before();
-    assert_eq!(verify_end_entity(leaf, &[], std::slice::from_ref(root), at), Ok(()));
+    assert_eq!(verify_end_entity(leaf, &[], from_ref(root), at), Ok(()));
 }
 
 #[test]
