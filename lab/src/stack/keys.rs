@@ -67,7 +67,7 @@ impl KeyFiles {
 }
 
 /// A random word of `bytes` bytes in hexadecimal, for passwords and marks.
-pub(super) fn random_word(bytes: usize) -> Result<String, StackError> {
+pub(crate) fn random_word(bytes: usize) -> Result<String, StackError> {
     let mut buffer = vec![0; bytes];
     rand::fill(&mut buffer).map_err(|_| StackError::Key { what: "random password" })?;
     Ok(hex::encode(buffer))

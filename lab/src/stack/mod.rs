@@ -23,6 +23,7 @@ mod watchdog;
 
 use std::{path::PathBuf, time::Instant};
 
+use self::watchdog::Watchdog;
 pub use self::{
     env::{StackEnv, with_database, with_vhost},
     error::StackError,
@@ -32,7 +33,7 @@ pub use self::{
     rabbit::Rabbit,
     run::run,
 };
-use self::{keys::random_word, watchdog::Watchdog};
+pub(crate) use self::{keys::random_word, postgres::connect};
 
 /// How a stack is started.
 #[derive(Clone, Debug, Default)]

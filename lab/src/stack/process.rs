@@ -83,6 +83,11 @@ impl Process {
         Ok(Self { name, child, log: log.to_owned(), last_resort })
     }
 
+    /// The process id, which is also the id of its group.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its exit status, when it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

@@ -90,7 +90,7 @@ impl Inside {
                         continue;
                     }
                     interrupts += 1;
-                    deadline.get_or_insert(Instant::now() + GRACE);
+                    deadline.get_or_insert_with(|| Instant::now() + GRACE);
                     self.signal(if interrupts >= IMPATIENT { Signal::KILL } else { signal });
                 }
             }
