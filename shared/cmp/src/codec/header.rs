@@ -77,9 +77,10 @@ pub struct PkiHeader {
 impl PkiHeader {
     /// Is implicitConfirm there, with its only value NULL (H13)? OpenSSL and others also send it without a value.
     pub fn has_implicit_confirm(&self) -> bool {
-        self.general_info.iter().flatten().any(|info| {
-            info.info_type == oids::IMPLICIT_CONFIRM && info.info_value.as_ref().is_none_or(Any::is_null)
-        })
+        self.general_info
+            .iter()
+            .flatten()
+            .any(|info| info.info_type == oids::IMPLICIT_CONFIRM && info.info_value.as_ref().is_none_or(Any::is_null))
     }
 
     /// The bytes of an octet string field, empty when it is absent.

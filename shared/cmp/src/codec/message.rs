@@ -72,8 +72,8 @@ impl PkiMessage {
         let header = PkiHeader::from_der(header_der).map_err(|source| DecodeError::der("header", source))?;
         let body_der = reader.tlv_bytes().map_err(|source| DecodeError::der("body", source))?;
         let body = PkiBody::decode(body_der, nested)?;
-        let protection =
-            ContextSpecific::<BitString>::decode_explicit(&mut reader, der::TagNumber::N0).map_err(|source| DecodeError::der("protection", source))?;
+        let protection = ContextSpecific::<BitString>::decode_explicit(&mut reader, der::TagNumber::N0)
+            .map_err(|source| DecodeError::der("protection", source))?;
         let extra_certs = ContextSpecific::<Vec<RawSequence>>::decode_explicit(&mut reader, der::TagNumber::N1)
             .map_err(|source| DecodeError::der("extraCerts", source))?;
         reader.finish(()).map_err(outer)?;

@@ -35,12 +35,12 @@ pub enum DecodeError {
     #[error(transparent)]
     Bounds(#[from] bounds::BoundsError),
     /// A part does not decode.
-    #[error("{part} does not decode: {source}")]
+    #[error("{part} does not decode: {detail}")]
     Der {
         /// Which part, by its name in the RFC.
         part: &'static str,
         /// What the decoder says.
-        source: der::Error,
+        detail: der::Error,
     },
     /// The body has a tag that RFC 9810 does not know.
     #[error("body of unknown kind (tag 0x{tag:02x})")]
@@ -65,7 +65,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    const fn der(part: &'static str, source: der::Error) -> Self {
-        Self::Der { part, source }
+    const fn der(part: &'static str, detail: der::Error) -> Self {
+        Self::Der { part, detail }
     }
 }

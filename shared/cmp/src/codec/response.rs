@@ -1,9 +1,6 @@
 //! What a certificate response carries, and the answer to a revocation.
 
-use der::{
-    Choice, Sequence,
-    asn1::OctetString,
-};
+use der::{Choice, Sequence, asn1::OctetString};
 
 use super::{raw::RawSequence, request::CertId, status::PkiStatusInfo};
 

@@ -180,7 +180,9 @@ impl FixedTag for FailureInfo {
 impl<'a> DecodeValue<'a> for FailureInfo {
     fn decode_value<R: Reader<'a>>(reader: &mut R, header: Header) -> der::Result<Self> {
         let string = BitString::decode_value(reader, header)?;
-        Ok(Self(string.bits().take(32).enumerate().filter(|(_, set)| *set).fold(0, |set, (number, _)| set | 1 << number)))
+        Ok(Self(
+            string.bits().take(32).enumerate().filter(|(_, set)| *set).fold(0, |set, (number, _)| set | 1 << number),
+        ))
     }
 }
 

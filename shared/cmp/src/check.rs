@@ -1,0 +1,100 @@
+//! Does a message belong to this transaction? Every refusal says what was expected and what came.
+
+use subtle::ConstantTimeEq;
+
+use crate::{
+    codec::{
+        BodyKind, CertRepMessage, CertResponse, PkiHeader, PkiMessage, PollRep,
+        header::{CMP2000, CMP2021},
+    },
+    error::MessageError,
+};
+
+/// At least 128 bits (H11, V3).
+pub(crate) const MIN_NONCE_BYTES: usize = 16;
+
+/// V1: pvno 2 or 3.
+pub(crate) fn version(header: &PkiHeader) -> Result<(), MessageError> {
+    match header.pvno {
+        CMP2000 | CMP2021 => Ok(()),
+        got => Err(MessageError::Version { got }),
+    }
+}
+
+/// H9: protection and its algorithm go together; P10: and they are there.
+pub(crate) fn protected(message: &PkiMessage) -> Result<(), MessageError> {
+    match (&message.header.protection_alg, &message.protection) {
+        (Some(_), Some(_)) => Ok(()),
+        (None, None) => Err(MessageError::Unprotected { body: message.body.kind() }),
+        _ => Err(MessageError::ProtectionIncomplete),
+    }
+}
+
+/// V2.
+pub(crate) fn transaction_id(header: &PkiHeader, expected: &[u8]) -> Result<(), MessageError> {
+    let got = PkiHeader::octets(header.transaction_id.as_ref());
+    if equal(got, expected) {
+        return Ok(());
+    }
+    Err(MessageError::TransactionId { expected: hex::encode(expected), got: shown(got) })
+}
+
+/// V3: the nonce that we sent comes back; one of several where the standard leaves it open.
+pub(crate) fn recip_nonce(header: &PkiHeader, expected: &[&[u8]]) -> Result<(), MessageError> {
+    let got = PkiHeader::octets(header.recip_nonce.as_ref());
+    if expected.iter().any(|nonce| equal(got, nonce)) {
+        return Ok(());
+    }
+    let expected = expected.iter().map(hex::encode).collect::<Vec<_>>().join(" or ");
+    Err(MessageError::RecipNonce { expected, got: shown(got) })
+}
+
+/// V3, H11: the peer's own nonce is there and long enough.
+pub(crate) fn sender_nonce(header: &PkiHeader) -> Result<&[u8], MessageError> {
+    let got = PkiHeader::octets(header.sender_nonce.as_ref());
+    if got.len() < MIN_NONCE_BYTES {
+        return Err(MessageError::SenderNonce { bits: got.len() * 8 });
+    }
+    Ok(got)
+}
+
+/// V7: exactly one response, to our request.
+pub(crate) fn single_response(message: &CertRepMessage, expected: i64) -> Result<&CertResponse, MessageError> {
+    let [response] = message.response.as_slice() else {
+        return Err(MessageError::ResponseCount { got: message.response.len() });
+    };
+    cert_req_id(response.cert_req_id, expected)?;
+    Ok(response)
+}
+
+/// W3: exactly one poll answer, to our request.
+pub(crate) fn single_poll(polls: &[PollRep], expected: i64) -> Result<&PollRep, MessageError> {
+    let [poll] = polls else {
+        return Err(MessageError::ResponseCount { got: polls.len() });
+    };
+    cert_req_id(poll.cert_req_id, expected)?;
+    Ok(poll)
+}
+
+/// V7.
+pub(crate) fn cert_req_id(got: i64, expected: i64) -> Result<(), MessageError> {
+    if got == expected { Ok(()) } else { Err(MessageError::CertReqId { expected, got }) }
+}
+
+/// V1: a body of another kind than expected.
+pub(crate) fn unexpected(message: &PkiMessage, expected: &[BodyKind]) -> MessageError {
+    MessageError::UnexpectedBody { expected: expected.to_vec(), got: message.body.kind() }
+}
+
+fn equal(got: &[u8], expected: &[u8]) -> bool {
+    !expected.is_empty() && bool::from(got.ct_eq(expected))
+}
+
+/// Hexadecimal, bounded: the bytes are a peer's.
+fn shown(bytes: &[u8]) -> String {
+    match bytes.len() {
+        0 => "none".to_owned(),
+        1..=32 => hex::encode(bytes),
+        length => format!("{}... ({length} bytes)", hex::encode(bytes.get(..32).unwrap_or_default())),
+    }
+}

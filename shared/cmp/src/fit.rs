@@ -1,0 +1,99 @@
+//! Does the issued certificate fit what was asked for (V9, V10)?
+//!
+//! A certificate for another key is never taken. What else may differ is policy; every difference is named.
+
+use der::{Decode, asn1::Any};
+use jiff::{SignedDuration, Timestamp};
+use trustfleet_pki::{certificate::Certificate, chain, name::Name};
+
+use crate::{
+    codec::oids,
+    error::Unfit,
+    outcome::Warning,
+    peer::{Acceptance, Modifications},
+};
+
+/// A certificate whose validity begins at most this much later than our clock says counts as begun: clocks differ.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// What was asked for.
+pub(crate) struct Asked<'a> {
+    pub(crate) subject: &'a Name,
+    /// DER GeneralNames, empty without any.
+    pub(crate) sans: &'a [u8],
+    /// DER SubjectPublicKeyInfo.
+    pub(crate) public_key: &'a [u8],
+}
+
+/// All that does not fit, and what is only worth a warning.
+pub(crate) fn judge(
+    certificate: &Certificate,
+    asked: &Asked<'_>,
+    acceptance: &Acceptance,
+    helpers: &[Certificate],
+    trusted_ca_pubs: &[Certificate],
+    now: Timestamp,
+) -> (Vec<Unfit>, Vec<Warning>) {
+    let (mut unfit, mut warnings) = (Vec::new(), Vec::new());
+    if certificate.spki_der() != asked.public_key {
+        unfit.push(Unfit::PublicKey);
+    }
+    let refuse = acceptance.modifications == Modifications::Refuse;
+    let got = certificate.subject();
+    if got != *asked.subject && !asked.subject.is_null() {
+        let (asked, got) = (asked.subject.to_string(), got.to_string());
+        if refuse {
+            unfit.push(Unfit::Subject { asked, got });
+        } else {
+            warnings.push(Warning::SubjectChanged { asked, got });
+        }
+    }
+    let missing = missing_names(certificate, asked.sans);
+    if missing > 0 {
+        if refuse {
+            unfit.push(Unfit::AlternativeNames { missing });
+        } else {
+            warnings.push(Warning::AlternativeNamesMissing { missing });
+        }
+    }
+    match chain_of(certificate, acceptance, helpers, trusted_ca_pubs, now) {
+        Ok(true) => {}
+        Ok(false) => warnings.push(Warning::ChainUnchecked),
+        Err(detail) => unfit.push(Unfit::Chain { detail }),
+    }
+    (unfit, warnings)
+}
+
+/// V10: `Ok(false)` when there is nothing to check against.
+fn chain_of(
+    certificate: &Certificate,
+    acceptance: &Acceptance,
+    helpers: &[Certificate],
+    trusted_ca_pubs: &[Certificate],
+    now: Timestamp,
+) -> Result<bool, String> {
+    let anchors = [acceptance.enrolment_anchors.as_slice(), &acceptance.anchors, trusted_ca_pubs];
+    let Some(anchors) = anchors.into_iter().find(|anchors| !anchors.is_empty()) else {
+        return Ok(false);
+    };
+    let helpers = [helpers, &acceptance.untrusted].concat();
+    let begin = certificate.not_before();
+    let soon = begin > now && begin.duration_since(now) <= CLOCK_TOLERANCE;
+    let at = if soon { begin } else { now };
+    chain::verify_end_entity(certificate, &helpers, anchors, at).map(|()| true).map_err(|error| error.to_string())
+}
+
+/// How many of the alternative names asked for are not in the certificate, compared as DER.
+fn missing_names(certificate: &Certificate, asked: &[u8]) -> usize {
+    if asked.is_empty() {
+        return 0;
+    }
+    let names = |der: &[u8]| Vec::<Any>::from_der(der).unwrap_or_default();
+    let extensions = certificate.parsed().tbs_certificate.extensions.as_deref().unwrap_or_default();
+    let held: Vec<Any> = extensions
+        .iter()
+        .filter(|extension| extension.extn_id == oids::SUBJECT_ALT_NAME)
+        .flat_map(|extension| names(extension.extn_value.as_bytes()))
+        .collect();
+    names(asked).iter().filter(|name| !held.contains(name)).count()
+}

@@ -1,0 +1,190 @@
+//! Who may answer us: the authenticity of a response and the authority of its sender (V4 to V6, P10 to P12).
+//!
+//! A certificate in extraCerts helps to build a chain and is never an anchor (X3). A valid chain is not enough: any
+//! sibling device has one. The signer must be the configured CA, a pinned certificate, or carry cmcCA or cmcRA
+//! from the CA that was asked.
+
+use std::ops::RangeInclusive;
+
+use jiff::Timestamp;
+use trustfleet_pki::{certificate::Certificate, chain, name::Name};
+
+use crate::{
+    check,
+    codec::{PkiHeader, PkiMessage, oids, raw::directory_name_der},
+    error::MessageError,
+    protection::{
+        AcceptedMacs,
+        mac::{self, ACCEPTED_ITERATIONS, Hash},
+        signature,
+    },
+    request::Credentials,
+};
+
+/// What is accepted as an answer, set by policy.
+#[derive(Clone, Debug)]
+pub struct Acceptance {
+    /// Accepted MAC algorithms; SHA-1 only by choice (S8).
+    pub macs: AcceptedMacs,
+    /// Accepted PBM iteration counts (P4).
+    pub pbm_iterations: RangeInclusive<u32>,
+    /// Trust anchors for signed answers (S10), roots or issuing CAs.
+    pub anchors: Vec<Certificate>,
+    /// Anchors that the issued certificate must lead to (V10); empty: `anchors`, and under MAC without these the
+    /// CA certificates of the response (V11).
+    pub enrolment_anchors: Vec<Certificate>,
+    /// Certificates that verify the answer: a signer that equals one of them is authorised without a chain (S9); they
+    /// also count as anchors, and a cmcCA or cmcRA signer issued by one of them is authorised.
+    pub verification_certificates: Vec<Certificate>,
+    /// Helpers for chain building, never anchors.
+    pub untrusted: Vec<Certificate>,
+    /// The name that signs answers (V6); `None`: the recipient of the request.
+    pub expected_signer: Option<Name>,
+    /// Accept a signer whose key usage lacks digitalSignature (P11): some CAs sign with such a key.
+    pub ignore_key_usage: bool,
+    /// What happens when the CA changed subject or alternative names (V9).
+    pub modifications: Modifications,
+    /// The whole transaction ends after this many seconds (W4).
+    pub total_seconds: u64,
+}
+
+/// What happens when the CA changed subject or alternative names (V9).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Modifications {
+    /// Take the certificate and warn.
+    Warn,
+    /// Reject the certificate.
+    Refuse,
+}
+
+impl Default for Acceptance {
+    fn default() -> Self {
+        Self {
+            macs: AcceptedMacs::strong(),
+            pbm_iterations: ACCEPTED_ITERATIONS,
+            anchors: Vec::new(),
+            enrolment_anchors: Vec::new(),
+            verification_certificates: Vec::new(),
+            untrusted: Vec::new(),
+            expected_signer: None,
+            ignore_key_usage: false,
+            modifications: Modifications::Warn,
+            total_seconds: 7 * 24 * 3600,
+        }
+    }
+}
+
+/// How an answer was authenticated.
+#[derive(Clone, Debug)]
+pub(crate) enum Proof {
+    /// By our secret.
+    Mac {
+        weak: bool,
+        /// senderKID is there and names something else than our reference (V5; OpenSSL's server does that).
+        other_reference: bool,
+    },
+    /// By an authorised signer.
+    Signature,
+}
+
+/// Authenticates an answer; `kept` are certificates of earlier answers of the transaction (X4).
+pub(crate) fn authenticate(
+    message: &PkiMessage,
+    credentials: &Credentials,
+    acceptance: &Acceptance,
+    recipient: &Name,
+    kept: &[Certificate],
+    now: Timestamp,
+) -> Result<Proof, MessageError> {
+    check::protected(message)?;
+    if !mac::is_mac(message) {
+        // P12: also in answer to a MAC, but then by configured trust only, which is all that is looked at here
+        return signed(message, acceptance, recipient, kept, now).map(|()| Proof::Signature);
+    }
+    let Credentials::Mac { reference, secret, .. } = credentials else {
+        return Err(MessageError::WrongIntegrity { expected: "a signature", got: "a MAC" });
+    };
+    let used = mac::verify(message, secret, &acceptance.macs, &acceptance.pbm_iterations)?;
+    let kid = PkiHeader::octets(message.header.sender_kid.as_ref());
+    let other_reference = !kid.is_empty() && kid != reference.as_slice();
+    Ok(Proof::Mac { weak: used.owf == Hash::Sha1 || used.hmac == Hash::Sha1, other_reference })
+}
+
+fn signed(
+    message: &PkiMessage,
+    acceptance: &Acceptance,
+    recipient: &Name,
+    kept: &[Certificate],
+    now: Timestamp,
+) -> Result<(), MessageError> {
+    let helpers = helpers(message, acceptance, kept);
+    let configured = acceptance.verification_certificates.iter().chain(&acceptance.anchors);
+    let signer = find_signer(message, configured.chain(&helpers))?;
+    authorised(&signer, acceptance, recipient)?;
+    let name = signer.subject().to_string();
+    if !acceptance.ignore_key_usage && !signer.allows_digital_signature() {
+        return Err(MessageError::SignerKeyUsage { signer: name });
+    }
+    if acceptance.verification_certificates.contains(&signer) {
+        if signer.is_valid_at(now) {
+            return Ok(());
+        }
+        let detail =
+            format!("the verification certificate is valid from {} to {}", signer.not_before(), signer.not_after());
+        return Err(MessageError::SignerUntrusted { signer: name, detail });
+    }
+    let anchors = [acceptance.anchors.as_slice(), &acceptance.verification_certificates].concat();
+    chain::verify_signer(&signer, &helpers, &anchors, now)
+        .map_err(|error| MessageError::SignerUntrusted { signer: name, detail: error.to_string() })
+}
+
+/// extraCerts that can be read, kept ones and configured ones.
+fn helpers(message: &PkiMessage, acceptance: &Acceptance, kept: &[Certificate]) -> Vec<Certificate> {
+    let mut helpers = certificates(&message.extra_certs);
+    helpers.extend(kept.iter().chain(&acceptance.untrusted).cloned());
+    helpers
+}
+
+/// The certificates of a list that can be read; others do not help.
+pub(crate) fn certificates(list: &[crate::codec::RawSequence]) -> Vec<Certificate> {
+    list.iter().filter_map(|raw| raw.to_tlv().ok()).filter_map(|der| Certificate::from_der(&der).ok()).collect()
+}
+
+/// V4: a certificate whose subject is the sender and whose key made the signature; senderKID narrows the choice.
+pub(crate) fn find_signer<'a>(
+    message: &PkiMessage,
+    candidates: impl Iterator<Item = &'a Certificate>,
+) -> Result<Certificate, MessageError> {
+    let sender = directory_name_der(&message.header.sender).and_then(|der| Name::from_der(der).ok());
+    let unknown = |sender: &str| MessageError::SignerUnknown { sender: sender.to_owned() };
+    let sender = sender.ok_or_else(|| unknown("(not a directory name)"))?;
+    let kid = PkiHeader::octets(message.header.sender_kid.as_ref());
+    let fits = |certificate: &&Certificate| {
+        certificate.subject() == sender
+            && (kid.is_empty() || certificate.subject_key_id().is_none_or(|identifier| identifier == kid))
+    };
+    let mut refused = unknown(&sender.to_string());
+    for candidate in candidates.filter(fits) {
+        match signature::verify(message, candidate) {
+            Ok(()) => return Ok(candidate.clone()),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// V6: any sibling device's certificate chains to the same anchor, so the signer must be more than that.
+fn authorised(signer: &Certificate, acceptance: &Acceptance, recipient: &Name) -> Result<(), MessageError> {
+    let ca = acceptance.expected_signer.as_ref().unwrap_or(recipient);
+    let pinned = acceptance.verification_certificates.contains(signer);
+    let named = !ca.is_null() && signer.subject() == *ca;
+    let delegated = signer.extended_key_usages().iter().any(|usage| [oids::CMC_CA, oids::CMC_RA].contains(usage)) && {
+        let issuer = signer.issuer();
+        let configured = acceptance.anchors.iter().chain(&acceptance.verification_certificates);
+        issuer == *ca || issuer == *recipient || configured.into_iter().any(|anchor| anchor.subject() == issuer)
+    };
+    if pinned || named || delegated {
+        return Ok(());
+    }
+    Err(MessageError::SignerNotAuthorised { signer: signer.subject().to_string(), ca: ca.to_string() })
+}
