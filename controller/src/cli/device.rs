@@ -1,0 +1,121 @@
+//! Verbs on devices.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use ureq::http::Method;
+
+use super::{
+    args::{Page, pair},
+    error::CliError,
+    output::{Column, ago, text},
+    session::Session,
+    spec::Draft,
+};
+
+/// Verbs on devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceVerb {
+    /// List the registered devices
+    List {
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Show a device
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Register a device
+    Create {
+        /// Its name: 1 to 63 letters, digits, '.', '_', '-'
+        name: String,
+        #[command(flatten)]
+        flags: DeviceFlags,
+    },
+    /// Change what is registered about a device; what no flag names stays
+    Update {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        flags: DeviceFlags,
+    },
+    /// Delete a device that has no trustpoints
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What is registered about a device.
+#[derive(Debug, Args)]
+pub struct DeviceFlags {
+    /// The agent in front of it; one agent can serve many devices
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// Serial number, for {device.serial} in names
+    #[arg(long, value_name = "WORD")]
+    serial: Option<String>,
+    /// MAC address, for {device.mac} in names
+    #[arg(long, value_name = "WORD")]
+    mac: Option<String>,
+    /// Label, may be repeated, for {label.KEY} in names; with `update` the labels given replace all
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+}
+
+impl DeviceFlags {
+    fn lay_over(self, draft: &mut Draft) {
+        draft.set("agent", self.agent);
+        draft.set("serial", self.serial);
+        draft.set("mac", self.mac);
+        if !self.labels.is_empty() {
+            let labels = self.labels.into_iter().map(|(key, value)| (key, Value::from(value)));
+            draft.set("labels", Some(Value::Object(labels.collect())));
+        }
+    }
+}
+
+const DEVICES: &[Column] = &[
+    Column::new("NAME", |item, _| text(item, "/name")),
+    Column::new("AGENT", |item, _| text(item, "/agent")),
+    Column::new("SERIAL", |item, _| text(item, "/serial")),
+    Column::new("MAC", |item, _| text(item, "/mac")),
+    Column::new("LABELS", |item, _| text(item, "/labels")),
+    Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
+];
+const FIRST: &[&str] = &["name", "id", "agent", "serial", "mac", "labels"];
+
+/// Runs a verb on devices.
+pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
+    match verb {
+        DeviceVerb::List { page } => {
+            let list = session.list(&["devices"], &page, &[])?;
+            session.print_list(&list, DEVICES, "trustfleet trustpoint list [--device NAME] shows their certificates")
+        }
+        DeviceVerb::Show { name } => {
+            let device = session.read(&["devices", &name])?;
+            session.print_object(&device, FIRST, &format!("trustfleet trustpoint list --device {name}"))
+        }
+        DeviceVerb::Create { name, flags } => {
+            let mut draft = Draft::default();
+            flags.lay_over(&mut draft);
+            let device = session.call(Method::POST, &["devices"], Some(&draft.body_named(&name)))?;
+            let next = format!("trustfleet trustpoint create {name} TRUSTPOINT --entity E --ca-server C --policy P");
+            session.print_object(&device, FIRST, &next)
+        }
+        DeviceVerb::Update { name, flags } => {
+            let present = session.read(&["devices", &name])?;
+            let mut draft = Draft::default();
+            for field in ["agent", "serial", "mac", "labels"] {
+                draft.set(field, present.get(field).filter(|value| !value.is_null()).cloned());
+            }
+            flags.lay_over(&mut draft);
+            let device = session.call(Method::PUT, &["devices", &name], Some(&draft.body()))?;
+            session.print_object(&device, FIRST, "new names take effect with the next enrolment")
+        }
+        DeviceVerb::Delete { name } => {
+            session.call(Method::DELETE, &["devices", &name], None)?;
+            session.print_deleted("device", &name)
+        }
+    }
+}

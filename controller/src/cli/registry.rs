@@ -1,0 +1,286 @@
+//! Verbs on what is configured once and used by many trustpoints: entities, CA servers, CMP policies.
+//!
+//! `update` reads the object, lays the flags over it and sends it back only if nobody changed it in between.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::{
+    args::{Page, san},
+    error::CliError,
+    output::{Column, ago, text},
+    session::Session,
+    spec::{Draft, certificates},
+};
+
+/// Verbs that entities, CA servers and policies have in common.
+#[derive(Debug, Subcommand)]
+pub enum Verb<F: Args> {
+    /// List all
+    List {
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Show one
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Make one, from flags, from a file, or from a file with flags over it
+    Create {
+        /// Its name: 1 to 63 letters, digits, '.', '_', '-'
+        name: String,
+        /// File with the fields, .toml or .json
+        #[arg(long, short, value_name = "SPEC")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        flags: F,
+    },
+    /// Change one: flags change their fields, --file replaces all of them
+    Update {
+        /// Its name
+        name: String,
+        /// File with all the fields, .toml or .json
+        #[arg(long, short, value_name = "SPEC")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        flags: F,
+    },
+    /// Delete one that no trustpoint uses
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Verbs on entities.
+pub(super) type EntityVerb = Verb<EntityFlags>;
+/// Verbs on CA servers.
+pub(super) type CaServerVerb = Verb<CaServerFlags>;
+/// Verbs on policies.
+pub(super) type PolicyVerb = Verb<PolicyFlags>;
+
+/// Fields of an entity.
+#[derive(Debug, Args)]
+pub struct EntityFlags {
+    /// Subject, as '/C=DE/O=Example/CN={device.name}' or RFC 4514; also {device.serial}, {device.mac}, {label.NAME}
+    #[arg(long, value_name = "DN")]
+    subject: Option<String>,
+    /// Alternative name, may be repeated: dns:, ip:, email:, uri:, dn: or upn: and the name, with placeholders
+    #[arg(long = "san", value_name = "KIND:VALUE", value_parser = san)]
+    sans: Vec<(String, String)>,
+}
+
+/// Fields of a CA server.
+#[derive(Debug, Args)]
+pub struct CaServerFlags {
+    /// Name of the CA, the recipient of requests: '/C=DE/O=X/CN=CA' or RFC 4514; its order is kept
+    #[arg(long, value_name = "DN")]
+    ca_name: Option<String>,
+    /// CMP URL of the primary server, such as http://ca.example:8080/pkix/
+    #[arg(long, value_name = "URL")]
+    primary_url: Option<String>,
+    /// CMP URL used while the primary cannot be reached
+    #[arg(long, value_name = "URL")]
+    secondary_url: Option<String>,
+    /// PEM file with trust anchors; may be repeated, and may hold several certificates
+    #[arg(long = "trust-anchor", value_name = "FILE")]
+    trust_anchors: Vec<PathBuf>,
+    /// PEM file with certificates that verify signed answers [default: any that chains to an anchor and may sign CMP]
+    #[arg(long = "verification-certificate", value_name = "FILE")]
+    verification_certificates: Vec<PathBuf>,
+}
+
+/// Fields of a CMP policy.
+#[derive(Debug, Args)]
+pub struct PolicyFlags {
+    /// Kind and size of the key: rsa-2048, rsa-3072, rsa-4096 or ecdsa-p256
+    #[arg(long, value_name = "ALGORITHM")]
+    key: Option<String>,
+    /// Make a new key with every update (true) or keep it (false) [default of the API: true]
+    #[arg(long, value_name = "BOOL")]
+    regenerate_key: Option<bool>,
+    /// MAC of requests: hmac-sha256, or hmac-sha1 where the tenant allows weak algorithms
+    #[arg(long, value_name = "ALGORITHM")]
+    mac_algorithm: Option<String>,
+    /// Iterations of the MAC's one-way function, 500 to 100000
+    #[arg(long, value_name = "N")]
+    mac_iterations: Option<u32>,
+    /// Accept HMAC-SHA1 in answers, where the tenant allows weak algorithms
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    accept_sha1_answers: Option<bool>,
+    /// Ask the CA to do without certConf
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    implicit_confirm: Option<bool>,
+    /// Put certificates into use by themselves (automatic) or on command (manual)
+    #[arg(long, value_name = "HOW")]
+    activation: Option<String>,
+    /// How certificates are written on the device: pem or der
+    #[arg(long, value_name = "FORMAT")]
+    file_format: Option<String>,
+    /// Longest time for one request and its answer, seconds, 1 to 600
+    #[arg(long, value_name = "SECONDS")]
+    message_timeout: Option<u32>,
+    /// Longest time for a whole transaction with all polling, seconds, up to 30 days
+    #[arg(long, value_name = "SECONDS")]
+    total_timeout: Option<u32>,
+}
+
+trait Flags {
+    fn lay_over(self, draft: &mut Draft) -> Result<(), CliError>;
+}
+
+impl Flags for EntityFlags {
+    fn lay_over(self, draft: &mut Draft) -> Result<(), CliError> {
+        draft.set("subject", self.subject);
+        draft.set_list("sans", self.sans.iter().map(|(kind, value)| json!({"kind": kind, "value": value})).collect());
+        Ok(())
+    }
+}
+
+impl Flags for CaServerFlags {
+    fn lay_over(self, draft: &mut Draft) -> Result<(), CliError> {
+        draft.set("ca_name", self.ca_name);
+        draft.set("primary_url", self.primary_url);
+        draft.set("secondary_url", self.secondary_url);
+        draft.set_list("trust_anchors", certificates(&self.trust_anchors)?);
+        draft.set_list("verification_certificates", certificates(&self.verification_certificates)?);
+        Ok(())
+    }
+}
+
+impl Flags for PolicyFlags {
+    fn lay_over(self, draft: &mut Draft) -> Result<(), CliError> {
+        draft.set("key.algorithm", self.key);
+        draft.set("key.regenerate", self.regenerate_key);
+        draft.set("mac.algorithm", self.mac_algorithm);
+        draft.set("mac.iterations", self.mac_iterations);
+        draft.set("mac.accept_sha1_answers", self.accept_sha1_answers);
+        draft.set("implicit_confirm", self.implicit_confirm);
+        draft.set("activation", self.activation);
+        draft.set("file_format", self.file_format);
+        draft.set("message_timeout_s", self.message_timeout);
+        draft.set("total_timeout_s", self.total_timeout);
+        Ok(())
+    }
+}
+
+/// One of the three collections.
+struct Collection {
+    path: &'static str,
+    noun: &'static str,
+    columns: &'static [Column],
+    first: &'static [&'static str],
+    after_create: &'static str,
+}
+
+const ENTITIES: Collection = Collection {
+    path: "entities",
+    noun: "entity",
+    columns: &[
+        Column::new("NAME", |item, _| text(item, "/name")),
+        Column::new("SUBJECT", |item, _| text(item, "/subject")),
+        Column::new("ALTERNATIVE NAMES", |item, _| sans(item)),
+        Column::new("REVISION", |item, _| text(item, "/revision")),
+        Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
+    ],
+    first: &["name", "subject", "sans", "revision"],
+    after_create: "trustfleet ca-server create, then trustfleet policy create",
+};
+
+const CA_SERVERS: Collection = Collection {
+    path: "ca-servers",
+    noun: "CA server",
+    columns: &[
+        Column::new("NAME", |item, _| text(item, "/name")),
+        Column::new("CA NAME", |item, _| text(item, "/ca_name")),
+        Column::new("PRIMARY URL", |item, _| text(item, "/primary_url")),
+        Column::new("SECONDARY URL", |item, _| text(item, "/secondary_url")),
+        Column::new("ANCHORS", |item, _| count(item, "/trust_anchors")),
+        Column::new("REVISION", |item, _| text(item, "/revision")),
+        Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
+    ],
+    first: &["name", "ca_name", "primary_url", "secondary_url", "trust_anchors", "revision"],
+    after_create: "trustfleet policy create NAME --key ecdsa-p256",
+};
+
+const POLICIES: Collection = Collection {
+    path: "policies",
+    noun: "policy",
+    columns: &[
+        Column::new("NAME", |item, _| text(item, "/name")),
+        Column::new("KEY", |item, _| text(item, "/key/algorithm")),
+        Column::new("NEW KEY", |item, _| text(item, "/key/regenerate")),
+        Column::new("MAC", |item, _| text(item, "/mac/algorithm")),
+        Column::new("IMPLICIT CONFIRM", |item, _| text(item, "/implicit_confirm")),
+        Column::new("ACTIVATION", |item, _| text(item, "/activation")),
+        Column::new("REVISION", |item, _| text(item, "/revision")),
+        Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
+    ],
+    first: &["name", "key", "mac", "implicit_confirm", "activation", "revision"],
+    after_create: "trustfleet trustpoint create DEVICE NAME --entity E --ca-server C --policy P",
+};
+
+fn sans(item: &Value) -> String {
+    let names = item["sans"].as_array().map_or(&[][..], Vec::as_slice);
+    let names: Vec<_> = names.iter().map(|san| format!("{}:{}", text(san, "/kind"), text(san, "/value"))).collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+}
+
+fn count(item: &Value, pointer: &str) -> String {
+    item.pointer(pointer).and_then(Value::as_array).map_or(0, Vec::len).to_string()
+}
+
+/// Runs a verb on entities.
+pub(super) fn run_entity(session: &Session, verb: EntityVerb) -> Result<(), CliError> {
+    run(session, &ENTITIES, verb)
+}
+
+/// Runs a verb on CA servers.
+pub(super) fn run_ca_server(session: &Session, verb: CaServerVerb) -> Result<(), CliError> {
+    run(session, &CA_SERVERS, verb)
+}
+
+/// Runs a verb on policies.
+pub(super) fn run_policy(session: &Session, verb: PolicyVerb) -> Result<(), CliError> {
+    run(session, &POLICIES, verb)
+}
+
+fn run<F: Args + Flags>(session: &Session, kind: &Collection, verb: Verb<F>) -> Result<(), CliError> {
+    match verb {
+        Verb::List { page } => {
+            let list = session.list(&[kind.path], &page, &[])?;
+            session.print_list(
+                &list,
+                kind.columns,
+                &format!("the verbs show, create, update, delete on a {}", kind.noun),
+            )
+        }
+        Verb::Show { name } => {
+            let object = session.read(&[kind.path, &name])?;
+            session.print_object(&object, kind.first, "`--output json` prints what `update --file` takes")
+        }
+        Verb::Create { name, file, flags } => {
+            let mut draft = file.map_or_else(|| Ok(Draft::default()), |path| Draft::from_file(&path))?;
+            flags.lay_over(&mut draft)?;
+            let object = session.call(Method::POST, &[kind.path], Some(&draft.body_named(&name)))?;
+            session.print_object(&object, kind.first, kind.after_create)
+        }
+        Verb::Update { name, file, flags } => {
+            let present = session.read(&[kind.path, &name])?;
+            let mut draft = file.map_or_else(|| Ok(Draft::from_object(&present)), |path| Draft::from_file(&path))?;
+            flags.lay_over(&mut draft)?;
+            let revision = [("If-Match", format!("\"{}\"", text(&present, "/revision")))];
+            let path = [kind.path, name.as_str()];
+            let object = session.call_with(Method::PUT, &path, Some(&draft.body()), &[], &revision)?;
+            session.print_object(&object, kind.first, "jobs accepted from now on use this revision")
+        }
+        Verb::Delete { name } => {
+            session.call(Method::DELETE, &[kind.path, &name], None)?;
+            session.print_deleted(kind.noun, &name)
+        }
+    }
+}

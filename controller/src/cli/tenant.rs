@@ -1,0 +1,185 @@
+//! Verbs on tenants and on the two kinds of tokens.
+
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::{
+    args::{Page, duration},
+    error::CliError,
+    output::{Column, ago, expiry, text},
+    session::Session,
+    spec::Draft,
+};
+
+/// Verbs on tenants; they need a platform administrator's token.
+#[derive(Debug, Subcommand)]
+pub enum TenantVerb {
+    /// List the tenants
+    List {
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Show a tenant
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Make a tenant
+    Create {
+        /// Name in URLs: 1 to 63 letters, digits, '.', '_', '-'
+        name: String,
+        /// Name for people
+        #[arg(long, value_name = "TEXT")]
+        display_name: Option<String>,
+        /// Let policies of this tenant use weak algorithms such as HMAC-SHA1
+        #[arg(long)]
+        allow_weak_algorithms: bool,
+    },
+}
+
+/// Verbs on bearer tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// List the tenant's tokens; the tokens themselves are not stored and cannot be shown
+    List {
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Make a token; it is shown once
+    Create {
+        /// What the token may do
+        #[arg(long, value_enum)]
+        role: Role,
+        /// What it is for; appears in the audit log
+        #[arg(long, value_name = "TEXT")]
+        description: String,
+        /// Ends after this time, such as 30d [default: never]
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        valid_for: Option<Duration>,
+    },
+    /// Take a token back
+    Delete {
+        /// Its id, from the list
+        id: String,
+    },
+}
+
+/// Verbs on join tokens.
+#[derive(Debug, Subcommand)]
+pub enum JoinTokenVerb {
+    /// Make a join token; it is shown once
+    Create {
+        /// Name that the agent must take [default: its own choice]
+        #[arg(long, value_name = "NAME")]
+        agent_name: Option<String>,
+        /// How many agents may join with it
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        uses: u32,
+        /// Ends after this time
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
+        valid_for: Duration,
+    },
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Role {
+    /// Read everything of the tenant
+    Viewer,
+    /// Enrol, activate, register devices and trustpoints
+    Operator,
+    /// Everything in the tenant
+    Admin,
+}
+
+impl Role {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+const TENANTS: &[Column] = &[
+    Column::new("NAME", |item, _| text(item, "/name")),
+    Column::new("DISPLAY NAME", |item, _| text(item, "/display_name")),
+    Column::new("WEAK ALGORITHMS", |item, _| text(item, "/allow_weak_algorithms")),
+    Column::new("CREATED", |item, now| ago(item, "/created_at", now)),
+];
+
+const TOKENS: &[Column] = &[
+    Column::new("ID", |item, _| text(item, "/id")),
+    Column::new("ROLE", |item, _| text(item, "/role")),
+    Column::new("DESCRIPTION", |item, _| text(item, "/description")),
+    Column::new("EXPIRES", |item, now| expiry(item, "/expires_at", now)),
+    Column::new("LAST USED", |item, now| ago(item, "/last_used_at", now)),
+    Column::new("REVOKED", |item, now| ago(item, "/revoked_at", now)),
+];
+
+/// Runs a verb on tenants.
+pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
+    const FIRST: &[&str] = &["name", "display_name", "id"];
+    match verb {
+        TenantVerb::List { page } => {
+            let list = session.list_tenants(&page)?;
+            session.print_list(&list, TENANTS, "trustfleet tenant show NAME, or set TRUSTFLEET_TENANT=NAME and go on")
+        }
+        TenantVerb::Show { name } => {
+            let tenant = session.platform(Method::GET, &[&name], None)?;
+            session.print_object(&tenant, FIRST, &format!("trustfleet device list --tenant {name}"))
+        }
+        TenantVerb::Create { name, display_name, allow_weak_algorithms } => {
+            let mut draft = Draft::default();
+            draft.set("display_name", display_name);
+            draft.set("allow_weak_algorithms", allow_weak_algorithms.then_some(true));
+            let tenant = session.platform(Method::POST, &[], Some(&draft.body_named(&name)))?;
+            let next = format!("trustfleet token create --tenant {name} --role admin --description 'first admin'");
+            session.print_object(&tenant, FIRST, &next)
+        }
+    }
+}
+
+/// Runs a verb on bearer tokens.
+pub(super) fn run_token(session: &Session, verb: TokenVerb) -> Result<(), CliError> {
+    match verb {
+        TokenVerb::List { page } => {
+            let list = session.list(&["tokens"], &page, &[])?;
+            session.print_list(&list, TOKENS, "trustfleet token delete ID takes one back")
+        }
+        TokenVerb::Create { role, description, valid_for } => {
+            let mut body = json!({ "role": role.as_str(), "description": description });
+            if let Some(valid_for) = valid_for {
+                body["valid_for_s"] = Value::from(valid_for.as_secs());
+            }
+            let token = session.call(Method::POST, &["tokens"], Some(&body))?;
+            let next = "keep the token now, it is not shown again: put it into a file with mode 0600 and name that in \
+                        TRUSTFLEET_TOKEN_FILE";
+            session.print_object(&token, &["token", "id", "role", "description"], next)
+        }
+        TokenVerb::Delete { id } => {
+            session.call(Method::DELETE, &["tokens", &id], None)?;
+            session.print_deleted("token", &id)
+        }
+    }
+}
+
+/// Runs a verb on join tokens.
+pub(super) fn run_join_token(session: &Session, verb: JoinTokenVerb) -> Result<(), CliError> {
+    match verb {
+        JoinTokenVerb::Create { agent_name, uses, valid_for } => {
+            let mut body = json!({ "uses": uses, "valid_for_s": valid_for.as_secs() });
+            if let Some(name) = agent_name {
+                body["agent_name"] = Value::from(name);
+            }
+            let token = session.call(Method::POST, &["join-tokens"], Some(&body))?;
+            let next = "write it into the agent's configuration as join_token (or its file as join_token_file), then \
+                        start `trustfleet-agent run --config FILE`; it is not shown again";
+            session.print_object(&token, &["token", "id", "uses_left"], next)
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Verbs on trustpoints: the operator's daily work.
+
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::{
+    args::{Page, duration},
+    certificate,
+    error::CliError,
+    follow, job,
+    output::{Column, ago, expiry, text},
+    secret::{MAC_SECRET_VARIABLE, mac_secret},
+    session::Session,
+};
+
+/// How long an automatic activation may follow its enrolment until the certificate is shown as it stands.
+const ACTIVATION_GRACE: Duration = Duration::from_secs(5);
+
+/// Verbs on trustpoints.
+#[derive(Debug, Subcommand)]
+pub enum TrustpointVerb {
+    /// List trustpoints with their certificates
+    List {
+        /// Only of this device
+        #[arg(long, value_name = "NAME")]
+        device: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Show a trustpoint: what is under way, what is in use, what failed last
+    Show {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+    },
+    /// Make a trustpoint on a device
+    #[command(after_help = "The MAC secret never stands on the command line. Examples:\n  \
+        trustfleet trustpoint create ap-1 radius --entity access-points --ca-server lab --policy p256 \\\n    \
+        --mac-reference ap-1 --mac-secret-file ap-1.secret\n  \
+        pass show ca/ap-1 | trustfleet trustpoint create ap-1 radius … --mac-reference ap-1 --mac-secret-file -")]
+    Create {
+        /// The device
+        device: String,
+        /// Name of the trustpoint, at most 32 characters
+        name: String,
+        /// Entity: subject and alternative names
+        #[arg(long, value_name = "NAME")]
+        entity: String,
+        /// CA server
+        #[arg(long, value_name = "NAME")]
+        ca_server: String,
+        /// CMP policy
+        #[arg(long, value_name = "NAME")]
+        policy: String,
+        /// Reference value by which the CA finds the secret
+        #[arg(long, value_name = "TEXT")]
+        mac_reference: Option<String>,
+        /// File with the MAC secret, `-` for stdin [env: TRUSTFLEET_MAC_SECRET]
+        #[arg(long, value_name = "FILE", requires = "mac_reference")]
+        mac_secret_file: Option<PathBuf>,
+    },
+    /// Delete a trustpoint; its certificates stay known
+    Delete {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+    },
+    /// Ask the CA for a certificate
+    Enroll {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+        /// Which request: ir the first, cr a further one, kur an update signed with the certificate in use
+        #[arg(long, value_enum, default_value_t)]
+        request: Request,
+        /// Follow the job until it ends, then show the certificate; exit code 1 when it fails
+        #[arg(long)]
+        wait: bool,
+        /// With --wait: give up watching after this time; the job goes on
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
+        timeout: Duration,
+        /// The same key gets the same job, even after it ended: for scripts that repeat themselves
+        #[arg(long, value_name = "TEXT")]
+        idempotency_key: Option<String>,
+    },
+    /// Put the staged certificate into use
+    Activate {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+        /// Follow the job until it ends; exit code 1 when it fails
+        #[arg(long)]
+        wait: bool,
+        /// With --wait: give up watching after this time; the job goes on
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
+        timeout: Duration,
+    },
+}
+
+/// Kind of the CMP request.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Request {
+    /// Initialization request: the first certificate, by reference and secret
+    #[default]
+    Ir,
+    /// Certification request: a further certificate
+    Cr,
+    /// Key update request: signed with the certificate in use
+    Kur,
+}
+
+impl Request {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ir => "ir",
+            Self::Cr => "cr",
+            Self::Kur => "kur",
+        }
+    }
+}
+
+const TRUSTPOINTS: &[Column] = &[
+    Column::new("DEVICE", |item, _| text(item, "/device")),
+    Column::new("TRUSTPOINT", |item, _| text(item, "/name")),
+    Column::new("STATUS", |item, _| text(item, "/status")),
+    Column::new("AWAITING", |item, _| text(item, "/request/awaiting")),
+    Column::new("SUBJECT", |item, _| text(item, "/active/subject")),
+    Column::new("SERIAL", |item, _| text(item, "/active/serial")),
+    Column::new("NOT AFTER", |item, now| expiry(item, "/active/not_after", now)),
+    Column::new("LAST FAILURE", |item, _| text(item, "/last_failure/code")),
+    Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
+];
+const FIRST: &[&str] =
+    &["device", "name", "status", "request", "active", "staged", "previous", "last_failure", "entity", "ca_server"];
+
+/// Runs a verb on trustpoints.
+pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliError> {
+    match verb {
+        TrustpointVerb::List { device, page } => {
+            let list = match &device {
+                Some(device) => session.list(&["devices", device, "trustpoints"], &page, &[])?,
+                None => session.list(&["trustpoints"], &page, &[])?,
+            };
+            session.print_list(&list, TRUSTPOINTS, "trustfleet trustpoint enroll DEVICE TRUSTPOINT --wait")
+        }
+        TrustpointVerb::Show { device, name } => {
+            let trustpoint = session.read(&["devices", &device, "trustpoints", &name])?;
+            let next = next_after(&trustpoint, &device, &name);
+            session.print_object(&trustpoint, FIRST, &next)
+        }
+        TrustpointVerb::Create { device, name, entity, ca_server, policy, mac_reference, mac_secret_file } => {
+            let mut body = json!({ "name": name, "entity": entity, "ca_server": ca_server, "policy": policy });
+            if let Some(reference) = mac_reference {
+                let secret = mac_secret(mac_secret_file.as_deref())?.ok_or_else(|| {
+                    CliError::Usage(format!("no MAC secret: give --mac-secret-file FILE or set {MAC_SECRET_VARIABLE}"))
+                })?;
+                body["mac"] = json!({ "reference": reference, "secret": secret.expose() });
+            }
+            let trustpoint = session.call(Method::POST, &["devices", &device, "trustpoints"], Some(&body))?;
+            let next = format!("trustfleet trustpoint enroll {device} {name} --wait");
+            session.print_object(&trustpoint, FIRST, &next)
+        }
+        TrustpointVerb::Delete { device, name } => {
+            session.call(Method::DELETE, &["devices", &device, "trustpoints", &name], None)?;
+            session.print_deleted("trustpoint", &name)
+        }
+        TrustpointVerb::Enroll { device, name, request, wait, timeout, idempotency_key } => {
+            let path = ["devices", &device, "trustpoints", &name, "enroll"];
+            let body = json!({ "request": request.as_str() });
+            let headers: Vec<_> = idempotency_key.map(|key| ("Idempotency-Key", key)).into_iter().collect();
+            let job = session.call_with(Method::POST, &path, Some(&body), &[], &headers)?;
+            if !wait {
+                return session.print_object(&job, job::FIRST, &follow::next_after(&job));
+            }
+            follow::until_end(session, &text(&job, "/id"), timeout)?;
+            let certificate = issued(session, &device, &name, &job)?;
+            let next = match text(&certificate, "/slot").as_str() {
+                "staged" => format!("trustfleet trustpoint activate {device} {name} --wait"),
+                _ => format!("trustfleet certificate show {} --pem", text(&certificate, "/id")),
+            };
+            session.print_object(&certificate, certificate::FIRST, &next)
+        }
+        TrustpointVerb::Activate { device, name, wait, timeout } => {
+            let path = ["devices", &device, "trustpoints", &name, "activate"];
+            let job = session.call(Method::POST, &path, None)?;
+            if !wait {
+                return session.print_object(&job, job::FIRST, &follow::next_after(&job));
+            }
+            follow::until_end(session, &text(&job, "/id"), timeout)?;
+            let trustpoint = session.read(&["devices", &device, "trustpoints", &name])?;
+            let next = next_after(&trustpoint, &device, &name);
+            session.print_object(&trustpoint, FIRST, &next)
+        }
+    }
+}
+
+/// The certificate that a job brought; where the policy activates by itself, the activation is waited for shortly.
+fn issued(session: &Session, device: &str, name: &str, job: &Value) -> Result<Value, CliError> {
+    let begin = Instant::now();
+    let trustpoint = session.read(&["devices", device, "trustpoints", name])?;
+    let policy = session.read(&["policies", &text(&trustpoint, "/policy")])?;
+    let automatic = text(&policy, "/activation") == "automatic";
+    let whole = Page { limit: 1, after: None, all: true };
+    loop {
+        let list = session.list(&["certificates"], &whole, &[("device", device.to_owned())])?;
+        let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let found = items.iter().find(|item| item["job_id"] == job["id"]);
+        let settled = found.is_some_and(|item| !automatic || item["slot"] != "staged");
+        if settled || begin.elapsed() > ACTIVATION_GRACE {
+            return found.cloned().ok_or_else(|| CliError::NotTrustfleet {
+                url: format!("certificates of {device}"),
+                what: format!("job {} succeeded, but its certificate is not in the list", text(job, "/id")),
+            });
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn next_after(trustpoint: &Value, device: &str, name: &str) -> String {
+    match text(trustpoint, "/status").as_str() {
+        "requesting" => format!("trustfleet job wait {}", text(trustpoint, "/request/job_id")),
+        "staged" => format!("trustfleet trustpoint activate {device} {name} --wait"),
+        "active" => format!("trustfleet trustpoint enroll {device} {name} --request kur --wait renews it"),
+        _ => format!("trustfleet trustpoint enroll {device} {name} --wait"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_fits_what_the_trustpoint_waits_for() {
+        for (trustpoint, word) in [
+            (json!({"status": "not_enrolled"}), "enroll ap-1 radius --wait"),
+            (json!({"status": "requesting", "request": {"awaiting": "ca", "job_id": "j1"}}), "job wait j1"),
+            (json!({"status": "staged"}), "activate ap-1 radius"),
+            (json!({"status": "active"}), "--request kur"),
+        ] {
+            assert!(next_after(&trustpoint, "ap-1", "radius").contains(word));
+        }
+    }
+}
