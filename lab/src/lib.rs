@@ -3,5 +3,6 @@
 //! Nothing depends on this crate, and nothing in it is meant for a real fleet.
 
 pub mod cli;
+pub mod house;
 pub mod stack;
 pub mod testkit;
