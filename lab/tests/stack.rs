@@ -61,8 +61,8 @@ async fn a_stack_that_is_killed_leaves_nothing_either() {
     assert_nothing_left(base.path()).await;
 }
 
-#[tokio::test]
-async fn without_a_stack_a_test_is_told_how_to_get_one() {
+#[test]
+fn the_help_shows_how_to_run_tests_inside() {
     let output = Command::new(env!("CARGO_BIN_EXE_trustfleet-lab")).args(["stack", "--help"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("trustfleet-lab stack -- cargo nextest run"));
 }
@@ -143,8 +143,8 @@ async fn a_virtual_host_ends_with_its_test() {
 // ---- the database ---------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn each_test_has_a_migrated_database_of_its_own() {
-    let create = || TestDb::create(async |_: &_| Ok::<(), std::io::Error>(()));
+async fn each_test_has_a_database_of_its_own() {
+    let create = || TestDb::create("empty", async |_: &_| Ok::<(), std::io::Error>(()));
     let (one, other) = (create().await.unwrap(), create().await.unwrap());
     let client = one.admin().await.unwrap();
     client.batch_execute("create table mine ()").await.unwrap();

@@ -23,16 +23,17 @@ impl TestDb {
     /// Makes a database with the present migrations applied.
     ///
     /// `migrate` gets the owner's URL of an empty database; it is called by the first test that comes (in whatever
-    /// process), and again only when a file in `migrations/` has changed since.
+    /// process) with this `label`, and again only when a file in `migrations/` has changed since. The label (letters,
+    /// digits, underscores) names what `migrate` makes: tests with the same label share one template.
     ///
     /// # Errors
     /// [`TestkitError::Stack`] outside a stack, [`TestkitError::Migration`] or [`TestkitError::Sql`].
-    pub async fn create<E>(migrate: impl AsyncFnOnce(&Url) -> Result<(), E>) -> Result<Self, TestkitError>
+    pub async fn create<E>(label: &str, migrate: impl AsyncFnOnce(&Url) -> Result<(), E>) -> Result<Self, TestkitError>
     where
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         let env = StackEnv::from_env()?;
-        let template = format!("template_{}", migrations_fingerprint()?);
+        let template = format!("template_{label}_{}", migrations_fingerprint()?);
         let admin = connect(&env.pg_admin_url).await.map_err(sql("let the administrator in"))?;
         make_template(&admin, &template, &with_database(&env.db_owner_url, &template), migrate).await?;
         let name = format!("test_{}", random_word(8)?);

@@ -1,0 +1,48 @@
+# The only entry points. Each does its own set-up; `make` alone explains them.
+
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LAB := $(TARGET)/debug/trustfleet-lab
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint layers fmt audit
+
+help:
+	@echo 'make demo     enrol three devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
+	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
+	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
+	@echo 'make setup    install what is missing (Debian; elsewhere it says what to install)'
+	@echo 'make fmt      format everything'
+	@echo 'make audit    look for known vulnerabilities in dependencies (needs the network)'
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	@cargo build --quiet --workspace --bins
+	@$(LAB) demo $(DEMOARGS)
+
+test:
+	@scripts/setup.sh test
+	cargo build --workspace --all-targets
+	$(LAB) stack -- cargo nextest run --workspace $(if $(CI),--profile ci) $(TESTARGS)
+	cargo test --quiet --workspace --doc
+
+lint: layers
+	@scripts/setup.sh lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny check bans licenses sources
+
+# The walls between the layers: plain Rust without dependencies, so that it needs no build of the house.
+layers:
+	@mkdir -p $(TARGET)
+	@CARGO_MANIFEST_DIR=$(CURDIR)/lab rustc --edition 2024 --test lab/tests/layering.rs -o $(TARGET)/layering
+	$(TARGET)/layering --quiet
+
+fmt:
+	cargo fmt --all
+
+audit:
+	@scripts/setup.sh lint
+	cargo deny check advisories
