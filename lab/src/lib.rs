@@ -2,6 +2,7 @@
 //!
 //! Nothing depends on this crate, and nothing in it is meant for a real fleet.
 
+pub mod ca;
 pub mod cli;
 pub mod house;
 pub mod stack;

@@ -4,12 +4,13 @@
 //! Private-key operations are the keys' own (aws-lc-rs). What it must never do: change a name or a public key that a
 //! request carries; what cannot be certified byte for byte is refused.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use der::{
     Any, DateTime, Decode, Encode,
     asn1::{BitString, GeneralizedTime, OctetString, UtcTime},
     flagset::FlagSet,
+    oid::AssociatedOid,
 };
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_cmp::key::{KeyError, KeyType, SignError, Signer, SoftwareKey};
@@ -20,10 +21,8 @@ use trustfleet_pki::{
 use x509_cert::{
     TbsCertificate, Version,
     ext::{
-        AsExtension, Extension,
-        pkix::{
-            AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
-        },
+        Extension,
+        pkix::{AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier},
     },
     serial_number::SerialNumber,
     spki::SubjectPublicKeyInfoOwned,
@@ -32,7 +31,7 @@ use x509_cert::{
 
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
-const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+pub(super) const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
 
 /// How long the lab's own CA certificates are valid.
 const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3650);
@@ -44,7 +43,7 @@ pub(super) struct Authority {
     pub(super) issuing: Certificate,
     /// Signs CMP messages; not the CA itself, so that a client has to look at its key purpose.
     pub(super) cmp_signer: Certificate,
-    pub(super) cmp_signer_key: SoftwareKey,
+    pub(super) cmp_signer_key: Arc<SoftwareKey>,
     issuing_key: SoftwareKey,
 }
 
@@ -109,7 +108,7 @@ impl Authority {
         let name = |common_name: &str| Name::parse(&format!("{base}/CN={common_name}"));
         let root_key = SoftwareKey::generate(key_type)?;
         let issuing_key = SoftwareKey::generate(key_type)?;
-        let cmp_signer_key = SoftwareKey::generate(key_type)?;
+        let cmp_signer_key = Arc::new(SoftwareKey::generate(key_type)?);
         let root_name = name("Lab Root CA")?;
         let ca_usage = KeyUsages::KeyCertSign | KeyUsages::CRLSign;
         let root = Draft {
@@ -178,7 +177,14 @@ impl Draft<'_> {
         }
         let own_id = PublicKey::from_spki_der(self.public_key)?.key_identifier();
         let issuer_id = PublicKey::from_spki_der(key.public_key_der())?.key_identifier();
-        let mut body = TbsCertificate {
+        let mut extensions = self.extensions;
+        extensions.push(extension(false, &SubjectKeyIdentifier(OctetString::new(own_id)?))?);
+        let authority = AuthorityKeyIdentifier {
+            key_identifier: Some(OctetString::new(issuer_id)?),
+            ..AuthorityKeyIdentifier::default()
+        };
+        extensions.push(extension(false, &authority)?);
+        let body = TbsCertificate {
             version: Version::V3,
             serial_number: random_serial()?,
             signature: key.algorithm(),
@@ -191,16 +197,8 @@ impl Draft<'_> {
             subject_public_key_info,
             issuer_unique_id: None,
             subject_unique_id: None,
-            extensions: None,
+            extensions: Some(extensions),
         };
-        let mut extensions = self.extensions;
-        extensions.push(extension(&SubjectKeyIdentifier(OctetString::new(own_id)?), &body)?);
-        let authority = AuthorityKeyIdentifier {
-            key_identifier: Some(OctetString::new(issuer_id)?),
-            ..AuthorityKeyIdentifier::default()
-        };
-        extensions.push(extension(&authority, &body)?);
-        body.extensions = Some(extensions);
         let signature = key.sign(&body.to_der()?)?;
         let certificate = x509_cert::Certificate {
             signature_algorithm: body.signature.clone(),
@@ -213,8 +211,8 @@ impl Draft<'_> {
 
 fn ca_extensions(path_length: Option<u8>, usage: FlagSet<KeyUsages>) -> Result<Vec<Extension>, IssueError> {
     Ok(vec![
-        critical(&BasicConstraints { ca: true, path_len_constraint: path_length })?,
-        critical(&KeyUsage(usage))?,
+        extension(true, &BasicConstraints { ca: true, path_len_constraint: path_length })?,
+        extension(true, &KeyUsage(usage))?,
     ])
 }
 
@@ -225,13 +223,9 @@ fn end_entity_extensions(
     alternative: Option<(&[u8], bool)>,
 ) -> Result<Vec<Extension>, IssueError> {
     let mut extensions = vec![
-        critical(&BasicConstraints { ca: false, path_len_constraint: None })?,
-        critical(&KeyUsage(usage))?,
-        Extension {
-            extn_id: ObjectIdentifier::new_unwrap("2.5.29.37"),
-            critical: false,
-            extn_value: OctetString::new(ExtendedKeyUsage(purposes).to_der()?)?,
-        },
+        extension(true, &BasicConstraints { ca: false, path_len_constraint: None })?,
+        extension(true, &KeyUsage(usage))?,
+        extension(false, &ExtendedKeyUsage(purposes))?,
     ];
     if let Some((value, critical)) = alternative {
         Any::from_der(value)?; // one whole element; the names in it are the requester's
@@ -240,12 +234,8 @@ fn end_entity_extensions(
     Ok(extensions)
 }
 
-fn critical<E: Encode + der::oid::AssociatedOid>(value: &E) -> Result<Extension, IssueError> {
-    Ok(Extension { extn_id: E::OID, critical: true, extn_value: OctetString::new(value.to_der()?)? })
-}
-
-fn extension<E: AsExtension>(value: &E, body: &TbsCertificate) -> Result<Extension, IssueError> {
-    Ok(value.to_extension(&body.subject, &[])?)
+fn extension<E: Encode + AssociatedOid>(critical: bool, value: &E) -> Result<Extension, IssueError> {
+    Ok(Extension { extn_id: E::OID, critical, extn_value: OctetString::new(value.to_der()?)? })
 }
 
 /// 16 random bytes, positive and of full length (RFC 5280 section 4.1.2.2).

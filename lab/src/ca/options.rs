@@ -1,0 +1,227 @@
+//! How the lab CA is told what to do: arguments of `trustfleet-lab ca`, and the configuration made of them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use jiff::SignedDuration;
+use serde::Deserialize;
+use trustfleet_cmp::{codec::status::FailureBit, key::KeyType};
+use trustfleet_pki::{Certificate, Name};
+
+use super::CaError;
+
+const ORGANIZATION: &str = "/O=Trustfleet Lab";
+
+/// Runs a CA for tests: a root and an issuing CA made at start, answering CMP over HTTP on 127.0.0.1.
+///
+/// Prints one JSON line {"url":...} on standard output when it is ready. GET /lab/issued lists what it has issued,
+/// GET /lab/stats its counters; POST /lab/secrets {"reference":...,"secret":...} adds a MAC credential, POST
+/// /lab/revoke {"serial":...} marks a certificate as revoked.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CaArgs {
+    /// Folder for root.pem, issuing.pem, chain.pem and cmp-signer.pem; made when absent
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Port on 127.0.0.1; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub port: u16,
+    /// Kind of the CA's own keys
+    #[arg(long, value_enum, default_value_t = CaKeyType::P256)]
+    pub key_type: CaKeyType,
+    /// What the CA's names begin with, as /TYPE=VALUE/...
+    #[arg(long, value_name = "NAME", default_value = ORGANIZATION)]
+    pub organization: String,
+    /// Days that issued certificates are valid
+    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+    /// Seconds that issued certificates are valid, instead of days
+    #[arg(long, value_name = "SECONDS", conflicts_with = "days", value_parser = clap::value_parser!(u32).range(1..))]
+    pub validity_seconds: Option<u32>,
+    /// A reference value and its MAC secret; may be repeated
+    #[arg(long, value_name = "REF=SECRET", value_parser = reference_and_secret)]
+    pub secret: Vec<Credential>,
+    /// A TOML file of reference values and secrets: a table [secrets] with REF = "SECRET"
+    #[arg(long, value_name = "FILE")]
+    pub secrets_file: Option<PathBuf>,
+    /// PEM certificates of other CAs whose end entities may sign IR and CR
+    #[arg(long, value_name = "FILE")]
+    pub trusted: Option<PathBuf>,
+    /// Never grant implicit confirmation: wait for certConf
+    #[arg(long)]
+    pub no_implicit_confirm: bool,
+    /// Accept HMAC-SHA1 (the default of `openssl cmp` without -mac)
+    #[arg(long)]
+    pub allow_sha1: bool,
+    /// Seconds to wait before each answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = seconds)]
+    pub hold_seconds: f64,
+    /// Refuse each request for a certificate with this failInfo (badRequest, systemUnavail, ...)
+    #[arg(long, value_name = "FAILBIT", value_parser = failure_bit)]
+    pub reject: Option<FailureBit>,
+}
+
+/// The kinds of keys that the lab CA can have itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaKeyType {
+    /// ECDSA on P-256
+    P256,
+    /// RSA with 2048 bits
+    Rsa,
+}
+
+impl From<CaKeyType> for KeyType {
+    fn from(key_type: CaKeyType) -> Self {
+        match key_type {
+            CaKeyType::P256 => Self::P256,
+            CaKeyType::Rsa => Self::Rsa2048,
+        }
+    }
+}
+
+/// A reference value with its MAC secret. Not printable.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// The reference value (senderKID).
+    pub reference: String,
+    /// The secret.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credential").field("reference", &self.reference).finish_non_exhaustive()
+    }
+}
+
+/// What a lab CA does; [`CaConfig::new`] has the defaults of the command line.
+#[derive(Clone, Debug)]
+pub struct CaConfig {
+    /// Folder for the CA's certificates.
+    pub dir: PathBuf,
+    /// Port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// Kind of the CA's own keys.
+    pub key_type: KeyType,
+    /// What the CA's names begin with.
+    pub organization: Name,
+    /// How long issued certificates are valid.
+    pub lifetime: SignedDuration,
+    /// MAC credentials at start.
+    pub secrets: Vec<Credential>,
+    /// Other CAs whose end entities may sign IR and CR.
+    pub trusted: Vec<Certificate>,
+    /// Whether implicit confirmation is granted to those who ask for it.
+    pub implicit_confirm: bool,
+    /// Whether HMAC-SHA1 and SHA-1 as one-way function are accepted in requests.
+    pub allow_sha1: bool,
+    /// How long each answer is held back.
+    pub hold: Duration,
+    /// Refuse each request for a certificate with this failInfo.
+    pub reject: Option<FailureBit>,
+}
+
+impl CaConfig {
+    /// A free port, P-256, certificates for 90 days, no credentials.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            port: 0,
+            key_type: KeyType::P256,
+            organization: Name::parse(ORGANIZATION).unwrap_or_else(|_| Name::null()),
+            lifetime: SignedDuration::from_hours(24 * 90),
+            secrets: Vec::new(),
+            trusted: Vec::new(),
+            implicit_confirm: true,
+            allow_sha1: false,
+            hold: Duration::ZERO,
+            reject: None,
+        }
+    }
+
+    /// The same with one more MAC credential.
+    #[must_use]
+    pub fn with_secret(mut self, reference: &str, secret: &str) -> Self {
+        self.secrets.push(Credential { reference: reference.to_owned(), secret: secret.to_owned() });
+        self
+    }
+}
+
+impl TryFrom<CaArgs> for CaConfig {
+    type Error = CaError;
+
+    fn try_from(args: CaArgs) -> Result<Self, CaError> {
+        let mut secrets = args.secret;
+        if let Some(file) = &args.secrets_file {
+            secrets.extend(secrets_file(file)?);
+        }
+        let trusted = match &args.trusted {
+            Some(file) => Certificate::pem_bundle(&read(file)?)
+                .map_err(|reason| CaError::Input { file: file.clone(), reason: reason.to_string() })?,
+            None => Vec::new(),
+        };
+        let lifetime = args.validity_seconds.map_or_else(
+            || SignedDuration::from_hours(24 * i64::from(args.days)),
+            |seconds| SignedDuration::from_secs(i64::from(seconds)),
+        );
+        Ok(Self {
+            dir: args.dir,
+            port: args.port,
+            key_type: args.key_type.into(),
+            organization: Name::parse(&args.organization).map_err(CaError::Organization)?,
+            lifetime,
+            secrets,
+            trusted,
+            implicit_confirm: !args.no_implicit_confirm,
+            allow_sha1: args.allow_sha1,
+            hold: Duration::from_secs_f64(args.hold_seconds),
+            reject: args.reject,
+        })
+    }
+}
+
+fn secrets_file(file: &Path) -> Result<Vec<Credential>, CaError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        secrets: BTreeMap<String, String>,
+    }
+    // the parser's message would quote the line, and with it a secret
+    let parsed: File = toml::from_str(&read(file)?).map_err(|_| CaError::Input {
+        file: file.to_owned(),
+        reason: "expected TOML with a table [secrets] of REF = \"SECRET\"".to_owned(),
+    })?;
+    Ok(parsed.secrets.into_iter().map(|(reference, secret)| Credential { reference, secret }).collect())
+}
+
+fn read(file: &Path) -> Result<String, CaError> {
+    fs::read_to_string(file).map_err(|source| CaError::File { file: file.to_owned(), source })
+}
+
+fn reference_and_secret(text: &str) -> Result<Credential, String> {
+    match text.split_once('=') {
+        Some((reference, secret)) if !reference.is_empty() && !secret.is_empty() => {
+            Ok(Credential { reference: reference.to_owned(), secret: secret.to_owned() })
+        }
+        _ => Err("expected REF=SECRET".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected seconds between 0 and 86400".to_owned()),
+    }
+}
+
+fn failure_bit(text: &str) -> Result<FailureBit, String> {
+    FailureBit::ALL
+        .into_iter()
+        .find(|bit| bit.name().eq_ignore_ascii_case(text))
+        .ok_or_else(|| format!("expected one of {}", FailureBit::ALL.map(FailureBit::name).join(", ")))
+}
