@@ -26,7 +26,10 @@ async fn one_enrolment_goes_from_the_rest_api_to_the_agents_disk_and_back_into_t
     let file = active["file"].as_str().unwrap();
     assert!(file.starts_with(files.state.to_str().unwrap()), "{file}");
     openssl_verifies(&fleet.ca_dir, file);
-    assert_eq!(openssl(&["x509", "-noout", "-serial", "-in", file]), format!("serial={}", active["serial"].as_str().unwrap()));
+    assert_eq!(
+        openssl(&["x509", "-noout", "-serial", "-in", file]),
+        format!("serial={}", active["serial"].as_str().unwrap())
+    );
 
     // The same bytes are in the database and the API.
     let certificates = fleet.get("certificates?device=ap-1").unwrap();
@@ -60,7 +63,10 @@ async fn s30_a_key_update_on_request_is_signed_with_the_old_certificate_and_repl
 
     assert_eq!(second["status"], "active");
     assert_eq!(second["previous"]["serial"], first["active"]["serial"]);
-    assert_ne!(second["active"]["public_key_sha256"], first["active"]["public_key_sha256"], "the policy regenerates keys");
+    assert_ne!(
+        second["active"]["public_key_sha256"], first["active"]["public_key_sha256"],
+        "the policy regenerates keys"
+    );
     openssl_verifies(&fleet.ca_dir, second["active"]["file"].as_str().unwrap());
 }
 
@@ -129,7 +135,8 @@ async fn the_same_enrol_request_twice_is_one_job() {
     let (_agent, _files) = fleet.start_agent("ap-1").await.unwrap();
     fleet.add_device("ap-1", "ap-1").unwrap();
     let path = fleet.path("devices/ap-1/trustpoints/default/enroll");
-    let ask = || fleet.rest.send("POST", &path, &[("idempotency-key", "monday-1")], Some(&json!({"request": "ir"}))).unwrap();
+    let ask =
+        || fleet.rest.send("POST", &path, &[("idempotency-key", "monday-1")], Some(&json!({"request": "ir"}))).unwrap();
     let (first, second) = (ask(), ask());
     assert_eq!((first.status, second.status), (202, 202));
     assert_eq!(first.body["id"], second.body["id"]);

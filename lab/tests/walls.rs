@@ -109,22 +109,21 @@ async fn s13_a_mac_secret_is_in_no_dump_no_queue_no_log_no_metric_and_no_answer(
     let secret = "secret-ap-1";
     let job = fleet.enroll("ap-1", "ir").unwrap();
     let below = format!("jobs/{}", job["id"].as_str().unwrap());
-    lab.eventually("the job is published", || {
-        (fleet.get(&below).ok()?["state"] == "awaiting_agent").then_some(())
-    })
-    .await;
+    lab.eventually("the job is published", || (fleet.get(&below).ok()?["state"] == "awaiting_agent").then_some(()))
+        .await;
 
     let vhost = lab.vhost.as_ref().unwrap();
     let queue = format!("agent.{}", fleet.get("agents/ap-1").unwrap()["id"].as_str().unwrap());
     let get = json!({ "count": 10, "ackmode": "ack_requeue_true", "encoding": "auto" });
     let messages = vhost
-        .management("POST", &format!("/api/queues/{}/{queue}/get", vhost.name()), Some(&get))
+        .management("POST", &format!("/api/queues/{}/{queue}/get", vhost.name()), Some(get))
         .await
         .unwrap()
         .to_string();
     assert!(messages.contains("payload"), "the queue is empty: {messages}");
     // The payload is base64 in the envelope: look into it as well.
-    let envelope: serde_json::Value = serde_json::from_str::<serde_json::Value>(&messages).unwrap()[0]["payload"].clone();
+    let envelope: serde_json::Value =
+        serde_json::from_str::<serde_json::Value>(&messages).unwrap()[0]["payload"].clone();
     let envelope = Envelope::from_bytes(envelope.as_str().unwrap().as_bytes()).unwrap();
     let payload = String::from_utf8(envelope.payload.0.clone()).unwrap();
     assert!(payload.contains("ciphertext"), "no sealed secret in the job: {payload}");
@@ -181,7 +180,7 @@ async fn liveness_needs_only_the_process_and_readiness_names_what_is_missing() {
     let lab = Lab::start_on(stack.env().clone()).await;
     let status = |path: &str| lab.house.platform.send("GET", path, &[], None).unwrap();
     assert_eq!((status("/healthz").status, status("/readyz").status), (200, 200));
-    stack.rabbit.stop().await.unwrap();
+    stack.rabbit.stop().await;
     let body = lab
         .eventually("readiness is withdrawn", || {
             let answer = status("/readyz");

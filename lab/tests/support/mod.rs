@@ -12,19 +12,19 @@ use trustfleet_lab::{
 };
 
 /// Everything that one test needs, cleared away when it ends.
-pub struct Lab {
-    pub house: House,
-    pub env: StackEnv,
-    pub db: Option<TestDb>,
-    pub vhost: Option<TestVhost>,
-    pub dir: TempDir,
+pub(crate) struct Lab {
+    pub(crate) house: House,
+    pub(crate) env: StackEnv,
+    pub(crate) db: Option<TestDb>,
+    pub(crate) vhost: Option<TestVhost>,
+    pub(crate) dir: TempDir,
 }
 
 impl Lab {
     /// On the run's stack, with a database and a virtual host of its own.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut env = StackEnv::from_env().expect("run inside `trustfleet-lab stack -- …`, as `make test` does");
-        let db = TestDb::create(async |_: &url::Url| Ok::<_, std::convert::Infallible>(())).await.unwrap();
+        let db = TestDb::create("house", async |_: &url::Url| Ok::<_, std::convert::Infallible>(())).await.unwrap();
         let vhost = TestVhost::create().await.unwrap();
         env.db_owner_url = db.owner_url();
         env.db_api_url = db.api_url();
@@ -36,28 +36,28 @@ impl Lab {
     }
 
     /// On a stack of the test's own.
-    pub async fn start_on(env: StackEnv) -> Self {
+    pub(crate) async fn start_on(env: StackEnv) -> Self {
         let dir = tempfile::Builder::new().prefix("trustfleet-test-").tempdir().unwrap();
         let house = House::start(dir.path(), &env).await.unwrap();
         Self { house, env, db: None, vhost: None, dir }
     }
 
-    pub async fn fleet(&self, devices: &[&str], policy: &Value) -> Fleet {
+    pub(crate) async fn fleet(&self, devices: &[&str], policy: &Value) -> Fleet {
         Fleet::create(&self.house, devices, policy).await.unwrap()
     }
 
-    pub async fn eventually<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    pub(crate) async fn eventually<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         eventually(Duration::from_secs(60), what, async || probe()).await.unwrap()
     }
 
     /// Reads a sample from the scrape; its name with labels as Prometheus prints them.
-    pub fn metric(&self, sample: &str) -> Option<f64> {
+    pub(crate) fn metric(&self, sample: &str) -> Option<f64> {
         let text = self.house.platform.get("/metrics").ok()?;
         let text = text.as_str()?.to_owned();
         text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
     }
 
-    pub async fn metric_becomes(&self, sample: &str, value: f64) {
+    pub(crate) async fn metric_becomes(&self, sample: &str, value: f64) {
         self.eventually(&format!("{sample} is {value}"), || {
             self.metric(sample).filter(|found| (found - value).abs() < f64::EPSILON)
         })
@@ -65,7 +65,7 @@ impl Lab {
     }
 
     /// What the lab CA says it has issued.
-    pub fn issued_by_ca(&self, fleet: &Fleet) -> Vec<Value> {
+    pub(crate) fn issued_by_ca(&self, fleet: &Fleet) -> Vec<Value> {
         let url = fleet.ca_url.join("/lab/issued").unwrap();
         let text = ureq::get(url.as_str()).call().unwrap().body_mut().read_to_string().unwrap();
         let found: Value = serde_json::from_str(&text).unwrap();
@@ -74,12 +74,12 @@ impl Lab {
 }
 
 /// P-256 keys, so that no test waits for RSA primes; implicit confirmation is left to the CA's default.
-pub fn policy() -> Value {
+pub(crate) fn policy() -> Value {
     json!({ "key": { "algorithm": "ecdsa-p256" } })
 }
 
 /// Every path below a folder, as text; links are not followed.
-pub fn files_below(folder: &Path) -> impl Iterator<Item = String> {
+pub(crate) fn files_below(folder: &Path) -> impl Iterator<Item = String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -1,0 +1,261 @@
+//! The lab CA against a foreign client: the real `openssl cmp` enrols and updates at it, and is refused with reasons.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+use trustfleet_cmp::{codec::FailureBit, key::KeyType};
+use trustfleet_lab::ca::{CaConfig, RunningCa, start};
+use trustfleet_pki::Certificate;
+
+/// A running lab CA and a folder in which `openssl cmp` works.
+struct Lab {
+    ca: RunningCa,
+    folder: TempDir,
+}
+
+const MAC: &str = "-ref dev1 -secret pass:s3cr3t-of-dev1 -mac hmacWithSHA256";
+
+impl Lab {
+    async fn with(change: impl FnOnce(&mut CaConfig)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = CaConfig::new(folder.path().join("ca")).with_secret("dev1", "s3cr3t-of-dev1");
+        change(&mut config);
+        Self { ca: start(config).await.unwrap(), folder }
+    }
+
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `openssl cmp` with this line of arguments, in the folder.
+    async fn cmp(&self, line: &str) -> Output {
+        let server = self.ca.url.trim_start_matches("http://").split('/').next().unwrap();
+        let line =
+            format!("cmp -config  -server {server} -path pkix/ -recipient /O=Trustfleet~Lab/CN=Lab~Issuing~CA {line}");
+        // an empty -config, so that the machine's own does not matter
+        let args: Vec<String> = line.split(' ').map(|arg| arg.replace('~', " ")).collect();
+        openssl(self.folder.path().to_owned(), args).await
+    }
+
+    /// The same, which must succeed.
+    async fn enrols(&self, line: &str) -> String {
+        let output = self.cmp(line).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "openssl cmp {line}\n{said}");
+        said
+    }
+
+    /// The same, which must fail; what it said.
+    async fn is_refused(&self, line: &str) -> String {
+        let output = self.cmp(line).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "openssl cmp {line} succeeded\n{said}");
+        said
+    }
+
+    async fn openssl(&self, line: &str) -> String {
+        let args = line.split(' ').map(|arg| arg.replace('~', " ")).collect();
+        let output = openssl(self.folder.path().to_owned(), args).await;
+        assert!(output.status.success(), "openssl {line}\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    async fn key(&self, name: &str, rsa: bool) {
+        let kind = if rsa { "RSA -pkeyopt rsa_keygen_bits:2048" } else { "EC -pkeyopt ec_paramgen_curve:P-256" };
+        self.openssl(&format!("genpkey -algorithm {kind} -out {name}")).await;
+    }
+
+    /// The chain verifies as strictly as `openssl verify` can.
+    async fn verifies(&self, name: &str) -> Certificate {
+        let said = self
+            .openssl(&format!(
+                "verify -x509_strict -purpose sslclient -CAfile ca/root.pem -untrusted ca/issuing.pem {name}"
+            ))
+            .await;
+        assert_eq!(said.trim(), format!("{name}: OK"));
+        certificate(&self.path(name))
+    }
+}
+
+async fn openssl(folder: PathBuf, args: Vec<String>) -> Output {
+    tokio::task::spawn_blocking(move || Command::new("openssl").args(&args).current_dir(folder).output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn certificate(path: &Path) -> Certificate {
+    Certificate::from_pem(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s27_ir_by_mac_with_certconf_issues_what_was_asked_for() {
+    let lab = Lab::new().await;
+    lab.key("dev.key", false).await;
+    let said = lab
+        .enrols(&format!(
+            "-cmd ir {MAC} -newkey dev.key -subject /C=DE/O=Example/CN=dev1 -sans dev1.example.org,192.0.2.7 \
+             -certout dev.pem -cacertsout cas.pem -extracertsout chain.pem"
+        ))
+        .await;
+    assert!(said.contains("CERTCONF") || said.contains("certConf") || said.contains("PKICONF"), "{said}");
+    let issued = lab.verifies("dev.pem").await;
+    assert_eq!(issued.subject().to_slash(), "/C=DE/O=Example/CN=dev1");
+    assert_eq!(issued.subject_alt_names(), ["dns:dev1.example.org", "ip:192.0.2.7"]);
+    assert_eq!(issued.serial_der_bytes().len(), 16);
+    assert_eq!(certificate(&lab.path("cas.pem")), lab.ca.root, "S35: the root comes along");
+    assert_eq!(certificate(&lab.path("chain.pem")), lab.ca.issuing);
+    let [entry] = lab.ca.issued().try_into().unwrap();
+    assert_eq!(
+        (entry.kind, entry.confirmed, entry.requester.as_str(), entry.serial),
+        ("ir", true, "dev1", issued.serial_hex())
+    );
+    assert_eq!(entry.transaction_id.len(), 32);
+    let stats = lab.ca.stats();
+    assert_eq!((stats.issued, stats.confirmed, stats.implicitly_confirmed), (1, 1, 0));
+    assert_eq!((stats.requests["ir"], stats.requests["certConf"], stats.refusals.len()), (1, 1, 0));
+    lab.ca.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn implicit_confirmation_is_granted_unless_switched_off() {
+    for (granted, implicit, confirmed) in [(true, 1, 0), (false, 0, 1)] {
+        let lab = Lab::with(|config| config.implicit_confirm = granted).await;
+        lab.key("dev.key", false).await;
+        lab.enrols(&format!("-cmd ir {MAC} -newkey dev.key -subject /CN=dev1 -implicit_confirm -certout dev.pem"))
+            .await;
+        lab.verifies("dev.pem").await;
+        let stats = lab.ca.stats();
+        assert_eq!((stats.implicitly_confirmed, stats.confirmed), (implicit, confirmed));
+        assert!(lab.ca.issued()[0].confirmed);
+        lab.ca.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s30_cr_and_kur_are_signed_with_the_certificate_of_before() {
+    for (ca_keys, rsa) in [(KeyType::P256, false), (KeyType::Rsa2048, true)] {
+        let lab = Lab::with(|config| config.key_type = ca_keys).await;
+        for name in ["one.key", "two.key", "three.key"] {
+            lab.key(name, rsa).await;
+        }
+        lab.enrols(&format!("-cmd ir {MAC} -newkey one.key -subject /O=x/CN=dev1 -certout one.pem")).await;
+        let signed = "-trusted ca/root.pem -untrusted ca/issuing.pem -cert one.pem -key one.key";
+        lab.enrols(&format!("-cmd kur {signed} -newkey two.key -certout two.pem")).await;
+        lab.enrols(&format!(
+            "-cmd cr {signed} -newkey three.key -subject /O=x/CN=dev1-https -implicit_confirm -certout three.pem"
+        ))
+        .await;
+        let (one, two, three) =
+            (lab.verifies("one.pem").await, lab.verifies("two.pem").await, lab.verifies("three.pem").await);
+        assert_eq!(two.subject(), one.subject());
+        assert_ne!(two.public_key(), one.public_key());
+        assert_eq!(three.subject().to_slash(), "/O=x/CN=dev1-https");
+        let kinds: Vec<_> = lab.ca.issued().iter().map(|issued| (issued.kind, issued.confirmed)).collect();
+        assert_eq!(kinds, [("ir", true), ("kur", true), ("cr", true)]);
+        assert_eq!(lab.ca.issued()[1].requester, "CN=dev1,O=x");
+        lab.ca.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s28_an_identity_of_another_trusted_ca_may_sign_an_ir_but_no_kur() {
+    let maker = Lab::new().await;
+    maker.key("id.key", false).await;
+    maker.enrols(&format!("-cmd ir {MAC} -newkey id.key -subject /CN=factory-1 -certout id.pem")).await;
+    let trusted = maker.ca.issuing.clone();
+    let lab = Lab::with(|config| {
+        config.trusted = vec![trusted];
+        config.organization = "/O=Other Lab".parse().unwrap();
+    })
+    .await;
+    for name in ["id.pem", "id.key"] {
+        std::fs::copy(maker.path(name), lab.path(name)).unwrap();
+    }
+    lab.key("new.key", false).await;
+    let signed = "-trusted ca/root.pem -untrusted ca/issuing.pem -cert id.pem -key id.key -newkey new.key";
+    lab.enrols(&format!("-cmd ir {signed} -subject /CN=dev1 -certout dev.pem")).await;
+    lab.verifies("dev.pem").await;
+    let said = lab.is_refused(&format!("-cmd kur {signed} -certout no.pem")).await;
+    assert!(said.contains("badCertId"), "{said}");
+    let stranger = Lab::new().await;
+    for name in ["id.pem", "id.key", "new.key"] {
+        std::fs::copy(lab.path(name), stranger.path(name)).unwrap();
+    }
+    let said = stranger.is_refused(&format!("-cmd ir {signed} -subject /CN=dev1 -certout no.pem")).await;
+    assert!(said.contains("signerNotTrusted"), "{said}");
+    assert!(stranger.ca.issued().is_empty());
+    for lab in [maker, lab, stranger] {
+        lab.ca.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_and_an_unknown_reference_are_refused_alike() {
+    let lab = Lab::new().await;
+    lab.key("dev.key", false).await;
+    let rest = "-mac hmacWithSHA256 -trusted ca/root.pem -newkey dev.key -subject /CN=dev1 -certout dev.pem";
+    for credentials in ["-ref dev1 -secret pass:wrong", "-ref nobody -secret pass:s3cr3t-of-dev1"] {
+        let said = lab.is_refused(&format!("-cmd ir {credentials} {rest}")).await;
+        assert!(said.contains("badMessageCheck"), "{said}");
+        assert!(said.contains("the MAC does not fit"), "{said}");
+    }
+    assert!(!lab.path("dev.pem").exists());
+    assert_eq!((lab.ca.issued().len(), lab.ca.stats().refusals["badMessageCheck"]), (0, 2));
+
+    lab.ca.add_secret("nobody", "s3cr3t-of-dev1");
+    lab.enrols(&format!("-cmd ir -ref nobody -secret pass:s3cr3t-of-dev1 {rest}")).await;
+    lab.ca.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_cannot_be_updated() {
+    let lab = Lab::new().await;
+    lab.key("one.key", false).await;
+    lab.key("two.key", false).await;
+    lab.enrols(&format!("-cmd ir {MAC} -newkey one.key -subject /CN=dev1 -certout one.pem")).await;
+    assert!(lab.ca.revoke(&certificate(&lab.path("one.pem")).serial_hex().to_lowercase()));
+    let kur = "-cmd kur -trusted ca/root.pem -untrusted ca/issuing.pem -cert one.pem -key one.key -newkey two.key";
+    let said = lab.is_refused(&format!("{kur} -certout two.pem")).await;
+    assert!(said.contains("certRevoked"), "{said}");
+    lab.ca.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_proof_of_possession_a_weak_key_and_sha1_are_refused_with_their_failinfo() {
+    let lab = Lab::new().await;
+    lab.key("dev.key", false).await;
+    let said = lab.is_refused(&format!("-cmd ir {MAC} -newkey dev.key -subject /CN=a -popo 0 -certout a.pem")).await;
+    assert!(said.contains("badPOP"), "{said}");
+    lab.openssl("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024 -out weak.key").await;
+    let said = lab.is_refused(&format!("-cmd ir {MAC} -newkey weak.key -subject /CN=a -certout a.pem")).await;
+    assert!(said.contains("badPOP") || said.contains("badAlg"), "{said}");
+    let sha1 = MAC.replace("hmacWithSHA256", "hmac-sha1");
+    let rest = "-newkey dev.key -subject /CN=a -certout a.pem -trusted ca/root.pem";
+    let said = lab.is_refused(&format!("-cmd ir {sha1} {rest}")).await;
+    assert!(said.contains("badAlg"), "{said}");
+    assert!(lab.ca.issued().is_empty());
+
+    let lenient = Lab::with(|config| config.allow_sha1 = true).await;
+    lenient.key("dev.key", false).await;
+    lenient.enrols(&format!("-cmd ir {sha1} {rest}")).await;
+    lab.ca.stop().await;
+    lenient.ca.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reject_switch_refuses_with_its_bit() {
+    let lab = Lab::with(|config| config.reject = Some(FailureBit::SystemUnavail)).await;
+    lab.key("dev.key", false).await;
+    let said = lab.is_refused(&format!("-cmd ir {MAC} -newkey dev.key -subject /CN=dev1 -certout dev.pem")).await;
+    assert!(said.contains("systemUnavail"), "{said}");
+    assert_eq!(lab.ca.stats().refusals["systemUnavail"], 1);
+    lab.ca.stop().await;
+}
