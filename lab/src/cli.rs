@@ -4,7 +4,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::stack::{self, StackOptions};
+use crate::{
+    ca::{self, CaArgs},
+    stack::{self, StackOptions},
+};
 
 /// Private services, a lab CA and a demonstration for Trustfleet.
 ///
@@ -31,6 +34,16 @@ pub enum Command {
         trustfleet-lab stack -- sh -c 'psql \"$TRUSTFLEET_DB_OWNER_URL\"'\n  \
         trustfleet-lab stack -- sleep infinity    # then `. FOLDER/env` in another shell")]
     Stack(StackArgs),
+    /// Run a CA that really issues, over CMP, on a port of 127.0.0.1.
+    ///
+    /// Makes a root and an issuing CA, writes their certificates below --dir, prints one line of JSON with its URL when
+    /// it is ready, and forgets everything when it ends (Ctrl-C or SIGTERM).
+    #[command(after_help = "Example:\n  \
+        trustfleet-lab ca --dir ca --port 8080 --secret dev1=S3cret\n  \
+        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem\n  \
+        openssl cmp -config '' -cmd ir -server 127.0.0.1:8080 -path pkix/ -recipient '/O=Trustfleet Lab/CN=Lab Issuing CA' \\\n    \
+            -ref dev1 -secret pass:S3cret -mac hmacWithSHA256 -newkey key.pem -subject /CN=dev1 -certout cert.pem")]
+    Ca(CaArgs),
 }
 
 /// Arguments of `stack`.
@@ -61,6 +74,10 @@ impl Cli {
                     Err(error) => failed("stack", &error),
                 }
             }
+            Command::Ca(args) => match ca::run(args).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed("ca", &error),
+            },
         }
     }
 }
