@@ -3,7 +3,7 @@
 //! Verification is done by aws-lc-rs; nothing here computes with a key itself. SHA-1 and MD5 signatures are never
 //! accepted.
 
-use std::{fmt, hash};
+use std::{fmt, hash, ops::RangeInclusive};
 
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use der::{Decode, Tag, Tagged, asn1::ObjectIdentifier};
@@ -17,6 +17,9 @@ use crate::{
 
 /// Longest SubjectPublicKeyInfo that is read, in bytes.
 pub const MAX_SPKI_BYTES: usize = 16 * 1024;
+
+/// Lengths of RSA keys whose signatures are accepted, in bits of the modulus.
+pub const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
 /// Object identifiers of keys, signatures and hashes (RFC 3279, 4055, 5480, 5758, 8410).
 pub mod algorithms {
@@ -164,6 +167,11 @@ impl PublicKey {
             }
             _ => {}
         }
+        if let KeyKind::Rsa { bits } = self.kind
+            && !RSA_BITS.contains(&bits)
+        {
+            return Err(SignatureError::KeySize { bits });
+        }
         let verifier: &'static dyn VerificationAlgorithm = match (oid, self.kind) {
             (a::RSA_SHA256, KeyKind::Rsa { .. }) => &signature::RSA_PKCS1_2048_8192_SHA256,
             (a::RSA_SHA384, KeyKind::Rsa { .. }) => &signature::RSA_PKCS1_2048_8192_SHA384,
@@ -258,6 +266,12 @@ pub enum SignatureError {
         algorithm: ObjectIdentifier,
         /// The kind of the key.
         key: KeyKind,
+    },
+    /// An RSA key that is too short to be trusted, or absurdly long.
+    #[error("RSA keys of {} to {} bits are accepted, this one has {bits}", RSA_BITS.start(), RSA_BITS.end())]
+    KeySize {
+        /// Length of the modulus.
+        bits: usize,
     },
     /// The signature is not this key's over these bytes.
     #[error("signature does not verify")]
