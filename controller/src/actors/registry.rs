@@ -1,0 +1,182 @@
+//! From (tenant, device) to its actor: activated on demand, created again when it is gone.
+//!
+//! An actor that panicked, stopped for idleness or died after an unknown outcome is found closed by the next command,
+//! which then goes to a new one. Commands may be decided twice without harm, so an interrupted one is asked again once.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use actix::{Actor as _, Addr, ArbiterHandle, Context, prelude::SendError};
+use tokio::sync::oneshot;
+use trustfleet_model::{
+    clock::Clock,
+    ids::{DeviceId, TenantId},
+};
+
+use super::device::{Ask, DeviceActor};
+use crate::{
+    commit::CommitHandle,
+    config::ActorsConfig,
+    db::Store,
+    device::{Command, Reply},
+    error::AppError,
+    metrics::Metrics,
+};
+
+/// Parts of the map, so that commands to different devices do not wait for one lock.
+const PARTS: usize = 32;
+/// How often a command is given to a new actor after its actor vanished.
+const ATTEMPTS: usize = 3;
+
+type Key = (TenantId, DeviceId);
+
+/// Finds, makes and remembers device actors. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Vec<Mutex<HashMap<Key, Addr<DeviceActor>>>>,
+    threads: Vec<ArbiterHandle>,
+    shared: Arc<Shared>,
+}
+
+/// What all actors work with.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) commit: CommitHandle,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) config: ActorsConfig,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registry({} actors)", self.len())
+    }
+}
+
+/// The threads that actors run on, made inside of an actix system.
+#[derive(Debug)]
+pub struct ActorThreads(Vec<actix::Arbiter>);
+
+impl ActorThreads {
+    /// Starts `config.threads` threads; must be called where an actix system runs.
+    pub fn start(config: &ActorsConfig) -> Self {
+        Self((0..config.threads).map(|_| actix::Arbiter::new()).collect())
+    }
+
+    /// Ends the threads, and all actors with them.
+    pub fn stop(self) {
+        for thread in self.0 {
+            thread.stop();
+        }
+    }
+}
+
+impl Registry {
+    /// A registry without actors.
+    pub fn new(
+        threads: &ActorThreads,
+        store: Store,
+        commit: CommitHandle,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        config: ActorsConfig,
+    ) -> Self {
+        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
+        let threads = threads.0.iter().map(actix::Arbiter::handle).collect();
+        let shared = Arc::new(Shared { store, commit, clock, metrics, config });
+        Self { inner: Arc::new(Inner { parts, threads, shared }) }
+    }
+
+    /// Gives a command to a device and waits for its answer, which comes after the commit.
+    ///
+    /// # Errors
+    /// [`AppError::NotFound`] when there is no such device, [`AppError::Rejected`] when the device refused,
+    /// [`AppError::Busy`] when its mailbox is full, [`AppError::Unavailable`] or [`AppError::OutcomeUnknown`].
+    pub async fn ask(&self, tenant: TenantId, device: DeviceId, command: Command) -> Result<Reply, AppError> {
+        for _ in 0..ATTEMPTS {
+            let (answer, answered) = oneshot::channel();
+            let ask = Ask { command: command.clone(), answer };
+            match self.actor((tenant, device)).try_send(ask) {
+                Ok(()) => {}
+                Err(SendError::Full(_)) => {
+                    self.inner.shared.metrics.mailbox_was_full();
+                    return Err(AppError::Busy);
+                }
+                Err(SendError::Closed(_)) => {
+                    self.forget_closed((tenant, device));
+                    continue;
+                }
+            }
+            if let Ok(answer) = answered.await {
+                return answer;
+            }
+            // The actor vanished with the command in it: whether it was done, a new actor reads from the row.
+            self.forget_closed((tenant, device));
+        }
+        Err(AppError::internal("a device actor vanished several times in a row"))
+    }
+
+    /// How many actors there are.
+    pub fn len(&self) -> usize {
+        self.inner.parts.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets actors that are gone; called now and then by the composition root.
+    pub fn sweep(&self) {
+        for part in &self.inner.parts {
+            part.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, actor| actor.connected());
+        }
+    }
+
+    fn actor(&self, key: Key) -> Addr<DeviceActor> {
+        let mut part = self.part(key).lock().unwrap_or_else(PoisonError::into_inner);
+        match part.get(&key) {
+            Some(actor) if actor.connected() => actor.clone(),
+            _ => {
+                let actor = self.activate(key);
+                part.insert(key, actor.clone());
+                actor
+            }
+        }
+    }
+
+    fn activate(&self, key: Key) -> Addr<DeviceActor> {
+        let shared = Arc::clone(&self.inner.shared);
+        let thread = &self.inner.threads[spread(key) % self.inner.threads.len()];
+        shared.metrics.actor_activated();
+        DeviceActor::start_in_arbiter(thread, move |context: &mut Context<DeviceActor>| {
+            context.set_mailbox_capacity(shared.config.mailbox);
+            DeviceActor::new(key.0, key.1, shared)
+        })
+    }
+
+    fn forget_closed(&self, key: Key) {
+        let mut part = self.part(key).lock().unwrap_or_else(PoisonError::into_inner);
+        if part.get(&key).is_some_and(|actor| !actor.connected()) {
+            part.remove(&key);
+        }
+    }
+
+    fn part(&self, key: Key) -> &Mutex<HashMap<Key, Addr<DeviceActor>>> {
+        &self.inner.parts[spread(key) / 7 % PARTS]
+    }
+}
+
+/// An even number for a device: the last bytes of a UUIDv7 are random.
+fn spread((_, device): Key) -> usize {
+    let uuid = device.as_uuid();
+    let [.., a, b] = uuid.as_bytes();
+    usize::from(u16::from_be_bytes([*a, *b]))
+}

@@ -1,0 +1,196 @@
+//! Group commit: decisions of many devices in one statement, each guarded by its own row version.
+//!
+//! While one statement is on its way the next batch gathers, so batches grow with the load and a lone decision waits for
+//! nobody. A stale version falls alone. When the server refuses the statement, every decision is tried by itself; when
+//! the connection is lost meanwhile, nobody can say what was kept, and everybody is told so.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use trustfleet_model::ids::{DeviceId, TenantId};
+
+use crate::{
+    db::{DbError, Store},
+    device::Changes,
+    metrics::Metrics,
+};
+
+mod statement;
+
+/// Most decisions in one statement.
+const BATCH_MAX: usize = 256;
+/// Decisions that may wait for the next statement; actors wait behind them.
+const QUEUE_MAX: usize = 4096;
+
+/// Why a decision was not written, or not certainly.
+#[derive(Debug)]
+pub enum CommitError {
+    /// The row has another version by now: reload and decide again.
+    VersionConflict,
+    /// Certainly not written.
+    NotDone(DbError),
+    /// Written or not.
+    OutcomeUnknown(DbError),
+}
+
+impl From<DbError> for CommitError {
+    fn from(error: DbError) -> Self {
+        if error.outcome_known() { Self::NotDone(error) } else { Self::OutcomeUnknown(error) }
+    }
+}
+
+/// A decision on its way.
+struct Entry {
+    tenant: TenantId,
+    device: DeviceId,
+    changes: Box<Changes>,
+    done: oneshot::Sender<Result<(), CommitError>>,
+}
+
+/// Where actors hand in their decisions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CommitHandle {
+    entries: mpsc::Sender<Entry>,
+}
+
+impl CommitHandle {
+    /// Starts the committer; it ends when `shutdown` is cancelled and nothing is left. `new_jobs` is notified after
+    /// each commit that put jobs into the outbox. Must be called inside the multi-thread runtime.
+    pub fn start(
+        store: Store,
+        metrics: Arc<Metrics>,
+        new_jobs: Arc<Notify>,
+        shutdown: CancellationToken,
+    ) -> (Self, JoinHandle<()>) {
+        let (entries, received) = mpsc::channel(QUEUE_MAX);
+        let task = tokio::spawn(Committer { store, metrics, new_jobs }.run(received, shutdown));
+        (Self { entries }, task)
+    }
+
+    /// Writes a decision; returns after the commit.
+    ///
+    /// # Errors
+    /// The version is stale, or the database refused or went away.
+    pub async fn commit(&self, tenant: TenantId, device: DeviceId, changes: Box<Changes>) -> Result<(), CommitError> {
+        let (done, result) = oneshot::channel();
+        let stopped = || CommitError::NotDone(DbError::Unavailable { source: "the controller is stopping".into() });
+        self.entries.send(Entry { tenant, device, changes, done }).await.map_err(|_| stopped())?;
+        // Dropped without an answer: the committer died in the middle of it.
+        result.await.unwrap_or_else(|_| {
+            Err(CommitError::OutcomeUnknown(DbError::Unavailable { source: "the committer died".into() }))
+        })
+    }
+}
+
+struct Committer {
+    store: Store,
+    metrics: Arc<Metrics>,
+    new_jobs: Arc<Notify>,
+}
+
+impl Committer {
+    async fn run(self, mut received: mpsc::Receiver<Entry>, shutdown: CancellationToken) {
+        let mut postponed = Vec::new();
+        loop {
+            let mut waiting = std::mem::take(&mut postponed);
+            if waiting.is_empty() {
+                let next = tokio::select! {
+                    entry = received.recv() => entry,
+                    () = shutdown.cancelled() => {
+                        // What was handed in is still written; new ones are refused from here on.
+                        received.close();
+                        received.recv().await
+                    }
+                };
+                match next {
+                    Some(entry) => waiting.push(entry),
+                    None => return,
+                }
+            }
+            while waiting.len() < BATCH_MAX
+                && let Ok(entry) = received.try_recv()
+            {
+                waiting.push(entry);
+            }
+            let (batch, later) = one_for_each_device(waiting);
+            postponed = later;
+            self.write(batch).await;
+        }
+    }
+
+    async fn write(&self, batch: Vec<Entry>) {
+        self.metrics.commit_batch(batch.len());
+        match self.write_together(&batch).await {
+            Ok(kept) => {
+                let mut jobs = false;
+                for (n, entry) in batch.into_iter().enumerate() {
+                    let result = if kept.contains(&n) { Ok(()) } else { Err(CommitError::VersionConflict) };
+                    jobs |= result.is_ok() && !entry.changes.outbox.is_empty();
+                    // An actor that died meanwhile needs no answer: the row is the truth.
+                    let _ = entry.done.send(result);
+                }
+                if jobs {
+                    self.new_jobs.notify_one();
+                }
+            }
+            Err(error) if batch.len() == 1 || !error.outcome_known() || is_away(&error) => {
+                self.tell_everybody(batch, &error);
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, decisions = batch.len(), "group commit refused, trying each alone");
+                for entry in batch {
+                    Box::pin(self.write(vec![entry])).await;
+                }
+            }
+        }
+    }
+
+    fn tell_everybody(&self, batch: Vec<Entry>, error: &DbError) {
+        tracing::warn!(error = %crate::telemetry::chain(error), decisions = batch.len(), "group commit failed");
+        for entry in batch {
+            let _ = entry.done.send(Err(copy(error).into()));
+        }
+    }
+
+    /// The places of the decisions that were written.
+    async fn write_together(&self, batch: &[Entry]) -> Result<HashSet<usize>, DbError> {
+        let timer = self.metrics.tx_timer("group_commit");
+        let parameters = statement::Parameters::of(batch)?;
+        let client = self.store.system_client().await?;
+        let result = statement::execute(&client, &parameters).await;
+        timer.finish(match &result {
+            Ok(_) => crate::metrics::TxOutcome::Committed,
+            Err(error) if error.outcome_known() => crate::metrics::TxOutcome::RolledBack,
+            Err(_) => crate::metrics::TxOutcome::GaveUp,
+        });
+        result
+    }
+}
+
+/// A batch with one decision for each device, and those that have to wait for the next one.
+fn one_for_each_device(waiting: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
+    let mut devices = HashSet::new();
+    waiting.into_iter().partition(|entry| devices.insert((entry.tenant, entry.device)))
+}
+
+fn is_away(error: &DbError) -> bool {
+    matches!(error, DbError::Unavailable { .. })
+}
+
+/// The same error for one more waiting actor.
+fn copy(error: &DbError) -> DbError {
+    let text = crate::telemetry::chain(error);
+    match error {
+        DbError::Unavailable { .. } => DbError::Unavailable { source: text.into() },
+        DbError::OutcomeUnknown { .. } => DbError::OutcomeUnknown { source: text.into() },
+        DbError::Conflict { constraint, foreign_key, .. } => {
+            DbError::Conflict { constraint: constraint.clone(), foreign_key: *foreign_key, source: text.into() }
+        }
+        DbError::NotFound { kind } => DbError::NotFound { kind },
+        DbError::Inconsistent { .. } | DbError::Query { .. } => DbError::Query { source: text.into() },
+    }
+}

@@ -1,0 +1,266 @@
+//! The one statement of a group commit, and its parameters.
+//!
+//! Devices come as arrays, everything that belongs to them as JSON with the decision's number `n`: only rows whose
+//! device could be moved to its next version find their number in `u`, and only those are written.
+
+use std::collections::HashSet;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use deadpool_postgres::Object;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Entry;
+use crate::{
+    db::DbError,
+    device::{CertificateInsert, JobInsert, JobUpdate, SlotChange, TrustpointChange},
+};
+
+/// `devices` rows are locked in the order of their keys, so that two replicas' batches cannot deadlock.
+const SQL: &str = "/* group_commit */
+WITH i AS (
+    SELECT * FROM unnest($1::int[], $2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[])
+        AS i(n, tenant_id, device_id, version, at)
+), locked AS (
+    SELECT i.* FROM i JOIN devices d ON d.tenant_id = i.tenant_id AND d.device_id = i.device_id AND d.version = i.version
+    ORDER BY d.tenant_id, d.device_id FOR UPDATE OF d
+), u AS (
+    UPDATE devices d SET version = d.version + 1, updated_at = l.at, updated_by = 'group_commit'
+    FROM locked l WHERE d.tenant_id = l.tenant_id AND d.device_id = l.device_id AND d.version = l.version
+    RETURNING l.n, d.tenant_id, d.device_id, l.at
+), trustpoints_written AS (
+    INSERT INTO trustpoints (tenant_id, trustpoint_id, device_id, name, entity_id, ca_server_id, policy_id, status,
+                             not_after, state, updated_at)
+    SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.status,
+           t.not_after, t.state, u.at
+    FROM u JOIN jsonb_to_recordset($6) AS t(n int, trustpoint_id uuid, name text, entity_id uuid, ca_server_id uuid,
+                                            policy_id uuid, status text, not_after timestamptz, state jsonb) USING (n)
+    ON CONFLICT (tenant_id, trustpoint_id) DO UPDATE
+    SET status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
+        updated_at = EXCLUDED.updated_at
+    WHERE trustpoints.device_id = EXCLUDED.device_id
+), trustpoints_removed AS (
+    DELETE FROM trustpoints t USING u JOIN jsonb_to_recordset($7) AS r(n int, trustpoint_id uuid) USING (n)
+    WHERE t.tenant_id = u.tenant_id AND t.device_id = u.device_id AND t.trustpoint_id = r.trustpoint_id
+), jobs_made AS (
+    INSERT INTO jobs (tenant_id, job_id, device_id, trustpoint_id, agent_id, kind, state, request_key, requested_by,
+                      task, traceparent, created_at, updated_at)
+    SELECT u.tenant_id, j.job_id, u.device_id, j.trustpoint_id, j.agent_id, j.kind, 'awaiting_publish', j.request_key,
+           j.requested_by, j.task, j.traceparent, u.at, u.at
+    FROM u JOIN jsonb_to_recordset($8) AS j(n int, job_id uuid, trustpoint_id uuid, agent_id uuid, kind text,
+                                            request_key text, requested_by text, task jsonb, traceparent text) USING (n)
+), jobs_changed AS (
+    UPDATE jobs j SET state = c.state,
+        failure = coalesce(c.failure, j.failure),
+        public_key_sha256 = coalesce(c.public_key_sha256, j.public_key_sha256),
+        transaction_id = coalesce(c.transaction_id, j.transaction_id),
+        started_at = coalesce(j.started_at, c.started_at),
+        finished_at = coalesce(c.finished_at, j.finished_at),
+        updated_at = u.at
+    FROM u JOIN jsonb_to_recordset($9) AS c(n int, job_id uuid, state text, failure jsonb, public_key_sha256 text,
+                                            transaction_id text, started_at timestamptz, finished_at timestamptz)
+        USING (n)
+    WHERE j.tenant_id = u.tenant_id AND j.device_id = u.device_id AND j.job_id = c.job_id
+), certificates_made AS (
+    INSERT INTO certificates (tenant_id, certificate_id, device_id, trustpoint_id, job_id, slot, serial, subject, issuer,
+                              not_before, not_after, sha256, public_key_sha256, file, der, chain, issued_at)
+    SELECT u.tenant_id, c.certificate_id, u.device_id, c.trustpoint_id, c.job_id, c.slot, c.serial, c.subject, c.issuer,
+           c.not_before, c.not_after, c.sha256, c.public_key_sha256, c.file, decode(c.der, 'base64'),
+           ARRAY(SELECT decode(value, 'base64') FROM jsonb_array_elements_text(c.chain)), u.at
+    FROM u JOIN jsonb_to_recordset($10) AS c(n int, certificate_id uuid, trustpoint_id uuid, job_id uuid, slot text,
+        serial text, subject text, issuer text, not_before timestamptz, not_after timestamptz, sha256 text,
+        public_key_sha256 text, file text, der text, chain jsonb) USING (n)
+), certificates_moved AS (
+    UPDATE certificates c SET slot = s.slot, file = coalesce(s.file, c.file)
+    FROM u JOIN jsonb_to_recordset($11) AS s(n int, certificate_id uuid, slot text, file text) USING (n)
+    WHERE c.tenant_id = u.tenant_id AND c.device_id = u.device_id AND c.certificate_id = s.certificate_id
+), outbox_filled AS (
+    INSERT INTO outbox (tenant_id, job_id, created_at)
+    SELECT u.tenant_id, o.job_id, u.at FROM u JOIN jsonb_to_recordset($12) AS o(n int, job_id uuid) USING (n)
+    ON CONFLICT (tenant_id, job_id) DO NOTHING
+), secrets_removed AS (
+    DELETE FROM secrets s USING u JOIN jsonb_to_recordset($13) AS g(n int, secret_id uuid) USING (n)
+    WHERE s.tenant_id = u.tenant_id AND s.secret_id = g.secret_id
+), audited AS (
+    INSERT INTO audit (tenant_id, at, actor, action, object_kind, object_id, detail)
+    SELECT u.tenant_id, u.at, a.actor, a.action, a.object_kind, a.object_id, a.detail
+    FROM u JOIN jsonb_to_recordset($14) AS a(n int, place int, actor text, action text, object_kind text,
+                                             object_id uuid, detail jsonb) USING (n)
+    ORDER BY n, place
+)
+SELECT n FROM u";
+
+/// The statement's parameters.
+pub(super) struct Parameters {
+    numbers: Vec<i32>,
+    tenants: Vec<Uuid>,
+    devices: Vec<Uuid>,
+    versions: Vec<i64>,
+    moments: Vec<jiff::Timestamp>,
+    trustpoints: Vec<Value>,
+    trustpoints_removed: Vec<Value>,
+    jobs: Vec<Value>,
+    job_updates: Vec<Value>,
+    certificates: Vec<Value>,
+    slots: Vec<Value>,
+    outbox: Vec<Value>,
+    secrets_gone: Vec<Value>,
+    audit: Vec<Value>,
+}
+
+impl Parameters {
+    pub(super) fn of(batch: &[Entry]) -> Result<Self, DbError> {
+        let mut all = Self {
+            numbers: Vec::with_capacity(batch.len()),
+            tenants: Vec::with_capacity(batch.len()),
+            devices: Vec::with_capacity(batch.len()),
+            versions: Vec::with_capacity(batch.len()),
+            moments: Vec::with_capacity(batch.len()),
+            trustpoints: Vec::new(),
+            trustpoints_removed: Vec::new(),
+            jobs: Vec::new(),
+            job_updates: Vec::new(),
+            certificates: Vec::new(),
+            slots: Vec::new(),
+            outbox: Vec::new(),
+            secrets_gone: Vec::new(),
+            audit: Vec::new(),
+        };
+        for (n, entry) in (0_i32..).zip(batch) {
+            all.add(n, entry)?;
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, n: i32, entry: &Entry) -> Result<(), DbError> {
+        let changes = &entry.changes;
+        self.numbers.push(n);
+        self.tenants.push(entry.tenant.as_uuid());
+        self.devices.push(entry.device.as_uuid());
+        self.versions.push(changes.expected_version());
+        self.moments.push(changes.at);
+        for change in &changes.trustpoints {
+            match change {
+                TrustpointChange::Write(trustpoint) => self.trustpoints.push(json!({
+                    "n": n,
+                    "trustpoint_id": trustpoint.id,
+                    "name": trustpoint.name,
+                    "entity_id": trustpoint.entity_id,
+                    "ca_server_id": trustpoint.ca_server_id,
+                    "policy_id": trustpoint.policy_id,
+                    "status": trustpoint.status().as_str(),
+                    "not_after": trustpoint.active.as_ref().map(|facts| facts.not_after),
+                    "state": crate::db::stored_trustpoint(trustpoint)?,
+                })),
+                TrustpointChange::Remove(id) => {
+                    self.trustpoints_removed.push(json!({ "n": n, "trustpoint_id": id }));
+                }
+            }
+        }
+        self.jobs.extend(changes.jobs.iter().map(|job| new_job(n, job)));
+        self.job_updates.extend(changes.job_updates.iter().map(|update| job_update(n, update)));
+        self.certificates.extend(changes.certificates.iter().map(|made| certificate(n, made)));
+        self.slots.extend(changes.slots.iter().map(|change| slot(n, change)));
+        self.outbox.extend(changes.outbox.iter().map(|job_id| json!({ "n": n, "job_id": job_id })));
+        self.secrets_gone.extend(changes.secrets_gone.iter().map(|id| json!({ "n": n, "secret_id": id })));
+        self.audit.extend(changes.audit.iter().enumerate().map(|(place, line)| {
+            json!({
+                "n": n,
+                "place": place,
+                "actor": line.actor,
+                "action": line.action,
+                "object_kind": line.object_kind,
+                "object_id": line.object_id,
+                "detail": line.detail,
+            })
+        }));
+        Ok(())
+    }
+}
+
+/// Runs the statement, which is a transaction by itself, and returns the numbers that were written.
+pub(super) async fn execute(client: &Object, parameters: &Parameters) -> Result<HashSet<usize>, DbError> {
+    let statement = client.prepare_cached(SQL).await.map_err(DbError::from)?;
+    let json = |rows: &Vec<Value>| Value::Array(rows.clone());
+    let p = parameters;
+    let rows = client
+        .query(
+            &statement,
+            &[
+                &p.numbers,
+                &p.tenants,
+                &p.devices,
+                &p.versions,
+                &p.moments,
+                &json(&p.trustpoints),
+                &json(&p.trustpoints_removed),
+                &json(&p.jobs),
+                &json(&p.job_updates),
+                &json(&p.certificates),
+                &json(&p.slots),
+                &json(&p.outbox),
+                &json(&p.secrets_gone),
+                &json(&p.audit),
+            ],
+        )
+        .await
+        .map_err(DbError::of_lone_statement)?;
+    rows.iter()
+        .map(|row| {
+            let n: i32 = row.try_get(0).map_err(DbError::from)?;
+            usize::try_from(n).map_err(|error| DbError::inconsistent("devices", "n", n, error))
+        })
+        .collect()
+}
+
+fn new_job(n: i32, job: &JobInsert) -> Value {
+    json!({
+        "n": n,
+        "job_id": job.job_id,
+        "trustpoint_id": job.trustpoint_id,
+        "agent_id": job.agent_id,
+        "kind": job.kind.as_str(),
+        "request_key": job.request_key,
+        "requested_by": job.requested_by,
+        "task": job.task,
+        "traceparent": job.traceparent,
+    })
+}
+
+fn job_update(n: i32, update: &JobUpdate) -> Value {
+    json!({
+        "n": n,
+        "job_id": update.job_id,
+        "state": update.state.as_str(),
+        "failure": update.failure,
+        "public_key_sha256": update.public_key_sha256,
+        "transaction_id": update.transaction_id,
+        "started_at": update.started_at,
+        "finished_at": update.finished_at,
+    })
+}
+
+fn certificate(n: i32, made: &CertificateInsert) -> Value {
+    let facts = &made.issued.facts;
+    json!({
+        "n": n,
+        "certificate_id": facts.id,
+        "trustpoint_id": made.trustpoint_id,
+        "job_id": made.job_id,
+        "slot": made.slot.as_str(),
+        "serial": facts.serial,
+        "subject": facts.subject,
+        "issuer": facts.issuer,
+        "not_before": facts.not_before,
+        "not_after": facts.not_after,
+        "sha256": facts.sha256,
+        "public_key_sha256": facts.public_key_sha256,
+        "file": facts.file,
+        "der": STANDARD.encode(&made.issued.der),
+        "chain": made.issued.chain.iter().map(|der| STANDARD.encode(der)).collect::<Vec<_>>(),
+    })
+}
+
+fn slot(n: i32, change: &SlotChange) -> Value {
+    json!({ "n": n, "certificate_id": change.certificate_id, "slot": change.slot.as_str(), "file": change.file })
+}

@@ -1,0 +1,395 @@
+//! The controller's configuration: one typed tree, read once at the start; unknown keys are refused.
+//!
+//! A TOML file, then environment variables `TRUSTFLEET__SECTION__KEY` over it. Units are in the names. Passwords are
+//! parts of URLs here and never printed.
+//!
+//! ```
+//! let text = r#"
+//! first_token_file = "/var/lib/trustfleet/platform.token"
+//! [http]
+//! listen = "127.0.0.1:8080"
+//! [database]
+//! api_url = "postgres://trustfleet_api@127.0.0.1/trustfleet"
+//! system_url = "postgres://trustfleet_system@127.0.0.1/trustfleet"
+//! owner_url = "postgres://trustfleet_owner@127.0.0.1/trustfleet"
+//! [broker]
+//! url = "amqp://user:pass@127.0.0.1:5672/%2f"
+//! agent_url = "amqp://127.0.0.1:5672/%2f"
+//! [keys]
+//! signing_key_file = "/etc/trustfleet/controller-signing.pem"
+//! broker_token_key_file = "/etc/trustfleet/broker-token.pem"
+//! key_encryption_key_file = "/etc/trustfleet/kek.key"
+//! "#;
+//! let config = trustfleet_controller::config::Config::from_toml(text).unwrap();
+//! assert_eq!(config.broker.token_lifetime_s, 900);
+//! assert!(!format!("{config:?}").contains("pass@"));
+//! ```
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Toml},
+};
+use serde::Deserialize;
+use url::{Host, Url};
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the first platform token is written (mode 0600) when there is none yet.
+    #[serde(default)]
+    pub first_token_file: Option<PathBuf>,
+    /// The REST API and the agents' doors.
+    #[serde(default)]
+    pub http: HttpConfig,
+    /// PostgreSQL.
+    pub database: DatabaseConfig,
+    /// RabbitMQ.
+    pub broker: BrokerConfig,
+    /// Key files.
+    pub keys: KeysConfig,
+    /// Publication of jobs.
+    #[serde(default)]
+    pub outbox: OutboxConfig,
+    /// Device actors.
+    #[serde(default)]
+    pub actors: ActorsConfig,
+    /// Logs.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// The REST API and the agents' doors.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Address and port; port 0 takes a free one.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Threads that serve requests; default: one per core.
+    #[serde(default)]
+    pub workers: Option<usize>,
+    /// Allow plain HTTP on an address that is not loopback: only behind something that ends TLS.
+    #[serde(default)]
+    pub insecure_plaintext: bool,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: default_listen(), workers: None, insecure_plaintext: false }
+    }
+}
+
+/// PostgreSQL, by three roles.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// As role `trustfleet_api`: one tenant at a time, by row level security.
+    pub api_url: SecretUrl,
+    /// As role `trustfleet_system`: group commit, outbox, inbox, token look-up.
+    pub system_url: SecretUrl,
+    /// As the owner of the tables; only `migrate` uses it.
+    #[serde(default)]
+    pub owner_url: Option<SecretUrl>,
+    /// Most connections of each of the two roles.
+    #[serde(default = "default_max_connections")]
+    pub max_connections: usize,
+    /// Allow a server that is not on loopback although the connection is not encrypted.
+    #[serde(default)]
+    pub insecure_plaintext: bool,
+}
+
+/// RabbitMQ.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerConfig {
+    /// The controller's own account, `amqp://` or `amqps://`.
+    pub url: SecretUrl,
+    /// What agents are told, without credentials; its path names the virtual host.
+    pub agent_url: Url,
+    /// How long an agent's broker token is valid, seconds, 60 to 86,400.
+    #[serde(default = "default_token_lifetime_s")]
+    pub token_lifetime_s: u32,
+    /// Allow `amqp://` to a broker that is not on loopback.
+    #[serde(default)]
+    pub insecure_plaintext: bool,
+}
+
+/// Key files; `trustfleet keys init --dir D` makes them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// Ed25519, PKCS#8 PEM: signs jobs and the answers of the agents' doors.
+    pub signing_key_file: PathBuf,
+    /// RSA, PKCS#8 PEM: signs the agents' broker tokens.
+    pub broker_token_key_file: PathBuf,
+    /// 32 bytes in base64: encrypts secrets at rest.
+    pub key_encryption_key_file: PathBuf,
+}
+
+/// Publication of jobs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboxConfig {
+    /// How long a replica may take to publish what it has claimed, seconds, 1 to 3600; then another one may.
+    #[serde(default = "default_claim_s")]
+    pub claim_s: u32,
+    /// How long an agent may take to start a published job, seconds, 10 to 604,800; a late one returns it.
+    #[serde(default = "default_permit_s")]
+    pub permit_s: u32,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self { claim_s: default_claim_s(), permit_s: default_permit_s() }
+    }
+}
+
+/// Device actors.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActorsConfig {
+    /// Threads that run actors, 1 to 64.
+    #[serde(default = "default_actor_threads")]
+    pub threads: usize,
+    /// Commands that may wait for one device, 1 to 10,000; one more is answered 503.
+    #[serde(default = "default_mailbox")]
+    pub mailbox: usize,
+    /// An actor without commands for so long is dropped from memory, seconds, 1 to 86,400.
+    #[serde(default = "default_idle_s")]
+    pub idle_s: u32,
+}
+
+impl Default for ActorsConfig {
+    fn default() -> Self {
+        Self { threads: default_actor_threads(), mailbox: default_mailbox(), idle_s: default_idle_s() }
+    }
+}
+
+/// Logs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// Lines for people or objects for machines.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// Filter such as `info` or `trustfleet_controller=debug,info`; default `info`.
+    #[serde(default)]
+    pub filter: Option<String>,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+const fn default_listen() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080)
+}
+const fn default_max_connections() -> usize {
+    16
+}
+const fn default_token_lifetime_s() -> u32 {
+    900
+}
+const fn default_claim_s() -> u32 {
+    5
+}
+const fn default_permit_s() -> u32 {
+    600
+}
+const fn default_actor_threads() -> usize {
+    2
+}
+const fn default_mailbox() -> usize {
+    64
+}
+const fn default_idle_s() -> u32 {
+    300
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there.
+    #[error("the configuration file {} cannot be read: give its path with --config", path.display())]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Unknown or missing keys, wrong types.
+    #[error("the configuration is wrong: {0}")]
+    Wrong(#[source] Box<figment::Error>),
+    /// A value outside its limits.
+    #[error("the configuration is wrong: {key} {message}")]
+    Value {
+        /// Path of the key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the file, then the environment over it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with the key's path.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::NoFile { path: path.to_owned(), source })?;
+        let figment = Figment::from(Toml::string(&text)).merge(Env::prefixed("TRUSTFLEET__").split("__"));
+        Self::extract(&figment)
+    }
+
+    /// Reads a TOML text alone.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::extract(&Figment::from(Toml::string(text)))
+    }
+
+    fn extract(figment: &Figment) -> Result<Self, ConfigError> {
+        let config: Self = figment.extract().map_err(|error| ConfigError::Wrong(Box::new(error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let database = "database.insecure_plaintext";
+        plaintext(&self.database.api_url.0, database, self.database.insecure_plaintext)?;
+        plaintext(&self.database.system_url.0, database, self.database.insecure_plaintext)?;
+        if self.broker.url.0.scheme() != "amqps" {
+            plaintext(&self.broker.url.0, "broker.insecure_plaintext", self.broker.insecure_plaintext)?;
+        }
+        if !self.http.insecure_plaintext && !self.http.listen.ip().is_loopback() {
+            let message = "must be set to true to listen for plain HTTP outside of loopback: only behind a TLS proxy";
+            return Err(ConfigError::Value { key: "http.insecure_plaintext", message: message.to_owned() });
+        }
+        if !self.broker.agent_url.username().is_empty() || self.broker.agent_url.password().is_some() {
+            let message = "must not carry credentials: agents get a token of their own".to_owned();
+            return Err(ConfigError::Value { key: "broker.agent_url", message });
+        }
+        range("broker.token_lifetime_s", self.broker.token_lifetime_s, 60, 86_400)?;
+        range("outbox.claim_s", self.outbox.claim_s, 1, 3_600)?;
+        range("outbox.permit_s", self.outbox.permit_s, 10, 604_800)?;
+        range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;
+        range("actors.mailbox", self.actors.mailbox, 1, 10_000)?;
+        range("actors.threads", self.actors.threads, 1, 64)?;
+        range("database.max_connections", self.database.max_connections, 2, 1_000)?;
+        range("http.workers", self.http.workers.unwrap_or(1), 1, 256)
+    }
+}
+
+fn range<T: PartialOrd + fmt::Display>(key: &'static str, value: T, least: T, most: T) -> Result<(), ConfigError> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    Err(ConfigError::Value { key, message: format!("is {value}; allowed are {least} to {most}") })
+}
+
+fn plaintext(url: &Url, key: &'static str, allowed: bool) -> Result<(), ConfigError> {
+    let local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => true,
+    };
+    if allowed || local {
+        return Ok(());
+    }
+    let host = url.host_str().unwrap_or_default();
+    let message = format!("must be set to true to speak without encryption to {host}, which is not loopback");
+    Err(ConfigError::Value { key, message })
+}
+
+/// A URL that may carry a password, which is never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct SecretUrl(Url);
+
+impl SecretUrl {
+    /// The URL with its password.
+    pub const fn expose(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl From<Url> for SecretUrl {
+    fn from(url: Url) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.0.clone();
+        if url.password().is_some() && url.set_password(Some("redacted")).is_err() {
+            return f.write_str("redacted");
+        }
+        f.write_str(url.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = r#"
+        [database]
+        api_url = "postgres://a@127.0.0.1/t"
+        system_url = "postgres://s:secret-word@127.0.0.1/t"
+        [broker]
+        url = "amqp://u:secret-word@127.0.0.1:5672/%2f"
+        agent_url = "amqp://127.0.0.1:5672/%2f"
+        [keys]
+        signing_key_file = "a"
+        broker_token_key_file = "b"
+        key_encryption_key_file = "c"
+    "#;
+
+    #[test]
+    fn an_unknown_key_is_named_when_it_is_refused() {
+        let error = Config::from_toml(&SAMPLE.replace("[keys]", "[keys]\ncolour = 1")).unwrap_err();
+        assert!(error.to_string().contains("colour"), "{error}");
+    }
+
+    #[test]
+    fn passwords_do_not_show_in_debug_output() {
+        let config = Config::from_toml(SAMPLE).unwrap();
+        assert!(!format!("{config:?}").contains("secret-word"));
+    }
+
+    #[test]
+    fn plaintext_leaves_the_machine_only_by_an_explicit_switch() {
+        let far = SAMPLE.replace("u:secret-word@127.0.0.1", "u:secret-word@broker.example");
+        let error = Config::from_toml(&far).unwrap_err();
+        assert!(error.to_string().contains("broker.insecure_plaintext"), "{error}");
+        assert!(Config::from_toml(&far.replace("[broker]", "[broker]\ninsecure_plaintext = true")).is_ok());
+        assert!(Config::from_toml(&far.replace("url = \"amqp:", "url = \"amqps:")).is_ok());
+        let wide = format!("{SAMPLE}\n[http]\nlisten = \"0.0.0.0:80\"");
+        assert!(Config::from_toml(&wide).is_err());
+    }
+
+    #[test]
+    fn a_value_outside_its_limits_is_named() {
+        let error = Config::from_toml(&format!("{SAMPLE}\n[outbox]\nclaim_s = 0")).unwrap_err();
+        assert_eq!(error.to_string(), "the configuration is wrong: outbox.claim_s is 0; allowed are 1 to 3600");
+    }
+}

@@ -1,0 +1,72 @@
+//! Devices as their actors load them.
+
+use std::collections::BTreeMap;
+
+use trustfleet_model::ids::{AgentId, DeviceId, JobId, TrustpointId};
+
+use super::{DbError, TenantTx, row, tx::Id};
+use crate::device::{DeviceState, JobKind, OpenJob};
+
+impl TenantTx {
+    /// A device with its trustpoints and open jobs, as of one snapshot.
+    ///
+    /// # Errors
+    /// No such device in this tenant; rows that cannot be read.
+    pub async fn device_state_fetch(&self, device: DeviceId) -> Result<DeviceState, DbError> {
+        let id = Id(device);
+        let found = self
+            .query_opt(
+                "/* device_state_fetch: device */ SELECT device_id, name, agent_id, serial, mac, labels, version
+                 FROM devices WHERE tenant_id = $1 AND device_id = $2",
+                &[&id],
+            )
+            .await?
+            .ok_or(DbError::NotFound { kind: "device" })?;
+        let trustpoints = self
+            .query(
+                "/* device_state_fetch: trustpoints */ SELECT trustpoint_id, state FROM trustpoints
+                 WHERE tenant_id = $1 AND device_id = $2",
+                &[&id],
+            )
+            .await?;
+        let open_jobs = self
+            .query(
+                "/* device_state_fetch: jobs */ SELECT job_id, trustpoint_id, agent_id, kind, public_key_sha256
+                 FROM jobs WHERE tenant_id = $1 AND device_id = $2 AND finished_at IS NULL",
+                &[&id],
+            )
+            .await?;
+        Ok(DeviceState {
+            device: row::device(&found, self.tenant_id())?,
+            version: found.try_get("version")?,
+            trustpoints: trustpoints
+                .iter()
+                .map(|row| row::trustpoint(row).map(|trustpoint| (trustpoint.id, trustpoint)))
+                .collect::<Result<_, _>>()?,
+            open_jobs: open_jobs.iter().map(open_job).collect::<Result<BTreeMap<_, _>, _>>()?,
+        })
+    }
+
+    /// The present version of a device's row; none: there is no such device.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn device_version(&self, device: DeviceId) -> Result<Option<i64>, DbError> {
+        let sql = "/* device_version */ SELECT version FROM devices WHERE tenant_id = $1 AND device_id = $2";
+        match self.query_opt(sql, &[&Id(device)]).await? {
+            Some(row) => Ok(Some(row.try_get(0)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+fn open_job(row: &tokio_postgres::Row) -> Result<(JobId, OpenJob), DbError> {
+    let Id(job_id): Id<JobId> = row.try_get("job_id")?;
+    let Id(trustpoint_id): Id<TrustpointId> = row.try_get("trustpoint_id")?;
+    let Id(agent_id): Id<AgentId> = row.try_get("agent_id")?;
+    let kind: &str = row.try_get("kind")?;
+    let kind = JobKind::from_word(kind)
+        .ok_or_else(|| DbError::inconsistent("jobs", "kind", job_id, format!("the kind {kind:?} is unknown")))?;
+    let public_key_sha256 = row.try_get("public_key_sha256")?;
+    Ok((job_id, OpenJob { trustpoint_id, agent_id, kind, public_key_sha256 }))
+}

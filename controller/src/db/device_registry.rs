@@ -1,0 +1,145 @@
+//! SQL of what operators register about devices. Every change moves the row's version on, so that an actor with an
+//! older copy reads it again before it decides; trustpoints are the actors' business alone.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::Row;
+use trustfleet_model::device::{Device, Labels};
+use trustfleet_model::field::ObjectName;
+use trustfleet_model::ids::{AgentId, DeviceId, TenantId};
+
+use super::column::{Columns, to_json};
+use super::tx::Id;
+use super::{DbError, TenantTx};
+
+/// A device with what a list of devices tells about it.
+#[derive(Clone, Debug)]
+pub struct RegisteredDevice {
+    /// What is registered.
+    pub device: Device,
+    /// Name of its agent.
+    pub agent: Option<ObjectName>,
+    /// How many trustpoints it has.
+    pub trustpoints: u32,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+impl TenantTx {
+    /// Registers a device.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] when the name is taken or the agent is gone.
+    pub async fn registered_device_insert(&self, device: &Device, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* registered_device_insert */ INSERT INTO devices (tenant_id, device_id, name, agent_id, serial, mac, \
+                   labels, shard, version, created_at, updated_at, updated_by) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $9, $10)";
+        let (agent, labels, serial, mac) = columns(device)?;
+        let shard = i16::from(Device::shard(device.id));
+        let name = device.name.as_str();
+        let count = self
+            .execute(sql, &[&Id(device.id), &name, &agent, &serial, &mac, &labels, &shard, &now, &self.name()])
+            .await?;
+        DbError::one_row(count, "device")
+    }
+
+    /// The device of this name.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn registered_device_fetch(&self, name: &ObjectName) -> Result<RegisteredDevice, DbError> {
+        let sql = "/* registered_device_fetch */ SELECT d.tenant_id, d.device_id, d.name, d.agent_id, d.serial, d.mac, \
+                   d.labels, d.created_at, d.updated_at, a.name AS agent, \
+                   (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
+                   AS trustpoints \
+                   FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
+                   WHERE d.tenant_id = $1 AND d.name = $2";
+        let row = self.query_opt(sql, &[&name.as_str()]).await?.ok_or(DbError::NotFound { kind: "device" })?;
+        read(&row)
+    }
+
+    /// At most `limit` devices by name, beginning after `after`; only those of an agent, when one is named.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn registered_device_list(
+        &self,
+        agent: Option<&str>,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<RegisteredDevice>, DbError> {
+        let sql = "/* registered_device_list */ SELECT d.tenant_id, d.device_id, d.name, d.agent_id, d.serial, d.mac, \
+                   d.labels, d.created_at, d.updated_at, a.name AS agent, \
+                   (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
+                   AS trustpoints \
+                   FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
+                   WHERE d.tenant_id = $1 AND ($2::text IS NULL OR d.name > $2) AND ($4::text IS NULL OR a.name = $4) \
+                   ORDER BY d.name LIMIT $3";
+        self.query(sql, &[&after, &limit, &agent]).await?.iter().map(read).collect()
+    }
+
+    /// Changes what is registered, and moves the version on.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`], or [`DbError::Conflict`] when the agent is gone.
+    pub async fn registered_device_update(&self, device: &Device, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* registered_device_update */ UPDATE devices SET agent_id = $3, serial = $4, mac = $5, labels = $6, \
+                   version = version + 1, updated_at = $7, updated_by = $8 WHERE tenant_id = $1 AND device_id = $2";
+        let (agent, labels, serial, mac) = columns(device)?;
+        let count =
+            self.execute(sql, &[&Id(device.id), &agent, &serial, &mac, &labels, &now, &self.name()]).await?;
+        DbError::one_row(count, "device")
+    }
+
+    /// How many jobs of the device have not ended, and how many there ever were.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn registered_device_jobs(&self, id: DeviceId) -> Result<(i64, i64), DbError> {
+        let sql = "/* registered_device_jobs */ SELECT $2::uuid AS device_id, count(*) FILTER (WHERE finished_at IS NULL) \
+                   AS open, count(*) AS total FROM jobs WHERE tenant_id = $1 AND device_id = $2";
+        let row = self.query_opt(sql, &[&Id(id)]).await?.ok_or(DbError::NotFound { kind: "device" })?;
+        let columns = Columns::new(&row, "jobs", "device_id");
+        Ok((columns.read("open")?, columns.read("total")?))
+    }
+
+    /// Deletes a device.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`], or [`DbError::Conflict`] while trustpoints, jobs or certificates refer to it.
+    pub async fn registered_device_delete(&self, id: DeviceId) -> Result<(), DbError> {
+        let sql = "/* registered_device_delete */ DELETE FROM devices WHERE tenant_id = $1 AND device_id = $2";
+        DbError::one_row(self.execute(sql, &[&Id(id)]).await?, "device")
+    }
+}
+
+type Written<'a> = (Option<Id<AgentId>>, Value, Option<&'a str>, Option<&'a str>);
+
+fn columns(device: &Device) -> Result<Written<'_>, DbError> {
+    let labels = to_json("devices", "labels", device.id, &device.labels)?;
+    let serial = device.serial.as_ref().map(AsRef::as_ref);
+    let mac = device.mac.as_ref().map(AsRef::as_ref);
+    Ok((device.agent_id.map(Id), labels, serial, mac))
+}
+
+fn read(row: &Row) -> Result<RegisteredDevice, DbError> {
+    let columns = Columns::new(row, "devices", "device_id");
+    let labels: Labels = columns.json("labels")?;
+    Ok(RegisteredDevice {
+        device: Device {
+            tenant_id: columns.read::<Id<TenantId>>("tenant_id")?.0,
+            id: columns.read::<Id<DeviceId>>("device_id")?.0,
+            name: columns.parse::<String, _>("name")?,
+            agent_id: columns.read::<Option<Id<AgentId>>>("agent_id")?.map(|id| id.0),
+            serial: columns.parse_opt::<String, _>("serial")?,
+            mac: columns.parse_opt::<String, _>("mac")?,
+            labels,
+        },
+        agent: columns.parse_opt::<String, _>("agent")?,
+        trustpoints: columns.parse::<i64, _>("trustpoints")?,
+        created_at: columns.read("created_at")?,
+        updated_at: columns.read("updated_at")?,
+    })
+}

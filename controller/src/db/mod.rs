@@ -1,0 +1,229 @@
+//! The only door to PostgreSQL: every statement lives in this folder (and the group commit's in [`crate::commit`]).
+//!
+//! Method names are resource-first (`device_fetch`, `outbox_claim`). Methods exist only on [`TenantTx`], which supplies
+//! the tenant as `$1`, and on the short [`SystemTx`], whose statements carry the tenant of every row they touch. Each
+//! statement begins with a comment naming its function; every write checks its row count; every transaction has a
+//! static name, used in metrics and `updated_by`.
+
+mod device;
+mod error;
+mod row;
+mod trustpoint;
+mod tx;
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_postgres::NoTls;
+use trustfleet_model::ids::TenantId;
+
+pub(crate) use self::row::stored_trustpoint;
+pub use self::{
+    error::DbError,
+    tx::{SystemTx, TenantTx},
+};
+use crate::{
+    config::{DatabaseConfig, SecretUrl},
+    metrics::{Metrics, TxOutcome},
+};
+
+/// How often a transaction is run again that lost a race or its connection before the commit.
+const RETRIES: u32 = 4;
+const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(5);
+
+/// The two pools: role `trustfleet_api` for [`TenantTx`], role `trustfleet_system` for [`SystemTx`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    api: Pool,
+    system: Pool,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("api", &self.inner.api.status())
+            .field("system", &self.inner.system.status())
+            .finish()
+    }
+}
+
+impl Store {
+    /// Makes the pools; connections are opened when they are needed, and their drivers run on `backend`.
+    ///
+    /// # Errors
+    /// URLs that PostgreSQL's driver cannot read.
+    pub fn new(config: &DatabaseConfig, backend: &Handle, metrics: Arc<Metrics>) -> Result<Self, DbError> {
+        let pool = |url| pool(url, config.max_connections, backend.clone());
+        Ok(Self { inner: Arc::new(Inner { api: pool(&config.api_url)?, system: pool(&config.system_url)?, metrics }) })
+    }
+
+    /// Runs `work` in a transaction of one tenant, repeatable read, under the API's role; commits when it returns `Ok`.
+    ///
+    /// `work` runs again when the transaction lost a race or its connection before the commit: it must not act on
+    /// anything but the transaction.
+    ///
+    /// # Errors
+    /// What `work` returned, or why there was no transaction or no commit.
+    pub async fn tenant_tx<T, E, F>(&self, tenant: TenantId, name: &'static str, work: F) -> Result<T, E>
+    where
+        F: AsyncFn(&TenantTx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL trustfleet.tenant = '{tenant}'");
+        self.run(&self.inner.api, name, &begin, |client| TenantTx::new(client, tenant, name), work).await
+    }
+
+    /// Runs `work` in a transaction across tenants, read committed, under the system role; otherwise as
+    /// [`Store::tenant_tx`].
+    ///
+    /// # Errors
+    /// As [`Store::tenant_tx`].
+    pub async fn system_tx<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        F: AsyncFn(&SystemTx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        self.run(&self.inner.system, name, "BEGIN", |client| SystemTx::new(client, name), work).await
+    }
+
+    /// A connection of the system role for one statement that is a transaction by itself (the group commit).
+    pub(crate) async fn system_client(&self) -> Result<Object, DbError> {
+        client(&self.inner.system).await
+    }
+
+    /// Whether both roles get an answer from the database.
+    pub async fn is_ready(&self) -> bool {
+        let ask = async |pool: &Pool| match client(pool).await {
+            Ok(client) => client.simple_query("/* is_ready */ SELECT 1").await.is_ok(),
+            Err(_) => false,
+        };
+        ask(&self.inner.api).await && ask(&self.inner.system).await
+    }
+
+    async fn run<X, T, E, F>(
+        &self,
+        pool: &Pool,
+        name: &'static str,
+        begin: &str,
+        open: impl Fn(Object) -> X,
+        work: F,
+    ) -> Result<T, E>
+    where
+        X: tx::Transaction,
+        F: AsyncFn(&X) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let timer = self.inner.metrics.tx_timer(name);
+        let mut retry = 0;
+        loop {
+            let (result, again) = Self::attempt(pool, begin, &open, &work).await;
+            if again && retry < RETRIES {
+                retry += 1;
+                self.inner.metrics.tx_retried(name);
+                // Who lost a race waits a little longer each time, so that the winner gets through.
+                tokio::time::sleep(Duration::from_millis(u64::from(2_u32.pow(retry)))).await;
+                continue;
+            }
+            timer.finish(match (&result, again) {
+                (Ok(_), _) => TxOutcome::Committed,
+                (Err(_), true) => TxOutcome::GaveUp,
+                (Err(_), false) => TxOutcome::RolledBack,
+            });
+            return result;
+        }
+    }
+
+    /// One attempt, and whether a failure is worth another.
+    async fn attempt<X, T, E, F>(
+        pool: &Pool,
+        begin: &str,
+        open: &impl Fn(Object) -> X,
+        work: &F,
+    ) -> (Result<T, E>, bool)
+    where
+        X: tx::Transaction,
+        F: AsyncFn(&X) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let client = match client(pool).await {
+            Ok(client) => client,
+            Err(error) => return (Err(error.into()), false),
+        };
+        if let Err(error) = client.batch_execute(begin).await {
+            let error = DbError::from(error);
+            let again = matches!(error, DbError::Unavailable { .. });
+            drop(Object::take(client));
+            return (Err(error.into()), again);
+        }
+        let tx = open(client);
+        match work(&tx).await {
+            Ok(value) => match tx.commit().await {
+                Ok(()) => (Ok(value), false),
+                Err((error, again)) => (Err(error.into()), again),
+            },
+            Err(error) => {
+                let again = tx.may_run_again();
+                tx.roll_back().await;
+                (Err(error), again)
+            }
+        }
+    }
+}
+
+async fn client(pool: &Pool) -> Result<Object, DbError> {
+    pool.get().await.map_err(|error| DbError::Unavailable { source: Box::new(error) })
+}
+
+fn pool(url: &SecretUrl, max_size: usize, backend: Handle) -> Result<Pool, DbError> {
+    let mut config: tokio_postgres::Config = url.expose().as_str().parse()?;
+    // A frozen replica must not hold locks: the server ends a transaction that waits for its client.
+    let limits = "-c idle_in_transaction_session_timeout=15s -c statement_timeout=30s -c lock_timeout=10s";
+    let options = config.get_options().map_or_else(|| limits.to_owned(), |given| format!("{given} {limits}"));
+    config.options(options).application_name("trustfleet").connect_timeout(WAIT_FOR_CONNECTION);
+    let manager =
+        Manager::from_connect(config, OnBackend(backend), ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    Pool::builder(manager)
+        .max_size(max_size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(WAIT_FOR_CONNECTION))
+        .create_timeout(Some(WAIT_FOR_CONNECTION))
+        .recycle_timeout(Some(WAIT_FOR_CONNECTION))
+        .build()
+        .map_err(|error| DbError::Unavailable { source: Box::new(error) })
+}
+
+/// Opens connections on the multi-thread runtime, whoever asks: a driver on an HTTP worker's or an actor's single
+/// thread would wait for that thread.
+struct OnBackend(Handle);
+
+type Connected = Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>;
+
+impl Connect for OnBackend {
+    fn connect(&self, config: &tokio_postgres::Config) -> Pin<Box<dyn Future<Output = Connected> + Send + '_>> {
+        let config = config.clone();
+        let backend = self.0.clone();
+        Box::pin(async move {
+            let driver_runtime = backend.clone();
+            let connecting = backend.spawn(async move {
+                let (client, connection) = config.connect(NoTls).await?;
+                let driver = driver_runtime.spawn(async move {
+                    if let Err(error) = connection.await {
+                        tracing::warn!(error = %error, "connection to the database ended");
+                    }
+                });
+                Ok((client, driver))
+            });
+            match connecting.await {
+                Ok(connected) => connected,
+                // The runtime is shutting down: like a connection that was closed while it was made.
+                Err(_) => Err(tokio_postgres::Error::__private_api_timeout()),
+            }
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! SQL of tables `api_tokens` and `join_tokens`. Who presents a token has no tenant yet: look-ups go through the system
+//! role, and only hashes are stored.
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_postgres::Row;
+use trustfleet_model::field::ObjectName;
+use trustfleet_model::ids::{TenantId, TokenId};
+
+use super::column::Columns;
+use super::tx::Id;
+use super::{DbError, SystemTx, TenantTx};
+
+/// How exactly `last_used_at` is kept: one write per token and minute at most.
+const LAST_USED_STEP: SignedDuration = SignedDuration::from_mins(1);
+
+/// A new bearer token of the REST API.
+#[derive(Clone, Debug)]
+pub struct ApiTokenInsert<'a> {
+    /// Its id.
+    pub id: TokenId,
+    /// Its tenant; none: the platform.
+    pub tenant_id: Option<TenantId>,
+    /// SHA-256 of the token.
+    pub hash: &'a [u8],
+    /// Word of its role.
+    pub role: &'static str,
+    /// What it is for.
+    pub description: &'a str,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A bearer token of the REST API, as it is listed.
+#[derive(Clone, Debug)]
+pub struct ApiToken {
+    /// Its id.
+    pub id: TokenId,
+    /// Word of its role.
+    pub role: String,
+    /// What it is for.
+    pub description: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends; none: never.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<Timestamp>,
+    /// When it was taken back.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A bearer token with the tenant it opens.
+#[derive(Clone, Debug)]
+pub struct PresentedToken {
+    /// The token.
+    pub token: ApiToken,
+    /// Its tenant; none: the platform.
+    pub tenant: Option<TokenTenant>,
+}
+
+/// The tenant of a presented token.
+#[derive(Clone, Debug)]
+pub struct TokenTenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name.
+    pub name: ObjectName,
+    /// Whether weak algorithms are allowed (S8).
+    pub allow_weak_algorithms: bool,
+}
+
+/// A join token that an agent presents; its row is locked until the transaction ends.
+#[derive(Clone, Debug)]
+pub struct JoinToken {
+    /// Tenant that the agent will belong to.
+    pub tenant_id: TenantId,
+    /// Its id.
+    pub id: TokenId,
+    /// SHA-256 of its secret part.
+    pub secret_hash: Vec<u8>,
+    /// Name that the agent must have.
+    pub agent_name: Option<ObjectName>,
+    /// How many agents may still join with it.
+    pub uses_left: u32,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+impl TenantTx {
+    /// Makes a join token.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn join_token_insert(
+        &self,
+        id: TokenId,
+        secret_hash: &[u8],
+        agent_name: Option<&ObjectName>,
+        uses: u32,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<(), DbError> {
+        let sql = "/* join_token_insert */ INSERT INTO join_tokens \
+                   (tenant_id, token_id, secret_hash, agent_name, uses_left, created_at, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let uses = i32::try_from(uses).unwrap_or(i32::MAX);
+        let agent_name = agent_name.map(ObjectName::as_str);
+        let count = self.execute(sql, &[&Id(id), &secret_hash, &agent_name, &uses, &now, &expires_at]).await?;
+        DbError::one_row(count, "join token")
+    }
+}
+
+impl SystemTx {
+    /// Makes an API token.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn api_token_insert(&self, token: &ApiTokenInsert<'_>) -> Result<(), DbError> {
+        let sql = "/* api_token_insert */ INSERT INTO api_tokens \
+                   (token_id, tenant_id, token_hash, role, description, created_at, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let ApiTokenInsert { id, tenant_id, hash, role, description, created_at, expires_at } = token;
+        let tenant = tenant_id.map(Id);
+        let count =
+            self.execute(sql, &[&Id(*id), &tenant, hash, role, description, created_at, expires_at]).await?;
+        DbError::one_row(count, "token")
+    }
+
+    /// The token with this hash that is neither revoked nor expired, with its tenant.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn api_token_by_hash(&self, hash: &[u8], now: Timestamp) -> Result<PresentedToken, DbError> {
+        let sql = "/* api_token_by_hash */ SELECT k.token_id, k.role, k.description, k.created_at, k.expires_at, \
+                   k.last_used_at, k.revoked_at, t.tenant_id, t.name, t.allow_weak_algorithms \
+                   FROM api_tokens k LEFT JOIN tenants t ON t.tenant_id = k.tenant_id \
+                   WHERE k.token_hash = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)";
+        let row = self.query_opt(sql, &[&hash, &now]).await?.ok_or(DbError::NotFound { kind: "token" })?;
+        let columns = Columns::new(&row, "api_tokens", "token_id");
+        let tenant = match columns.read::<Option<Id<TenantId>>>("tenant_id")? {
+            Some(Id(id)) => Some(TokenTenant {
+                id,
+                name: columns.parse::<String, _>("name")?,
+                allow_weak_algorithms: columns.read("allow_weak_algorithms")?,
+            }),
+            None => None,
+        };
+        Ok(PresentedToken { token: read(&row)?, tenant })
+    }
+
+    /// Notes the use of a token, unless that was done within the last minute.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn api_token_used(&self, id: TokenId, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* api_token_used */ UPDATE api_tokens SET last_used_at = $2 \
+                   WHERE token_id = $1 AND (last_used_at IS NULL OR last_used_at < $3)";
+        let before = now.checked_sub(LAST_USED_STEP).unwrap_or(now);
+        self.execute(sql, &[&Id(id), &now, &before]).await.map(drop)
+    }
+
+    /// At most `limit` tokens of `tenant`, oldest first, beginning after the id `after`.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn api_token_list(
+        &self,
+        tenant: TenantId,
+        after: Option<TokenId>,
+        limit: i64,
+    ) -> Result<Vec<ApiToken>, DbError> {
+        let sql = "/* api_token_list */ SELECT token_id, role, description, created_at, expires_at, last_used_at, revoked_at \
+                   FROM api_tokens WHERE tenant_id = $1 AND ($2::uuid IS NULL OR token_id > $2) ORDER BY token_id LIMIT $3";
+        self.query(sql, &[&Id(tenant), &after.map(Id), &limit]).await?.iter().map(read).collect()
+    }
+
+    /// Takes a token of `tenant` back; it stays in the list.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`], also when it was taken back before.
+    pub async fn api_token_revoke(&self, tenant: TenantId, id: TokenId, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* api_token_revoke */ UPDATE api_tokens SET revoked_at = $3 \
+                   WHERE tenant_id = $1 AND token_id = $2 AND revoked_at IS NULL";
+        DbError::one_row(self.execute(sql, &[&Id(tenant), &Id(id), &now]).await?, "token")
+    }
+
+    /// Whether a platform administrator's token is in force. Holds a lock until the transaction ends, so that of two
+    /// replicas that start together only one makes the first token.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn platform_token_exists(&self, now: Timestamp) -> Result<bool, DbError> {
+        let lock = "/* platform_token_exists */ SELECT pg_advisory_xact_lock(hashtext('trustfleet first token'))";
+        self.query(lock, &[]).await?;
+        let sql = "/* platform_token_exists */ SELECT token_id FROM api_tokens WHERE role = 'platform_admin' \
+                   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) LIMIT 1";
+        Ok(self.query_opt(sql, &[&now]).await?.is_some())
+    }
+
+    /// The join token of this id, locked against other joins.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn join_token_lock(&self, id: TokenId) -> Result<JoinToken, DbError> {
+        let sql = "/* join_token_lock */ SELECT tenant_id, token_id, secret_hash, agent_name, uses_left, expires_at \
+                   FROM join_tokens WHERE token_id = $1 FOR UPDATE";
+        let row = self.query_opt(sql, &[&Id(id)]).await?.ok_or(DbError::NotFound { kind: "join token" })?;
+        let columns = Columns::new(&row, "join_tokens", "token_id");
+        Ok(JoinToken {
+            tenant_id: columns.read::<Id<TenantId>>("tenant_id")?.0,
+            id,
+            secret_hash: columns.read("secret_hash")?,
+            agent_name: columns.parse_opt::<String, _>("agent_name")?,
+            uses_left: columns.parse::<i32, _>("uses_left")?,
+            expires_at: columns.read("expires_at")?,
+        })
+    }
+
+    /// Uses a join token up by one.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when it is used up or expired.
+    pub async fn join_token_use(&self, tenant: TenantId, id: TokenId, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* join_token_use */ UPDATE join_tokens SET uses_left = uses_left - 1 \
+                   WHERE tenant_id = $1 AND token_id = $2 AND uses_left > 0 AND expires_at > $3";
+        DbError::one_row(self.execute(sql, &[&Id(tenant), &Id(id), &now]).await?, "join token")
+    }
+}
+
+fn read(row: &Row) -> Result<ApiToken, DbError> {
+    let columns = Columns::new(row, "api_tokens", "token_id");
+    Ok(ApiToken {
+        id: columns.read::<Id<TokenId>>("token_id")?.0,
+        role: columns.read("role")?,
+        description: columns.read("description")?,
+        created_at: columns.read("created_at")?,
+        expires_at: columns.read("expires_at")?,
+        last_used_at: columns.read("last_used_at")?,
+        revoked_at: columns.read("revoked_at")?,
+    })
+}

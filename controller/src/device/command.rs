@@ -1,0 +1,224 @@
+//! What can be asked of a device. Every command carries what deciding it needs: ids that are to be used, configuration
+//! as it was read, facts parsed from a report.
+
+use jiff::Timestamp;
+use trustfleet_model::{
+    ca_server::CaServerSpec,
+    certificate::CertificateFacts,
+    entity::EntitySpec,
+    field::TrustpointName,
+    ids::{AgentId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
+    job::{Failure, MacCredentials, RequestKind},
+    policy::PolicySpec,
+};
+
+use super::JobKind;
+
+/// One command to one device.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Make a trustpoint.
+    AddTrustpoint(Box<AddTrustpoint>),
+    /// Remove a trustpoint that has nothing under way.
+    RemoveTrustpoint(RemoveTrustpoint),
+    /// Get a certificate (S27 to S30).
+    Enroll(Box<Enroll>),
+    /// Put the staged certificate into use (S33).
+    Activate(Activate),
+    /// An agent says what happened to a job; signature and sender are verified already.
+    Report(Box<Report>),
+    /// A job cannot be sent: its secret or configuration cannot be read.
+    Undeliverable(Undeliverable),
+}
+
+/// Who asks, in the words of the audit log: `token:<id> (<description>)`, `agent:<id>` or `controller`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requester(pub String);
+
+/// Make a trustpoint. Repeated with the same id it changes nothing and gives the same answer.
+#[derive(Clone, Debug)]
+pub struct AddTrustpoint {
+    /// Its id.
+    pub id: TrustpointId,
+    /// Its name, unique on the device (S17).
+    pub name: TrustpointName,
+    /// Subject and alternative names (S2).
+    pub entity_id: EntityId,
+    /// The CA.
+    pub ca_server_id: CaServerId,
+    /// The session's settings.
+    pub policy_id: PolicyId,
+    /// MAC reference and the id of its secret, which is stored already (S12, S13).
+    pub mac: Option<MacCredentials>,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// Remove a trustpoint; its secret goes with it, its jobs and certificates stay as history.
+#[derive(Clone, Debug)]
+pub struct RemoveTrustpoint {
+    /// Its name.
+    pub trustpoint: TrustpointName,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// Get a certificate. Repeated with the same job id or idempotency key it gives the same job.
+#[derive(Clone, Debug)]
+pub struct Enroll {
+    /// Name of the trustpoint.
+    pub trustpoint: TrustpointName,
+    /// Kind of the request.
+    pub request: RequestKind,
+    /// Id of the job, if one is made.
+    pub job_id: JobId,
+    /// The client's idempotency key.
+    pub request_key: Option<String>,
+    /// Who asks.
+    pub requested_by: Requester,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The configuration as it was read.
+    pub context: EnrollContext,
+}
+
+/// Configuration of an enrolment, read in one transaction.
+#[derive(Clone, Debug)]
+pub struct EnrollContext {
+    /// The trustpoint that it was read for.
+    pub trustpoint_id: TrustpointId,
+    /// The entity.
+    pub entity: EntitySpec,
+    /// The CA server.
+    pub ca_server: CaServerSpec,
+    /// The policy.
+    pub policy: PolicySpec,
+    /// The policy's revision.
+    pub policy_revision: u32,
+    /// The job that was made for the same idempotency key, however long ago.
+    pub known_job: Option<JobId>,
+}
+
+/// Put the staged certificate into use.
+#[derive(Clone, Debug)]
+pub struct Activate {
+    /// Name of the trustpoint.
+    pub trustpoint: TrustpointName,
+    /// Id of the job, if one is made.
+    pub job_id: JobId,
+    /// Who asks.
+    pub requested_by: Requester,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// A job that cannot be sent.
+#[derive(Clone, Debug)]
+pub struct Undeliverable {
+    /// The job.
+    pub job_id: JobId,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// What an agent says of a job.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The report; the same id comes again until it is answered.
+    pub report_id: MessageId,
+    /// The agent that signed it.
+    pub agent_id: AgentId,
+    /// The device that it names.
+    pub device_id: DeviceId,
+    /// The trustpoint that it names.
+    pub trustpoint_id: TrustpointId,
+    /// The job that it names.
+    pub job_id: JobId,
+    /// That job as it is stored; none: there is no such job in the agent's tenant.
+    pub job: Option<JobFacts>,
+    /// The job waits in the outbox, or was published again after the message that this answers.
+    pub offered_again: bool,
+    /// What happened.
+    pub event: ReportEvent,
+}
+
+/// What never changes of a stored job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobFacts {
+    /// The agent it is for.
+    pub agent_id: AgentId,
+    /// Its device.
+    pub device_id: DeviceId,
+    /// Its trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// What it asks.
+    pub kind: JobKind,
+}
+
+/// What happened, parsed.
+#[derive(Clone, Debug)]
+pub enum ReportEvent {
+    /// The exchange begins, with this public-key fingerprint.
+    Started {
+        /// SHA-256 of the subjectPublicKeyInfo, lower-case hex.
+        public_key_sha256: String,
+    },
+    /// The CA said `waiting`.
+    Waiting,
+    /// The permit had run out; nothing was started.
+    PermitExpired,
+    /// Issued and stored on the device.
+    Issued(Box<IssuedCertificate>),
+    /// In use.
+    Activated {
+        /// Serial number, upper-case hex.
+        serial: String,
+        /// File on the device.
+        file: String,
+    },
+    /// Ended without a certificate, or not activated.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// transactionID, hex, where an exchange began.
+        transaction_id: Option<String>,
+    },
+}
+
+/// An issued certificate with its bytes.
+#[derive(Clone, Debug)]
+pub struct IssuedCertificate {
+    /// What can be read in it; its id is to be used.
+    pub facts: CertificateFacts,
+    /// The certificate, DER.
+    pub der: Vec<u8>,
+    /// CA certificates that came with it, DER.
+    pub chain: Vec<Vec<u8>>,
+    /// transactionID of the exchange, hex.
+    pub transaction_id: String,
+    /// Warnings of the agent, as sentences.
+    pub warnings: Vec<String>,
+    /// When the controller learned of it.
+    pub received_at: Timestamp,
+}
+
+/// Answer to a command that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The trustpoint is there.
+    Trustpoint {
+        /// Its id.
+        id: TrustpointId,
+    },
+    /// The trustpoint is gone.
+    Removed,
+    /// The job that does what was asked: a new one, the one under way, or the one of the same idempotency key.
+    Job {
+        /// Its id.
+        job_id: JobId,
+    },
+    /// The report changed something.
+    Taken,
+    /// The report was known, or came too late to matter: nothing changed.
+    Known,
+}

@@ -1,0 +1,367 @@
+//! The device's decisions: what a command changes, or why it is refused.
+//!
+//! Commands and reports may come twice, late or out of order; each of them is harmless then.
+
+use jiff::Timestamp;
+use trustfleet_model::{
+    field::Violations,
+    ids::JobId,
+    job::{JobState, JobTask, MacCredentials},
+    trustpoint::{LastRequest, RequestState, Trustpoint},
+};
+use uuid::Uuid;
+
+use super::{
+    Activate, AddTrustpoint, AuditEntry, Changes, Command, Decision, DeviceState, Enroll, JobInsert, JobKind,
+    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, SlotChange, TrustpointChange, Undeliverable,
+};
+
+mod order;
+mod report;
+
+/// Most trustpoints on one device: its state is read and written as a whole.
+pub(super) const TRUSTPOINTS_MAX: usize = 100;
+
+/// Why a command was refused; nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No trustpoint of that name.
+    #[error("there is no such trustpoint")]
+    NoTrustpoint,
+    /// The name is taken on this device.
+    #[error("the device has a trustpoint of that name already")]
+    NameTaken,
+    /// As many trustpoints as a device can have.
+    #[error("the device has {TRUSTPOINTS_MAX} trustpoints, and cannot have more")]
+    TooManyTrustpoints,
+    /// Another request is under way.
+    #[error("the job {job_id} ({}) is under way: wait until it has ended", .kind.as_str())]
+    RequestUnderWay {
+        /// The job.
+        job_id: JobId,
+        /// What it asks.
+        kind: JobKind,
+    },
+    /// Nothing to activate.
+    #[error("no certificate is staged: enroll first")]
+    NothingStaged,
+    /// The trustpoint was made anew while its configuration was read.
+    #[error("the trustpoint was changed at the same time: repeat the request")]
+    Outdated,
+    /// Conditions for the request are missing (S32).
+    #[error("nothing was sent, conditions are missing: {0}")]
+    NotReady(Violations),
+    /// A report names a job that does not exist.
+    #[error("the report names a job that does not exist")]
+    UnknownJob,
+    /// A report names a job of another agent, device or trustpoint.
+    #[error("the report names a job that is not for its sender, or not for that device and trustpoint")]
+    ForeignJob,
+    /// A report that its job cannot lead to.
+    #[error("the report does not fit the kind of its job")]
+    WrongKind,
+    /// A report of an activation came before the one of the issue: it will be repeated.
+    #[error("the report came before the one that must precede it")]
+    TooEarly,
+}
+
+impl Rejection {
+    /// The stable code for clients and metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoTrustpoint => "not_found",
+            Self::NameTaken => "name_taken",
+            Self::TooManyTrustpoints => "too_many_trustpoints",
+            Self::RequestUnderWay { .. } => "request_under_way",
+            Self::NothingStaged => "nothing_staged",
+            Self::Outdated => "outdated",
+            Self::NotReady(_) => "not_ready",
+            Self::UnknownJob => "unknown_job",
+            Self::ForeignJob => "foreign_job",
+            Self::WrongKind => "wrong_kind",
+            Self::TooEarly => "too_early",
+        }
+    }
+}
+
+/// Decides a command. The same command decided again on the state that it led to changes nothing.
+///
+/// # Errors
+/// Why it is refused.
+pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<Decision, Rejection> {
+    match command {
+        Command::AddTrustpoint(add) => add_trustpoint(state, add, now),
+        Command::RemoveTrustpoint(remove) => remove_trustpoint(state, remove, now),
+        Command::Enroll(enroll) => self::enroll(state, enroll, now),
+        Command::Activate(activate) => self::activate(state, activate, now),
+        Command::Report(report) => report::report(state, report, now),
+        Command::Undeliverable(undeliverable) => self::undeliverable(state, undeliverable, now),
+    }
+}
+
+fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> Result<Decision, Rejection> {
+    let reply = Reply::Trustpoint { id: add.id };
+    if state.trustpoints.contains_key(&add.id) {
+        return Ok(unchanged(reply));
+    }
+    if state.trustpoint(&add.name).is_some() {
+        return Err(Rejection::NameTaken);
+    }
+    if state.trustpoints.len() >= TRUSTPOINTS_MAX {
+        return Err(Rejection::TooManyTrustpoints);
+    }
+    let trustpoint = Trustpoint {
+        id: add.id,
+        name: add.name.clone(),
+        entity_id: add.entity_id,
+        ca_server_id: add.ca_server_id,
+        policy_id: add.policy_id,
+        mac_reference: add.mac.as_ref().map(|mac| mac.reference.clone()),
+        mac_secret_id: add.mac.as_ref().map(|mac| mac.secret_id),
+        request: RequestState::Nothing,
+        active: None,
+        staged: None,
+        previous: None,
+        last_failure: None,
+        last_request: None,
+    };
+    let mut changes = Changes::next(state, now);
+    changes.audit.push(AuditEntry {
+        actor: add.requested_by.0.clone(),
+        action: "trustpoint_created",
+        object_kind: "trustpoint",
+        object_id: add.id.as_uuid(),
+        detail: serde_json::json!({
+            "device": state.device.name,
+            "name": add.name,
+            "entity_id": add.entity_id,
+            "ca_server_id": add.ca_server_id,
+            "policy_id": add.policy_id,
+            "mac_reference": trustpoint.mac_reference,
+        }),
+    });
+    changes.write(trustpoint);
+    Ok(changed(changes, reply))
+}
+
+fn remove_trustpoint(state: &DeviceState, remove: &RemoveTrustpoint, now: Timestamp) -> Result<Decision, Rejection> {
+    let trustpoint = state.trustpoint(&remove.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
+        return Err(Rejection::RequestUnderWay { job_id, kind });
+    }
+    let mut changes = Changes::next(state, now);
+    for facts in [&trustpoint.active, &trustpoint.staged, &trustpoint.previous].into_iter().flatten() {
+        changes.retire(facts.id);
+    }
+    changes.secrets_gone.extend(trustpoint.mac_secret_id);
+    changes.trustpoints.push(TrustpointChange::Remove(trustpoint.id));
+    changes.state.trustpoints.remove(&trustpoint.id);
+    changes.audit.push(AuditEntry {
+        actor: remove.requested_by.0.clone(),
+        action: "trustpoint_deleted",
+        object_kind: "trustpoint",
+        object_id: trustpoint.id.as_uuid(),
+        detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
+    });
+    Ok(changed(changes, Reply::Removed))
+}
+
+fn enroll(state: &DeviceState, enroll: &Enroll, now: Timestamp) -> Result<Decision, Rejection> {
+    let trustpoint = state.trustpoint(&enroll.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    if trustpoint.id != enroll.context.trustpoint_id {
+        return Err(Rejection::Outdated);
+    }
+    if let Some(job_id) =
+        already_asked(trustpoint, enroll.job_id, enroll.request_key.as_deref()).or(enroll.context.known_job)
+    {
+        return Ok(unchanged(Reply::Job { job_id }));
+    }
+    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
+        if kind != JobKind::Enroll(enroll.request) {
+            return Err(Rejection::RequestUnderWay { job_id, kind });
+        }
+        return Ok(join_under_way(state, trustpoint, job_id, enroll.request_key.as_ref(), now));
+    }
+    let (agent_id, order) = order::enrollment(state, trustpoint, enroll, now).map_err(Rejection::NotReady)?;
+
+    let kind = JobKind::Enroll(enroll.request);
+    let job = JobInsert {
+        job_id: enroll.job_id,
+        trustpoint_id: trustpoint.id,
+        agent_id,
+        kind,
+        request_key: enroll.request_key.clone(),
+        requested_by: enroll.requested_by.0.clone(),
+        task: JobTask::Enroll(Box::new(order)),
+        traceparent: enroll.traceparent.clone(),
+    };
+    Ok(new_job(state, trustpoint, job, &enroll.requested_by, now))
+}
+
+fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<Decision, Rejection> {
+    let trustpoint = state.trustpoint(&activate.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    if let Some(job_id) = already_asked(trustpoint, activate.job_id, None) {
+        return Ok(unchanged(Reply::Job { job_id }));
+    }
+    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
+        return match kind {
+            JobKind::Activate => Ok(unchanged(Reply::Job { job_id })),
+            JobKind::Enroll(_) => Err(Rejection::RequestUnderWay { job_id, kind }),
+        };
+    }
+    let staged = trustpoint.staged.as_ref().ok_or(Rejection::NothingStaged)?;
+    let agent_id = state.device.agent_id.ok_or_else(|| {
+        let mut violations = Violations::new();
+        order::no_agent(state, &mut violations);
+        Rejection::NotReady(violations)
+    })?;
+    let job = JobInsert {
+        job_id: activate.job_id,
+        trustpoint_id: trustpoint.id,
+        agent_id,
+        kind: JobKind::Activate,
+        request_key: None,
+        requested_by: activate.requested_by.0.clone(),
+        task: JobTask::Activate { serial: staged.serial.clone() },
+        traceparent: activate.traceparent.clone(),
+    };
+    Ok(new_job(state, trustpoint, job, &activate.requested_by, now))
+}
+
+fn undeliverable(state: &DeviceState, undeliverable: &Undeliverable, now: Timestamp) -> Result<Decision, Rejection> {
+    let Some(open) = state.open_jobs.get(&undeliverable.job_id) else { return Ok(unchanged(Reply::Known)) };
+    let mut changes = Changes::next(state, now);
+    changes.finish(undeliverable.job_id, JobState::Failed, |update| {
+        update.failure = Some(undeliverable.failure.clone());
+    });
+    if let Some(mut trustpoint) = state.trustpoints.get(&open.trustpoint_id).cloned() {
+        trustpoint.request = RequestState::Nothing;
+        trustpoint.last_failure = Some(undeliverable.failure.clone());
+        changes.write(trustpoint);
+    }
+    changes.audit.push(AuditEntry {
+        actor: "controller".to_owned(),
+        action: "job_undeliverable",
+        object_kind: "job",
+        object_id: undeliverable.job_id.as_uuid(),
+        detail: serde_json::json!({ "code": undeliverable.failure.code }),
+    });
+    Ok(changed(changes, Reply::Taken))
+}
+
+/// The job that the same request led to before.
+fn already_asked(trustpoint: &Trustpoint, job_id: JobId, request_key: Option<&str>) -> Option<JobId> {
+    let last = trustpoint.last_request.as_ref()?;
+    let same_key = request_key.is_some() && last.request_key.as_deref() == request_key;
+    (last.job_id == job_id || same_key).then_some(last.job_id)
+}
+
+/// A request of the same kind is under way: its job is the answer, and the key is remembered as leading to it.
+fn join_under_way(
+    state: &DeviceState,
+    trustpoint: &Trustpoint,
+    job_id: JobId,
+    request_key: Option<&String>,
+    now: Timestamp,
+) -> Decision {
+    let reply = Reply::Job { job_id };
+    let Some(request_key) = request_key else { return unchanged(reply) };
+    let mut changes = Changes::next(state, now);
+    let last_request = Some(LastRequest { job_id, request_key: Some(request_key.clone()) });
+    changes.write(Trustpoint { last_request, ..trustpoint.clone() });
+    changed(changes, reply)
+}
+
+fn new_job(
+    state: &DeviceState,
+    trustpoint: &Trustpoint,
+    job: JobInsert,
+    requested_by: &Requester,
+    now: Timestamp,
+) -> Decision {
+    let job_id = job.job_id;
+    let mut changes = Changes::next(state, now);
+    changes.write(Trustpoint {
+        request: RequestState::Agent { job_id },
+        last_request: Some(LastRequest { job_id, request_key: job.request_key.clone() }),
+        ..trustpoint.clone()
+    });
+    let open =
+        OpenJob { trustpoint_id: trustpoint.id, agent_id: job.agent_id, kind: job.kind, public_key_sha256: None };
+    changes.state.open_jobs.insert(job_id, open);
+    changes.audit.push(AuditEntry {
+        actor: requested_by.0.clone(),
+        action: "job_created",
+        object_kind: "job",
+        object_id: job_id.as_uuid(),
+        detail: serde_json::json!({
+            "device": state.device.name,
+            "trustpoint": trustpoint.name,
+            "kind": job.kind.as_str(),
+            "agent_id": job.agent_id,
+        }),
+    });
+    changes.jobs.push(job);
+    changes.outbox.push(job_id);
+    changed(changes, Reply::Job { job_id })
+}
+
+/// MAC credentials of a trustpoint, when both halves are there.
+fn mac_credentials(trustpoint: &Trustpoint) -> Option<MacCredentials> {
+    let reference = trustpoint.mac_reference.clone()?;
+    Some(MacCredentials { reference, secret_id: trustpoint.mac_secret_id? })
+}
+
+const fn unchanged(reply: Reply) -> Decision {
+    Decision { changes: None, reply }
+}
+
+fn changed(changes: Changes, reply: Reply) -> Decision {
+    Decision { changes: Some(Box::new(changes)), reply }
+}
+
+impl Changes {
+    fn write(&mut self, trustpoint: Trustpoint) {
+        self.state.trustpoints.insert(trustpoint.id, trustpoint.clone());
+        self.trustpoints.push(TrustpointChange::Write(Box::new(trustpoint)));
+    }
+
+    fn retire(&mut self, certificate_id: trustfleet_model::ids::CertificateId) {
+        let slot = trustfleet_model::certificate::Slot::Retired;
+        self.slots.push(SlotChange { certificate_id, slot, file: None });
+    }
+
+    fn update_job(&mut self, job_id: JobId, state: JobState, fill: impl FnOnce(&mut JobUpdate)) {
+        let mut update = JobUpdate {
+            job_id,
+            state,
+            failure: None,
+            public_key_sha256: None,
+            transaction_id: None,
+            started_at: None,
+            finished_at: None,
+        };
+        fill(&mut update);
+        self.job_updates.push(update);
+    }
+
+    fn finish(&mut self, job_id: JobId, state: JobState, fill: impl FnOnce(&mut JobUpdate)) {
+        self.state.open_jobs.remove(&job_id);
+        let at = self.at;
+        self.update_job(job_id, state, |update| {
+            update.finished_at = Some(at);
+            fill(update);
+        });
+    }
+
+    fn audit_by_agent(
+        &mut self,
+        agent: impl std::fmt::Display,
+        action: &'static str,
+        job: Uuid,
+        detail: serde_json::Value,
+    ) {
+        let actor = format!("agent:{agent}");
+        self.audit.push(AuditEntry { actor, action, object_kind: "job", object_id: job, detail });
+    }
+}

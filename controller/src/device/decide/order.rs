@@ -1,0 +1,101 @@
+//! From configuration to an order for the agent, with every condition checked first (S32).
+
+use jiff::Timestamp;
+use trustfleet_model::{
+    entity::ResolvedEntity,
+    field::Violations,
+    ids::AgentId,
+    job::{EnrollmentOrder, RequestKind},
+    policy::OriginAuthentication,
+    trustpoint::Trustpoint,
+};
+use trustfleet_pki::{name::Name, san::San};
+
+use super::{DeviceState, Enroll, mac_credentials};
+
+/// The agent and the order, or everything that is missing.
+pub(super) fn enrollment(
+    state: &DeviceState,
+    trustpoint: &Trustpoint,
+    enroll: &Enroll,
+    now: Timestamp,
+) -> Result<(AgentId, EnrollmentOrder), Violations> {
+    let mut violations = Violations::new();
+    let context = &enroll.context;
+    if state.device.agent_id.is_none() {
+        no_agent(state, &mut violations);
+    }
+    let entity = match context.entity.resolve(&state.device) {
+        Ok(entity) => {
+            check_names(&entity, &mut violations);
+            Some(entity)
+        }
+        Err(found) => {
+            for violation in found.into_vec() {
+                violations.add(violation.field, violation.rule, violation.message);
+            }
+            None
+        }
+    };
+    violations.check("ca_server.ca_name", "S5", Name::parse(&context.ca_server.ca_name));
+    if context.ca_server.trust_anchors.is_empty() {
+        violations.add("ca_server.trust_anchors", "S10", "is empty: give the CA server at least one trust anchor");
+    }
+    let mac = match enroll.request {
+        RequestKind::Ir | RequestKind::Cr => match context.policy.origin_authentication {
+            OriginAuthentication::MessageAuthenticationCode => {
+                let mac = mac_credentials(trustpoint);
+                if mac.is_none() {
+                    let message = "is missing: the policy proves the request's origin by MAC, so give the trustpoint \
+                                   a reference and a secret";
+                    violations.add("trustpoint.mac", "S12", message);
+                }
+                mac
+            }
+        },
+        RequestKind::Kur => {
+            match &trustpoint.active {
+                None => {
+                    let message =
+                        "is missing: an update is signed with the certificate in use, so enroll with ir first";
+                    violations.add("trustpoint.active", "S30", message);
+                }
+                Some(active) if active.not_after <= now => {
+                    let message =
+                        format!("ended at {}: an expired certificate cannot sign an update", active.not_after);
+                    violations.add("trustpoint.active", "S30", message);
+                }
+                Some(_) => {}
+            }
+            None
+        }
+    };
+    violations.into_result()?;
+    match (state.device.agent_id, entity) {
+        (Some(agent_id), Some(entity)) => Ok((
+            agent_id,
+            EnrollmentOrder {
+                kind: enroll.request,
+                entity,
+                ca_server: context.ca_server.clone(),
+                policy: context.policy.clone(),
+                policy_revision: context.policy_revision,
+                mac,
+            },
+        )),
+        // Both were noted above, so this is never reached with an empty list.
+        _ => Err(Violations::new()),
+    }
+}
+
+pub(super) fn no_agent(state: &DeviceState, violations: &mut Violations) {
+    let message = format!("is missing: tell which agent is in front of device {}", state.device.name);
+    violations.add("device.agent", "agent", message);
+}
+
+fn check_names(entity: &ResolvedEntity, violations: &mut Violations) {
+    violations.check("entity.subject", "S18", Name::parse(&entity.subject));
+    for (i, san) in entity.sans.iter().enumerate() {
+        violations.check(&format!("entity.sans[{i}].value"), "S22", San::parse(san.kind.as_str(), &san.value));
+    }
+}

@@ -1,0 +1,226 @@
+//! Reports of agents: duplicates and late ones change nothing and are still answered.
+
+use std::mem;
+
+use jiff::Timestamp;
+use trustfleet_model::{
+    certificate::Slot,
+    ids::JobId,
+    job::{Failure, JobState},
+    trustpoint::{RequestState, Trustpoint},
+};
+
+use super::{Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, changed, unchanged};
+use crate::device::{CertificateInsert, IssuedCertificate, Report, ReportEvent};
+
+pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Result<Decision, Rejection> {
+    let job = report.job.ok_or(Rejection::UnknownJob)?;
+    let for_sender = job.agent_id == report.agent_id
+        && job.device_id == report.device_id
+        && job.trustpoint_id == report.trustpoint_id
+        && job.device_id == state.device.id;
+    if !for_sender {
+        return Err(Rejection::ForeignJob);
+    }
+    let fits = match (&report.event, job.kind) {
+        (ReportEvent::Waiting | ReportEvent::Issued(_), JobKind::Activate) => false,
+        (ReportEvent::Started { .. }, _)
+        | (ReportEvent::Waiting | ReportEvent::Issued(_), JobKind::Enroll(_))
+        | (ReportEvent::PermitExpired | ReportEvent::Activated { .. } | ReportEvent::Failed { .. }, _) => true,
+    };
+    if !fits {
+        return Err(Rejection::WrongKind);
+    }
+    // A removed trustpoint: its history is closed.
+    let Some(trustpoint) = state.trustpoints.get(&report.trustpoint_id) else { return Ok(unchanged(Reply::Known)) };
+    let open = state.open_jobs.get(&report.job_id).filter(|_| trustpoint.request.job_id() == Some(report.job_id));
+    let story = Story { state, report, trustpoint, open, now };
+    match &report.event {
+        ReportEvent::Started { public_key_sha256 } => Ok(story.started(public_key_sha256)),
+        ReportEvent::Waiting => Ok(story.waiting()),
+        ReportEvent::PermitExpired => Ok(story.permit_expired()),
+        ReportEvent::Issued(issued) => Ok(story.issued(issued)),
+        ReportEvent::Activated { serial, file } => story.activated(serial, file),
+        ReportEvent::Failed { failure, transaction_id } => Ok(story.failed(failure, transaction_id.as_ref())),
+    }
+}
+
+/// A report with what it is about.
+struct Story<'a> {
+    state: &'a DeviceState,
+    report: &'a Report,
+    trustpoint: &'a Trustpoint,
+    /// The job, while it is the one under way on its trustpoint.
+    open: Option<&'a OpenJob>,
+    now: Timestamp,
+}
+
+impl Story<'_> {
+    const fn job_id(&self) -> JobId {
+        self.report.job_id
+    }
+
+    fn changes(&self) -> Changes {
+        Changes::next(self.state, self.now)
+    }
+
+    fn audit(&self, changes: &mut Changes, action: &'static str, detail: serde_json::Value) {
+        changes.audit_by_agent(self.report.agent_id, action, self.job_id().as_uuid(), detail);
+    }
+
+    fn started(&self, fingerprint: &str) -> Decision {
+        let Some(open) = self.open else { return unchanged(Reply::Known) };
+        let same_key = open.public_key_sha256.as_deref() == Some(fingerprint);
+        let (request, job_state) = match self.trustpoint.request {
+            RequestState::Agent { job_id } => (RequestState::Ca { job_id, since: self.now }, JobState::AwaitingCa),
+            _ if same_key => return unchanged(Reply::Known),
+            // Begun again with another key, or overtaken by `waiting`: the fingerprint still counts.
+            RequestState::Poll { .. } => (self.trustpoint.request.clone(), JobState::AwaitingPoll),
+            RequestState::Ca { .. } | RequestState::Nothing => (self.trustpoint.request.clone(), JobState::AwaitingCa),
+        };
+        let mut changes = self.changes();
+        changes.write(Trustpoint { request, ..self.trustpoint.clone() });
+        if let Some(open) = changes.state.open_jobs.get_mut(&self.job_id()) {
+            open.public_key_sha256 = Some(fingerprint.to_owned());
+        }
+        changes.update_job(self.job_id(), job_state, |update| {
+            update.public_key_sha256 = Some(fingerprint.to_owned());
+            update.started_at = Some(self.now);
+        });
+        self.audit(&mut changes, "job_started", serde_json::json!({ "public_key_sha256": fingerprint }));
+        changed(changes, Reply::Taken)
+    }
+
+    fn waiting(&self) -> Decision {
+        let job_id = self.job_id();
+        if self.open.is_none() || matches!(self.trustpoint.request, RequestState::Poll { .. }) {
+            return unchanged(Reply::Known);
+        }
+        let mut changes = self.changes();
+        let request = RequestState::Poll { job_id, since: self.now };
+        changes.write(Trustpoint { request, ..self.trustpoint.clone() });
+        changes.update_job(job_id, JobState::AwaitingPoll, |_| {});
+        self.audit(&mut changes, "job_waiting", serde_json::json!({}));
+        changed(changes, Reply::Taken)
+    }
+
+    fn permit_expired(&self) -> Decision {
+        let not_started = matches!(self.trustpoint.request, RequestState::Agent { .. });
+        if self.open.is_none() || !not_started || self.report.offered_again {
+            return unchanged(Reply::Known);
+        }
+        let mut changes = self.changes();
+        changes.update_job(self.job_id(), JobState::AwaitingPublish, |_| {});
+        changes.outbox.push(self.job_id());
+        self.audit(&mut changes, "job_permit_expired", serde_json::json!({}));
+        changed(changes, Reply::Taken)
+    }
+
+    fn issued(&self, issued: &IssuedCertificate) -> Decision {
+        if self.open.is_none() {
+            return unchanged(Reply::Known);
+        }
+        let mut changes = self.changes();
+        if let Some(unused) = &self.trustpoint.staged {
+            changes.retire(unused.id);
+        }
+        changes.write(Trustpoint {
+            request: RequestState::Nothing,
+            staged: Some(issued.facts.clone()),
+            last_failure: None,
+            ..self.trustpoint.clone()
+        });
+        changes.certificates.push(CertificateInsert {
+            trustpoint_id: self.trustpoint.id,
+            job_id: self.job_id(),
+            slot: Slot::Staged,
+            issued: issued.clone(),
+        });
+        changes.finish(self.job_id(), JobState::Succeeded, |update| {
+            update.transaction_id = Some(issued.transaction_id.clone());
+            update.public_key_sha256 = Some(issued.facts.public_key_sha256.clone());
+        });
+        let detail = serde_json::json!({
+            "certificate_id": issued.facts.id,
+            "serial": issued.facts.serial,
+            "issuer": issued.facts.issuer,
+            "not_after": issued.facts.not_after,
+            "warnings": issued.warnings,
+        });
+        self.audit(&mut changes, "certificate_issued", detail);
+        changed(changes, Reply::Taken)
+    }
+
+    fn activated(&self, serial: &str, file: &str) -> Result<Decision, Rejection> {
+        let mut trustpoint = self.trustpoint.clone();
+        let mut changes = self.changes();
+        match (&mut trustpoint.staged, &trustpoint.active) {
+            (Some(staged), _) if staged.serial == serial => {
+                staged.file = Some(file.to_owned());
+                let now_active = trustpoint.staged.take();
+                let now_previous = mem::replace(&mut trustpoint.active, now_active);
+                let retired = mem::replace(&mut trustpoint.previous, now_previous);
+                let moved = [(&trustpoint.active, Slot::Active), (&trustpoint.previous, Slot::Previous)];
+                for (facts, slot) in moved {
+                    let file = (slot == Slot::Active).then(|| file.to_owned());
+                    changes.slots.extend(facts.iter().map(|facts| SlotChange {
+                        certificate_id: facts.id,
+                        slot,
+                        file: file.clone(),
+                    }));
+                }
+                changes.slots.extend(retired.iter().map(|facts| SlotChange {
+                    certificate_id: facts.id,
+                    slot: Slot::Retired,
+                    file: None,
+                }));
+                self.audit(
+                    &mut changes,
+                    "certificate_activated",
+                    serde_json::json!({ "serial": serial, "file": file }),
+                );
+            }
+            // In use already; but its activation job may have come later than that.
+            (_, Some(active)) if active.serial == serial && self.open_kind() == Some(JobKind::Activate) => {}
+            (_, Some(active)) if active.serial == serial => return Ok(unchanged(Reply::Known)),
+            // The report of the issue is still on its way.
+            _ if matches!(self.open_kind(), Some(JobKind::Enroll(_))) => return Err(Rejection::TooEarly),
+            _ => return Ok(unchanged(Reply::Known)),
+        }
+        if self.open_kind() == Some(JobKind::Activate) {
+            trustpoint.request = RequestState::Nothing;
+            changes.finish(self.job_id(), JobState::Succeeded, |_| {});
+        }
+        trustpoint.last_failure = None;
+        changes.write(trustpoint);
+        Ok(changed(changes, Reply::Taken))
+    }
+
+    fn failed(&self, failure: &Failure, transaction_id: Option<&String>) -> Decision {
+        let mut changes = self.changes();
+        let mut trustpoint = self.trustpoint.clone();
+        if self.open.is_some() {
+            trustpoint.request = RequestState::Nothing;
+            changes.finish(self.job_id(), JobState::Failed, |update| {
+                update.failure = Some(failure.clone());
+                update.transaction_id = transaction_id.cloned();
+            });
+        } else {
+            // After the issue: the activation failed. Only of the last job, and only once.
+            let of_last_job = trustpoint.last_request.as_ref().is_some_and(|last| last.job_id == self.job_id());
+            if !of_last_job || trustpoint.staged.is_none() || trustpoint.last_failure.is_some() {
+                return unchanged(Reply::Known);
+            }
+        }
+        trustpoint.last_failure = Some(failure.clone());
+        changes.write(trustpoint);
+        let detail =
+            serde_json::json!({ "culprit": failure.culprit, "code": failure.code, "message": failure.message });
+        self.audit(&mut changes, "job_failed", detail);
+        changed(changes, Reply::Taken)
+    }
+
+    fn open_kind(&self) -> Option<JobKind> {
+        self.open.map(|open| open.kind)
+    }
+}

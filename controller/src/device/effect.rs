@@ -1,0 +1,158 @@
+//! What a decision changes. Written by [`crate::commit`] in one statement, or not at all.
+
+use jiff::Timestamp;
+use trustfleet_model::{
+    certificate::Slot,
+    ids::{AgentId, CertificateId, JobId, SecretId, TrustpointId},
+    job::{Failure, JobState, JobTask},
+    trustpoint::Trustpoint,
+};
+
+use super::{DeviceState, IssuedCertificate, JobKind, Reply};
+
+/// The outcome of a command that was not refused.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// What changes; none: everything is as asked already.
+    pub changes: Option<Box<Changes>>,
+    /// The answer, given after the commit.
+    pub reply: Reply,
+}
+
+/// Everything that one decision writes.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// The new state, with the version that the row will have.
+    pub state: DeviceState,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// Trustpoints written or removed.
+    pub trustpoints: Vec<TrustpointChange>,
+    /// New jobs.
+    pub jobs: Vec<JobInsert>,
+    /// Changes of jobs that were there before.
+    pub job_updates: Vec<JobUpdate>,
+    /// New certificates.
+    pub certificates: Vec<CertificateInsert>,
+    /// Certificates that change their place.
+    pub slots: Vec<SlotChange>,
+    /// Jobs to be published.
+    pub outbox: Vec<JobId>,
+    /// Secrets that nobody needs any more.
+    pub secrets_gone: Vec<SecretId>,
+    /// Lines of the audit log.
+    pub audit: Vec<AuditEntry>,
+}
+
+impl Changes {
+    /// No change yet; the state is the next version of `before`.
+    pub(super) fn next(before: &DeviceState, at: Timestamp) -> Self {
+        let mut state = before.clone();
+        state.version += 1;
+        Self {
+            state,
+            at,
+            trustpoints: Vec::new(),
+            jobs: Vec::new(),
+            job_updates: Vec::new(),
+            certificates: Vec::new(),
+            slots: Vec::new(),
+            outbox: Vec::new(),
+            secrets_gone: Vec::new(),
+            audit: Vec::new(),
+        }
+    }
+
+    /// The version that the row must still have.
+    pub const fn expected_version(&self) -> i64 {
+        self.state.version - 1
+    }
+}
+
+/// A trustpoint written or removed.
+#[derive(Clone, Debug)]
+pub enum TrustpointChange {
+    /// Made, or changed.
+    Write(Box<Trustpoint>),
+    /// Removed.
+    Remove(TrustpointId),
+}
+
+/// A new job, waiting to be published.
+#[derive(Clone, Debug)]
+pub struct JobInsert {
+    /// Its id.
+    pub job_id: JobId,
+    /// Its trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// The agent it is for.
+    pub agent_id: AgentId,
+    /// What it asks.
+    pub kind: JobKind,
+    /// The client's idempotency key.
+    pub request_key: Option<String>,
+    /// Who asked.
+    pub requested_by: String,
+    /// The order itself.
+    pub task: JobTask,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// A change of a job; `None` leaves a column as it is.
+#[derive(Clone, Debug)]
+pub struct JobUpdate {
+    /// The job.
+    pub job_id: JobId,
+    /// Its new state.
+    pub state: JobState,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Public-key fingerprint.
+    pub public_key_sha256: Option<String>,
+    /// transactionID, hex.
+    pub transaction_id: Option<String>,
+    /// When the agent started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A new certificate.
+#[derive(Clone, Debug)]
+pub struct CertificateInsert {
+    /// Its trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// The job that brought it.
+    pub job_id: JobId,
+    /// Where it stands.
+    pub slot: Slot,
+    /// The certificate.
+    pub issued: IssuedCertificate,
+}
+
+/// A certificate changes its place.
+#[derive(Clone, Debug)]
+pub struct SlotChange {
+    /// The certificate.
+    pub certificate_id: CertificateId,
+    /// Its new place.
+    pub slot: Slot,
+    /// Its file on the device, where that changed.
+    pub file: Option<String>,
+}
+
+/// A line of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Who.
+    pub actor: String,
+    /// What: a snake_case word.
+    pub action: &'static str,
+    /// Kind of the object.
+    pub object_kind: &'static str,
+    /// Id of the object.
+    pub object_id: uuid::Uuid,
+    /// What else matters; never a secret.
+    pub detail: serde_json::Value,
+}

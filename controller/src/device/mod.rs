@@ -1,0 +1,19 @@
+//! The device aggregate, pure: `decide(&state, command, now) -> Decision | Rejection`.
+//!
+//! No runtime, SQL, broker or clock may be imported here. What a decision changes is written in one statement, guarded
+//! by the device's version; nothing happens before it is committed.
+
+mod command;
+mod decide;
+mod effect;
+mod state;
+
+pub use self::{
+    command::{
+        Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Reply,
+        Report, ReportEvent, Requester, Undeliverable,
+    },
+    decide::{Rejection, decide},
+    effect::{AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobUpdate, SlotChange, TrustpointChange},
+    state::{DeviceState, JobKind, OpenJob},
+};

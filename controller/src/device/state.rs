@@ -1,0 +1,78 @@
+//! A device with its trustpoints and open jobs, as one version of its row.
+
+use std::collections::BTreeMap;
+
+use trustfleet_model::{
+    device::Device,
+    field::TrustpointName,
+    ids::{AgentId, JobId, TrustpointId},
+    job::RequestKind,
+    trustpoint::Trustpoint,
+};
+
+/// A device as of one version of its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceState {
+    /// What is registered.
+    pub device: Device,
+    /// Version of the row: a change is written only while it is still this one.
+    pub version: i64,
+    /// Its trustpoints.
+    pub trustpoints: BTreeMap<TrustpointId, Trustpoint>,
+    /// Its jobs that have not ended.
+    pub open_jobs: BTreeMap<JobId, OpenJob>,
+}
+
+/// A job that has not ended. Whether it is published already is the outbox's business and not told here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenJob {
+    /// Its trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// The agent it is for.
+    pub agent_id: AgentId,
+    /// What it asks.
+    pub kind: JobKind,
+    /// Fingerprint of the key that the agent started with.
+    pub public_key_sha256: Option<String>,
+}
+
+/// What a job asks of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    /// Get a certificate.
+    Enroll(RequestKind),
+    /// Put the staged certificate into use.
+    Activate,
+}
+
+impl JobKind {
+    /// All kinds, for counters that must exist at zero.
+    pub const ALL: [Self; 4] =
+        [Self::Enroll(RequestKind::Ir), Self::Enroll(RequestKind::Cr), Self::Enroll(RequestKind::Kur), Self::Activate];
+
+    /// The word in the API, in SQL and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enroll(request) => request.as_str(),
+            Self::Activate => "activate",
+        }
+    }
+
+    /// The kind of a stored word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+impl DeviceState {
+    /// The trustpoint of a name.
+    pub fn trustpoint(&self, name: &TrustpointName) -> Option<&Trustpoint> {
+        self.trustpoints.values().find(|trustpoint| &trustpoint.name == name)
+    }
+
+    /// The job under way on a trustpoint.
+    pub fn job_under_way(&self, trustpoint: &Trustpoint) -> Option<(JobId, JobKind)> {
+        let job_id = trustpoint.request.job_id()?;
+        self.open_jobs.get(&job_id).map(|job| (job_id, job.kind))
+    }
+}

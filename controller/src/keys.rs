@@ -1,0 +1,194 @@
+//! The controller's three keys: read at the start, made by `trustfleet keys init`, never printed.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
+    rsa::{KeyPair as RsaKeyPair, KeySize},
+    signature::KeyPair as _,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jsonwebtoken::EncodingKey;
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
+use trustfleet_wire::sign::SigningKey;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::KeysConfig,
+    entropy,
+    secrets::{AtRestKey, KEY_LEN},
+};
+
+/// Key id of the broker's tokens, as in RabbitMQ's `auth_oauth2.signing_keys.k1`.
+pub const BROKER_TOKEN_KEY_ID: &str = "k1";
+
+/// The controller's keys.
+pub struct Keys {
+    /// Ed25519: signs jobs, receipts, challenges and the answers of the agents' doors.
+    pub signing: SigningKey,
+    /// RSA: signs the agents' broker tokens (RS256, key id [`BROKER_TOKEN_KEY_ID`]).
+    pub broker_token: EncodingKey,
+    /// Encrypts secrets at rest.
+    pub at_rest: AtRestKey,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("signing", &self.signing).field("at_rest", &self.at_rest).finish_non_exhaustive()
+    }
+}
+
+/// A key file could not be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read.
+    #[error("the key file {} cannot be read; `trustfleet keys init --dir DIR` makes all of them", path.display())]
+    Unreadable {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error("the key file {} does not hold {expected}", path.display())]
+    Wrong {
+        /// The path.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A key could not be made.
+    #[error("{what} could not be made")]
+    Generate {
+        /// Which key.
+        what: &'static str,
+    },
+    /// The file is there already, or cannot be written.
+    #[error("{} cannot be written; keys are never overwritten: remove it first if it is not needed", path.display())]
+    Write {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Keys {
+    /// Reads all key files.
+    ///
+    /// # Errors
+    /// The first file that cannot be read or does not hold its key.
+    pub fn load(config: &KeysConfig) -> Result<Self, KeyError> {
+        let path = &config.signing_key_file;
+        let wrong = || KeyError::Wrong { path: path.clone(), expected: "an Ed25519 private key (PKCS#8 PEM)" };
+        let pem = read(path)?;
+        let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).map_err(|_| wrong())?;
+        let signing = SigningKey::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| wrong())?;
+
+        let path = &config.broker_token_key_file;
+        let wrong = || KeyError::Wrong { path: path.clone(), expected: "an RSA private key (PKCS#8 PEM)" };
+        let broker_token = EncodingKey::from_rsa_pem(&read(path)?).map_err(|_| wrong())?;
+
+        let path = &config.key_encryption_key_file;
+        let wrong = || KeyError::Wrong { path: path.clone(), expected: "32 bytes in base64 on one line" };
+        let text = read(path)?;
+        let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| wrong())?);
+        let at_rest = AtRestKey::new(&bytes).map_err(|_| wrong())?;
+        Ok(Self { signing, broker_token, at_rest })
+    }
+}
+
+/// Makes `kek.key`, `controller-signing.pem`, `broker-token.pem` and `broker-token.pub.pem` in `dir`, readable by their
+/// owner alone; the last one is the public key for RabbitMQ's configuration.
+///
+/// # Errors
+/// A file that is there already, or cannot be written, or a key that cannot be made.
+pub fn init(dir: &Path) -> Result<Vec<PathBuf>, KeyError> {
+    fs::create_dir_all(dir).map_err(|source| KeyError::Write { path: dir.to_owned(), source })?;
+    let paths = ["kek.key", "controller-signing.pem", "broker-token.pem", "broker-token.pub.pem"].map(|n| dir.join(n));
+    if let Some(path) = paths.iter().find(|path| path.exists()) {
+        return Err(KeyError::Write { path: path.clone(), source: std::io::ErrorKind::AlreadyExists.into() });
+    }
+    let [kek, signing, broker_token, broker_token_public] = &paths;
+
+    let bytes = Zeroizing::new(
+        entropy::random::<KEY_LEN>().map_err(|_| KeyError::Generate { what: "the key-encryption key" })?,
+    );
+    write_new(kek, &Zeroizing::new(format!("{}\n", *Zeroizing::new(STANDARD.encode(&*bytes)))))?;
+
+    let failed = |_| KeyError::Generate { what: "the signing key" };
+    let der = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(failed)?;
+    write_new(signing, &pem("PRIVATE KEY", &der))?;
+
+    let failed = |_| KeyError::Generate { what: "the broker's token key" };
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
+    let private: Pkcs8V1Der<'_> = rsa.as_der().map_err(failed)?;
+    write_new(broker_token, &pem("PRIVATE KEY", private.as_ref()))?;
+    let public: PublicKeyX509Der<'_> = rsa.public_key().as_der().map_err(failed)?;
+    write_new(broker_token_public, &pem("PUBLIC KEY", public.as_ref()))?;
+    Ok(paths.to_vec())
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    fs::read(path).map(Zeroizing::new).map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })
+}
+
+fn write_new(path: &Path, text: &str) -> Result<(), KeyError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .map_err(|source| KeyError::Write { path: path.to_owned(), source })
+}
+
+/// RFC 7468 text: lines of 64 characters.
+fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let encoded = Zeroizing::new(STANDARD.encode(der));
+    let mut text = Zeroizing::new(String::with_capacity(encoded.len() + encoded.len() / 64 + 80));
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(64));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn keys_that_were_made_can_be_read_and_are_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = init(dir.path()).unwrap();
+        for path in &paths {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        }
+        let config = KeysConfig {
+            signing_key_file: dir.path().join("controller-signing.pem"),
+            broker_token_key_file: dir.path().join("broker-token.pem"),
+            key_encryption_key_file: dir.path().join("kek.key"),
+        };
+        Keys::load(&config).unwrap();
+        assert!(matches!(init(dir.path()), Err(KeyError::Write { .. })));
+
+        fs::write(&config.key_encryption_key_file, "c2hvcnQ=").unwrap();
+        let error = Keys::load(&config).unwrap_err();
+        assert!(error.to_string().contains("kek.key does not hold 32 bytes in base64"), "{error}");
+    }
+}

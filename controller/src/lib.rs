@@ -1,0 +1,30 @@
+//! The Trustfleet controller: one actor per device over PostgreSQL, jobs and reports over RabbitMQ, REST for operators.
+//!
+//! Who may know whom: `api -> actors -> device`, `actors -> commit -> db`; read handlers may call `db`; `db` and
+//! `broker` know `device` and the shared crates, never `actors` or `api`; only [`app`] knows everyone. `device` is pure.
+//!
+//! What handlers work with is [`app::Services`]:
+//! * `services.store.tenant_tx(tenant, "device_list", async |tx| tx.device_list(..).await)`: reads and plain changes of
+//!   one tenant; SQL methods are written on [`db::TenantTx`], one file of `db/` per table;
+//! * `services.store.system_tx("token_look_up", async |tx| ..)`: the short door across tenants, [`db::SystemTx`];
+//! * `services.registry.ask(tenant, device, command)`: everything that changes a trustpoint, [`device::Command`];
+//! * `services.keys`: signing key, the broker's token key, encryption of secrets at rest;
+//! * `services.broker.declare_agent_queue(agent)` and `.is_ready()`.
+
+pub mod actors;
+pub mod api;
+pub mod app;
+pub mod broker;
+pub mod cli;
+pub mod commit;
+pub mod config;
+pub mod db;
+pub mod device;
+pub mod entropy;
+pub mod error;
+pub mod inbox;
+pub mod keys;
+pub mod metrics;
+pub mod outbox;
+pub mod secrets;
+pub mod telemetry;
