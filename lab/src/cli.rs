@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     ca::{self, CaArgs},
+    demo::{self, DemoArgs},
     stack::{self, StackOptions},
 };
 
@@ -44,6 +45,12 @@ pub enum Command {
         openssl cmp -config '' -cmd ir -server 127.0.0.1:8080 -path pkix/ -recipient '/O=Trustfleet Lab/CN=Lab Issuing CA' \\\n    \
             -ref dev1 -secret pass:S3cret -mac hmacWithSHA256 -newkey key.pem -subject /CN=dev1 -certout cert.pem")]
     Ca(CaArgs),
+    /// Show the whole system at work: four devices enrolled and one renewed, verified by openssl.
+    ///
+    /// Starts PostgreSQL, RabbitMQ, a CA, the controller and three agents below one temporary folder, makes a tenant
+    /// through the REST API and enrols its devices. On a terminal it stays up until Ctrl-C; everything is removed at
+    /// the end.
+    Demo(DemoArgs),
 }
 
 /// Arguments of `stack`.
@@ -78,6 +85,7 @@ impl Cli {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed("ca", &error),
             },
+            Command::Demo(args) => demo::run(args).await,
         }
     }
 }

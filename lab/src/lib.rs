@@ -4,6 +4,7 @@
 
 pub mod ca;
 pub mod cli;
+pub mod demo;
 pub mod house;
 pub mod stack;
 pub mod testkit;

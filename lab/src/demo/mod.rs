@@ -1,0 +1,130 @@
+//! `trustfleet-lab demo`: the whole system on one machine, from nothing to enrolled and renewed certificates.
+//!
+//! The real binaries run as child processes beside a private PostgreSQL and RabbitMQ and the lab CA; everything is made
+//! through the public REST API, as an operator would. Nothing is mocked, nothing outside of one temporary folder is
+//! touched, and nothing stays behind. It must never claim a success that `openssl` and the metrics do not confirm.
+
+mod error;
+mod fleet;
+mod proof;
+mod screen;
+mod watch;
+mod world;
+
+use std::{io, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Instant};
+
+use clap::builder::FalseyValueParser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{
+    error::DemoError,
+    fleet::{AGENTS, DEVICES, Fleet},
+    screen::Screen,
+    world::World,
+};
+
+/// Arguments of `demo`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 every certificate was issued and verified; 1 not.")]
+pub struct DemoArgs {
+    /// End when all is shown, also on a terminal; without a terminal it always does
+    #[arg(long, env = "DEMO_EXIT", value_parser = FalseyValueParser::new())]
+    pub exit: bool,
+    /// Folder below which everything is made and removed again [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Runs the demonstration; on a terminal it stays up until Ctrl-C.
+pub async fn run(args: DemoArgs) -> ExitCode {
+    match until_interrupted(args).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("demo: signals cannot be listened for: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn until_interrupted(args: DemoArgs) -> io::Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let code = tokio::select! {
+        code = whole(args) => return Ok(code),
+        _ = interrupt.recv() => 130,
+        _ = terminate.recv() => 143,
+        _ = hangup.recv() => 129,
+    };
+    // The story's future is dropped by now, and with it every process and the folder.
+    println!("\nall stopped, nothing is left behind");
+    Ok(ExitCode::from(code))
+}
+
+/// Everything, with the report of a failure; when it stays up, it is ended by dropping it.
+async fn whole(args: DemoArgs) -> ExitCode {
+    let screen = Screen::new(Instant::now());
+    let stay = !args.exit && io::stdout().is_terminal();
+    screen.say("starting a private PostgreSQL and RabbitMQ");
+    let mut world = match World::start(args.dir).await {
+        Ok(world) => world,
+        Err(error) => {
+            eprintln!("\nthe demonstration could not begin: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = match story(&screen, &mut world).await {
+        Ok(fleet) if stay => {
+            screen::try_next(&world, &fleet);
+            Err(world.first_to_end().await)
+        }
+        outcome => outcome.map(|_| ()),
+    };
+    match outcome {
+        Ok(()) => {
+            world.stop().await;
+            screen.say("done: every certificate was issued and verified; all is stopped and removed");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            screen::failure(&error, &mut world);
+            world.stop().await;
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn story(screen: &Screen, world: &mut World) -> Result<Fleet, DemoError> {
+    screen.say(&format!("everything is below {} and goes away at the end", world.dir().display()));
+    let ca = world.start_ca(&DEVICES.map(|device| device.name)).await?;
+    screen.say(&format!("lab CA answers CMP at {}", ca.url));
+    let controller = world.start_controller().await?;
+    screen.say(&format!("controller is migrated and listens on {}", controller.url()));
+
+    let fleet = Fleet::create(&controller, &ca)?;
+    screen.say("tenant, CA server, entity and CMP policy are created through the REST API");
+    for agent in AGENTS {
+        world.start_agent(agent, controller.url(), &fleet.join_token(agent)?)?;
+    }
+    fleet.joined(world, screen).await?;
+    fleet.register()?;
+    screen.say("devices and trustpoints are registered, each with a MAC secret of its own");
+
+    let jobs = DEVICES.iter().map(|device| fleet.enroll(device, "ir")).collect::<Result<Vec<_>, _>>()?;
+    watch::until_done(&fleet, jobs, world, screen).await?;
+    let first = fleet.in_use(&DEVICES[0]).await?;
+    screen.say("all are enrolled by IR; now one is renewed by KUR, signed with the certificate it replaces");
+    watch::until_done(&fleet, vec![fleet.enroll(&DEVICES[0], "kur")?], world, screen).await?;
+    let mut trustpoints = Vec::new();
+    for device in &DEVICES {
+        trustpoints.push(fleet.in_use(device).await?);
+    }
+    proof::renewed(&first, &trustpoints[0])?;
+
+    screen::table(&trustpoints, world.dir());
+    proof::certificates(&trustpoints, &ca.dir)?;
+    proof::metrics(&controller.rest).await?;
+    proof::openapi(&controller.rest)?;
+    println!();
+    Ok(fleet)
+}

@@ -1,0 +1,254 @@
+//! The processes of the demonstration, their logs and files, all below the stack's own folder.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use url::Url;
+
+use super::DemoError;
+use crate::{
+    house::{AgentFiles, ControllerFiles, Rest},
+    stack::{
+        Stack, StackOptions,
+        process::{Process, in_words, mortal, tail},
+        random_word,
+    },
+    testkit::binary,
+};
+
+const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The running system; everything ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct World {
+    processes: Vec<Running>,
+    dir: PathBuf,
+    // Last: the processes end before the services that they use.
+    stack: Stack,
+}
+
+#[derive(Debug)]
+struct Running {
+    name: &'static str,
+    process: Process,
+    log: PathBuf,
+}
+
+/// The lab CA.
+#[derive(Debug)]
+pub(super) struct RunningCa {
+    /// Its CMP URL.
+    pub(super) url: Url,
+    /// Where its certificates are.
+    pub(super) dir: PathBuf,
+    /// Each device with its MAC secret; the reference is the device's name.
+    pub(super) secrets: Vec<(&'static str, String)>,
+}
+
+/// The controller, reached with the platform's first token.
+#[derive(Debug)]
+pub(super) struct Controller {
+    /// Its REST API.
+    pub(super) rest: Rest,
+}
+
+impl Controller {
+    /// Its URL.
+    pub(super) const fn url(&self) -> &Url {
+        self.rest.base()
+    }
+}
+
+impl World {
+    /// Starts PostgreSQL and RabbitMQ.
+    ///
+    /// # Errors
+    /// A program is not installed, or did not start.
+    pub(super) async fn start(base_dir: Option<PathBuf>) -> Result<Self, DemoError> {
+        let stack = Stack::start(StackOptions { base_dir, fsync: false, progress: false }).await?;
+        let dir = stack.env().dir.join("demo");
+        for folder in [dir.clone(), dir.join("logs")] {
+            fs::DirBuilder::new().mode(0o700).create(&folder).map_err(DemoError::file("making", &folder))?;
+        }
+        Ok(Self { processes: Vec::new(), dir, stack })
+    }
+
+    /// Where all files of the demonstration are.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The stack's own folder.
+    pub(super) fn stack_dir(&self) -> &Path {
+        &self.stack.env().dir
+    }
+
+    /// Starts the lab CA; it knows a random MAC secret for each device.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub(super) async fn start_ca(&mut self, devices: &[&'static str]) -> Result<RunningCa, DemoError> {
+        let dir = self.dir.join("ca");
+        let secrets =
+            devices.iter().map(|device| Ok((*device, random_word(16)?))).collect::<Result<Vec<_>, DemoError>>()?;
+        let table: Value = secrets.iter().map(|(device, secret)| ((*device).to_owned(), json!(secret))).collect();
+        let file = self.dir.join("ca-secrets.toml");
+        let text = toml::to_string(&json!({ "secrets": table }))
+            .map_err(|error| DemoError::Unexpected(format!("the CA's secrets cannot be written: {error}")))?;
+        write_private(&file, &text)?;
+
+        let mut command = self.command("trustfleet-lab")?;
+        command.args(["ca", "--days", "365", "--dir"]).arg(&dir).arg("--secrets-file").arg(&file);
+        let url = self.announced("lab CA", command, "url").await?;
+        Ok(RunningCa { url, dir, secrets })
+    }
+
+    /// Migrates the database and starts the controller.
+    ///
+    /// # Errors
+    /// The migration fails, or the controller does not come up.
+    pub(super) async fn start_controller(&mut self) -> Result<Controller, DemoError> {
+        let files =
+            ControllerFiles::write(&self.dir, self.stack.env()).map_err(DemoError::file("writing into", &self.dir))?;
+        let mut migrate = self.command("trustfleet")?;
+        migrate.arg("migrate").arg("--config").arg(&files.config);
+        let index = self.spawn("migrate", migrate)?;
+        let mut migration = self.processes.remove(index);
+        match migration.process.wait(START_LIMIT).await {
+            Some(status) if status.success() => {}
+            status => {
+                let status = status.map_or_else(|| "no answer".to_owned(), in_words);
+                self.processes.push(migration);
+                return Err(DemoError::Ended { name: "migrate", status });
+            }
+        }
+        let mut serve = self.command("trustfleet")?;
+        serve.arg("serve").arg("--config").arg(&files.config);
+        let url = self.announced("controller", serve, "listening").await?;
+        let token = fs::read_to_string(&files.first_token)
+            .map_err(DemoError::file("reading the platform's first token", &files.first_token))?;
+        Ok(Controller { rest: Rest::new(url, Some(token.trim().to_owned())) })
+    }
+
+    /// Starts an agent that will join with the token.
+    ///
+    /// # Errors
+    /// A file cannot be written, or the process not started.
+    pub(super) fn start_agent(
+        &mut self,
+        name: &'static str,
+        controller: &Url,
+        join_token: &str,
+    ) -> Result<(), DemoError> {
+        let dir = self.dir.join("agents");
+        fs::create_dir_all(&dir).map_err(DemoError::file("making", &dir))?;
+        let files = AgentFiles::write(&dir, name, controller, join_token).map_err(DemoError::file("writing", &dir))?;
+        let mut run = self.command("trustfleet-agent")?;
+        run.arg("run").arg("--config").arg(&files.config);
+        self.spawn(name, run)?;
+        Ok(())
+    }
+
+    /// Fails when a process has ended.
+    ///
+    /// # Errors
+    /// [`DemoError::Ended`].
+    pub(super) fn all_alive(&mut self) -> Result<(), DemoError> {
+        for running in &mut self.processes {
+            if let Some(status) = running.process.ended() {
+                return Err(DemoError::Ended { name: running.name, status: in_words(status) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a process ends, which none should.
+    pub(super) async fn first_to_end(&mut self) -> DemoError {
+        loop {
+            if let Err(error) = self.all_alive() {
+                return error;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Ends everything in order: agents, controller, CA, then broker and database.
+    pub(super) async fn stop(mut self) {
+        for running in self.processes.iter_mut().rev() {
+            running.process.signal(Signal::TERM);
+        }
+        for running in &mut self.processes {
+            running.process.stop(Signal::TERM, STOP_LIMIT).await;
+        }
+        drop(self.processes);
+        self.stack.stop().await;
+    }
+
+    /// Each process with the end of its log, those that ended by themselves first.
+    pub(super) fn log_tails(&mut self) -> Vec<(&'static str, String)> {
+        let mut tails: Vec<_> = self
+            .processes
+            .iter_mut()
+            .map(|running| (running.process.ended().is_none(), running.name, tail(&running.log)))
+            .collect();
+        tails.sort_by_key(|(alive, ..)| *alive);
+        tails.into_iter().map(|(_, name, tail)| (name, tail)).collect()
+    }
+
+    /// Where the logs are: of this demonstration, of the database, of the broker.
+    pub(super) fn log_places(&self) -> [PathBuf; 3] {
+        let stack = self.stack_dir();
+        [self.dir.join("logs"), stack.join("postgres/log"), stack.join("rabbitmq/log")]
+    }
+
+    fn command(&self, program: &str) -> Result<Command, DemoError> {
+        let mut command = mortal(binary(program)?, "KILL", &[]);
+        let (name, value) = self.stack.mark();
+        command.env(name, value);
+        Ok(command)
+    }
+
+    fn spawn(&mut self, name: &'static str, command: Command) -> Result<usize, DemoError> {
+        let log = self.dir.join("logs").join(format!("{}.log", name.replace(' ', "-")));
+        let process = Process::spawn(name, command, &log, Signal::TERM)?;
+        self.processes.push(Running { name, process, log });
+        Ok(self.processes.len() - 1)
+    }
+
+    /// Starts a server and reads the URL from the one JSON line that it prints when it is ready.
+    async fn announced(&mut self, name: &'static str, command: Command, key: &str) -> Result<Url, DemoError> {
+        let index = self.spawn(name, command)?;
+        let Running { process, log, .. } = &mut self.processes[index];
+        let log = log.clone();
+        let read = async || {
+            let text = fs::read_to_string(&log).ok()?;
+            let whole_lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            whole_lines
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .find_map(|line| line.get(key)?.as_str()?.parse::<Url>().ok())
+        };
+        Ok(process.until_ready(START_LIMIT, read).await?)
+    }
+}
+
+/// Writes a file that only its owner may read.
+pub(super) fn write_private(path: &Path, text: &str) -> Result<(), DemoError> {
+    use std::io::Write as _;
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(DemoError::file("writing", path))
+}
