@@ -6,7 +6,7 @@
 use std::{fmt, ops::RangeInclusive};
 
 use aws_lc_rs::{digest, hmac};
-use der::asn1::{Any, Null, ObjectIdentifier, OctetString};
+use der::asn1::{Any, ObjectIdentifier, OctetString};
 use serde::{Deserialize, Serialize};
 use spki::AlgorithmIdentifierOwned;
 use zeroize::Zeroizing;
@@ -161,12 +161,13 @@ pub(crate) struct PbmKey {
 impl PbmKey {
     /// Derives the key: `iterations` hashes.
     pub(crate) fn derive(policy: &MacPolicy, secret: &[u8], salt: &[u8]) -> Result<Self, LocalError> {
-        let null = |oid| AlgorithmIdentifierOwned { oid, parameters: Some(Any::from(Null)) };
+        // without parameters: RFC 5754 section 2 for the hashes, RFC 4231 section 3.1 allows it for the HMACs
+        let plain = |oid| AlgorithmIdentifierOwned { oid, parameters: None };
         let parameters = PbmParameter {
             salt: OctetString::new(salt).map_err(LocalError::encoding("a salt"))?,
-            owf: null(policy.owf.owf_oid()),
+            owf: plain(policy.owf.owf_oid()),
             iteration_count: policy.iterations,
-            mac: null(policy.hmac.hmac_oid()),
+            mac: plain(policy.hmac.hmac_oid()),
         };
         let key = base_key(policy.owf, secret, salt, policy.iterations);
         Ok(Self { parameters, key: hmac::Key::new(policy.hmac.hmac(), &key) })

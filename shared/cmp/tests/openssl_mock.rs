@@ -1,0 +1,319 @@
+//! Our client against a foreign server: the mock server of `openssl cmp -port`, started by each test.
+//!
+//! The server always returns the certificate it is given (`-rsp_cert`), so each test makes that one for the key it
+//! asks with. It answers by HMAC-SHA1 unless told otherwise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "support/openssl.rs"]
+mod openssl;
+mod support;
+
+use std::{fs, sync::Arc, thread::sleep, time::Duration};
+
+use jiff::Timestamp;
+use openssl::{MockServer, folder};
+use support::{Authority, Leaf, Seeded, accepting, ir, key, mac, name, signature};
+use tempfile::TempDir;
+use trustfleet_cmp::{
+    Acceptance, BodyKind, CmpError, Credentials, EnrollRequest, Enrolled, FailureBit, Input, RequestKind, SoftwareKey,
+    Step, Transaction, Warning, error::MessageError, key::KeyType, protection::AcceptedMacs,
+};
+use trustfleet_model::clock::{Clock, SystemClock};
+use trustfleet_pki::certificate::Certificate;
+
+/// The files of one test: a CA, the key asked for, and the certificate that the server will return.
+struct Lab {
+    folder: TempDir,
+    ca: Authority,
+    key: Arc<SoftwareKey>,
+    issued: Certificate,
+}
+
+impl Lab {
+    fn new(key_type: KeyType) -> Self {
+        let ca = Authority::root("/O=Lab/CN=Mock CA", KeyType::Rsa2048);
+        let key = key(key_type);
+        let issued = ca.issue(&Leaf::new("/CN=dev1", key.as_ref()));
+        let lab = Self { folder: folder(), ca, key, issued };
+        lab.write("ca.crt", &lab.ca.certificate.to_pem());
+        lab.write("ca.key", &lab.ca.key.pkcs8_pem().unwrap());
+        lab.write("issued.crt", &lab.issued.to_pem());
+        lab
+    }
+
+    fn write(&self, file: &str, content: &str) {
+        fs::write(self.folder.path().join(file), content).unwrap();
+    }
+
+    /// A server with a secret; `more` are further arguments.
+    fn mac_server(&self, more: &[&str]) -> MockServer {
+        let base = ["-srv_ref", "dev1", "-srv_secret", "pass:S3cret-of-dev1", "-rsp_cert", "issued.crt"];
+        MockServer::start(self.folder.path(), &[&base, more].concat())
+    }
+
+    /// A server that signs with the CA's key and trusts what the CA issued.
+    fn signature_server(&self, more: &[&str]) -> MockServer {
+        let base = ["-srv_cert", "ca.crt", "-srv_key", "ca.key", "-srv_trusted", "ca.crt", "-rsp_cert", "issued.crt"];
+        MockServer::start(self.folder.path(), &[&base, more].concat())
+    }
+
+    fn request(&self) -> EnrollRequest {
+        EnrollRequest { sans: vec![], ..ir(&self.ca.certificate.subject()) }
+    }
+
+    fn acceptance(&self) -> Acceptance {
+        // openssl's mock server answers by HMAC-SHA1
+        Acceptance { macs: AcceptedMacs::with_sha1(), ..accepting(std::slice::from_ref(&self.ca.certificate)) }
+    }
+
+    fn run(&self, server: &MockServer, request: EnrollRequest, credentials: Credentials) -> Outcome {
+        let mut entropy = Seeded::new(now().as_nanosecond() as u64);
+        let key = Arc::<SoftwareKey>::clone(&self.key);
+        let start = Transaction::start(request, credentials, self.acceptance(), key, &mut entropy, now());
+        let (transaction, message) = start.unwrap();
+        let mut waits = Vec::new();
+        let mut step = Step::Send { transaction: Box::new(transaction), message };
+        loop {
+            step = match step {
+                Step::Send { transaction, message } => {
+                    let answer = server.post(&message);
+                    transaction.handle(Input::Response(&answer), &mut entropy, now())
+                }
+                Step::Wait { transaction, seconds } => {
+                    waits.push(seconds);
+                    sleep(Duration::from_secs(seconds));
+                    transaction.handle(Input::TimerFired, &mut entropy, now())
+                }
+                Step::Done(enrolled) => return Outcome { result: Ok(enrolled), waits, told: false },
+                Step::Failed { error, tell_peer, .. } => {
+                    return Outcome { result: Err(error), waits, told: tell_peer.is_some() };
+                }
+            };
+        }
+    }
+}
+
+struct Outcome {
+    result: Result<Box<Enrolled>, CmpError>,
+    waits: Vec<u64>,
+    told: bool,
+}
+
+impl Outcome {
+    fn enrolled(self) -> Box<Enrolled> {
+        self.result.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn refusal(self) -> Box<trustfleet_cmp::error::PeerRefusal> {
+        match self.result {
+            Err(CmpError::Refused(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+fn kinds(enrolled: &Enrolled) -> Vec<&'static str> {
+    enrolled.transcript.iter().filter_map(|exchanged| exchanged.kind).map(BodyKind::name).collect()
+}
+
+#[test]
+fn c2_ir_by_mac_with_implicit_confirm_needs_no_certconf() {
+    let lab = Lab::new(KeyType::Rsa2048);
+    let server = lab.mac_server(&["-grant_implicitconf", "-rsp_capubs", "ca.crt"]);
+    let request = EnrollRequest { implicit_confirm: true, ..lab.request() };
+    let enrolled = lab.run(&server, request, mac("dev1", "S3cret-of-dev1")).enrolled();
+    assert_eq!(enrolled.certificate, lab.issued);
+    assert!(enrolled.implicitly_confirmed);
+    assert_eq!(kinds(&enrolled), ["ir", "ip"]);
+    assert_eq!(enrolled.ca_pubs, [lab.ca.certificate.clone()]);
+    assert!(enrolled.ca_pubs_trusted, "V11");
+    assert_eq!(enrolled.warnings, [Warning::WeakMac]);
+}
+
+#[test]
+fn c1_ir_by_mac_without_implicit_confirm_is_confirmed_by_certconf() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&[]);
+    let request = EnrollRequest { implicit_confirm: true, ..lab.request() };
+    let enrolled = lab.run(&server, request, mac("dev1", "S3cret-of-dev1")).enrolled();
+    assert!(!enrolled.implicitly_confirmed);
+    assert_eq!(kinds(&enrolled), ["ir", "ip", "certConf", "pkiconf"]);
+}
+
+#[test]
+fn x1_ir_by_rsa_signature_of_an_external_identity_is_answered_by_signature() {
+    let lab = Lab::new(KeyType::Rsa2048);
+    let (identity_key, identity) = lab.ca.identity("/CN=factory identity", KeyType::Rsa2048);
+    let server = lab.signature_server(&[]);
+    let enrolled = lab.run(&server, lab.request(), signature(&identity_key, &identity)).enrolled();
+    assert_eq!(enrolled.certificate, lab.issued);
+    assert!(!enrolled.ca_pubs_trusted);
+    assert_eq!(kinds(&enrolled), ["ir", "ip", "certConf", "pkiconf"]);
+}
+
+#[test]
+fn r10_cr_by_ecdsa_signature_is_answered_by_signature() {
+    let lab = Lab::new(KeyType::P256);
+    let (identity_key, identity) = lab.ca.identity("/CN=another certificate", KeyType::P256);
+    let server = lab.signature_server(&["-grant_implicitconf"]);
+    let request = EnrollRequest { kind: RequestKind::Cr, implicit_confirm: true, ..lab.request() };
+    let enrolled = lab.run(&server, request, signature(&identity_key, &identity)).enrolled();
+    assert_eq!(kinds(&enrolled), ["cr", "cp"]);
+}
+
+#[test]
+fn r6_kur_by_rsa_signature_replaces_the_certificate_that_signs() {
+    let lab = Lab::new(KeyType::Rsa2048);
+    // this server updates only the certificate that it returns, so key and certificate stay what they are
+    let old = lab.issued.clone();
+    let server = lab.signature_server(&[]);
+    let request = EnrollRequest {
+        kind: RequestKind::Kur,
+        subject: trustfleet_pki::name::Name::null(),
+        old_certificate: Some(old.clone()),
+        ..lab.request()
+    };
+    let outcome = lab.run(&server, request, signature(&lab.key, &old));
+    let log = server.log();
+    let enrolled = outcome.result.unwrap_or_else(|error| panic!("{error}: {log}"));
+    assert_eq!(enrolled.certificate, lab.issued);
+    assert_eq!(kinds(&enrolled), ["kur", "kup", "certConf", "pkiconf"]);
+}
+
+#[test]
+fn e3_a_rejection_is_read_with_every_failinfo_bit() {
+    let lab = Lab::new(KeyType::P256);
+    for bit in FailureBit::ALL {
+        let number = (bit as u8).to_string();
+        let server = lab.mac_server(&["-pkistatus", "2", "-failure", &number, "-statusstring", "no, and why"]);
+        let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1")).refusal();
+        assert_eq!(refusal.failure, [bit]);
+        assert_eq!(refusal.body, BodyKind::Ip);
+        assert_eq!(refusal.texts, ["no, and why"]);
+        assert!(refusal.unauthenticated.is_none());
+    }
+}
+
+#[test]
+fn e3_several_failinfo_bits_at_once_are_all_read() {
+    let lab = Lab::new(KeyType::P256);
+    // bits 0, 9, 20 and 26
+    let bits = (1_u32 << 26 | 1 << 20 | 1 << 9 | 1).to_string();
+    let server = lab.mac_server(&["-pkistatus", "2", "-failurebits", &bits]);
+    let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1")).refusal();
+    use FailureBit::{BadAlg, BadPop, DuplicateCertReq, SignerNotTrusted};
+    assert_eq!(refusal.failure, [BadAlg, BadPop, SignerNotTrusted, DuplicateCertReq]);
+    assert_eq!(refusal.failure_text, "badAlg, badPOP, signerNotTrusted, duplicateCertReq");
+}
+
+#[test]
+fn e2_a_protected_error_ends_the_transaction_without_a_word_from_us() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&["-send_error"]);
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1"));
+    assert!(!outcome.told);
+    let refusal = outcome.refusal();
+    assert_eq!(refusal.body, BodyKind::Error);
+    assert!(refusal.unauthenticated.is_none());
+}
+
+#[test]
+fn p10_an_unprotected_error_is_no_more_than_a_diagnostic() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&["-send_error", "-send_unprot_err", "-send_unprotected"]);
+    let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1")).refusal();
+    assert_eq!(refusal.unauthenticated, Some(MessageError::Unprotected { body: BodyKind::Error }));
+    assert!(refusal.to_string().contains("check reference and secret"), "{refusal}");
+}
+
+#[test]
+fn v5_a_wrong_secret_ends_with_advice_and_the_servers_words_as_untrusted_detail() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&[]);
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "another secret"));
+    let error = outcome.result.unwrap_err();
+    assert_eq!(error.code(), "refused_unauthenticated");
+    let text = error.to_string();
+    assert!(text.contains("check reference and secret"), "{text}");
+    assert!(text.contains("wrong pbm value"), "{text}");
+}
+
+#[test]
+fn p10_an_unprotected_response_is_refused_and_the_server_is_told() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&["-send_unprotected"]);
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1"));
+    assert!(outcome.told);
+    assert_eq!(outcome.result.unwrap_err().code(), "unprotected");
+}
+
+#[test]
+fn w1_a_waiting_answer_is_polled_for_at_the_servers_pace() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&["-poll_count", "3", "-check_after", "1"]);
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1"));
+    assert_eq!(outcome.waits, [1, 1]);
+    let enrolled = outcome.enrolled();
+    let expected = ["ir", "ip", "pollReq", "pollRep", "pollReq", "pollRep", "pollReq", "ip", "certConf", "pkiconf"];
+    assert_eq!(kinds(&enrolled), expected);
+}
+
+#[test]
+fn s8_an_answer_by_sha1_is_refused_unless_it_is_allowed() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&[]);
+    let mut entropy = Seeded::new(8);
+    let strong = accepting(std::slice::from_ref(&lab.ca.certificate));
+    let key = Arc::<SoftwareKey>::clone(&lab.key);
+    let credentials = mac("dev1", "S3cret-of-dev1");
+    let start = Transaction::start(lab.request(), credentials, strong, key, &mut entropy, now());
+    let (transaction, message) = start.unwrap();
+    let answer = server.post(&message);
+    let Step::Failed { error, .. } = transaction.handle(Input::Response(&answer), &mut entropy, now()) else {
+        panic!("an answer by HMAC-SHA1 was taken");
+    };
+    assert_eq!(error.code(), "protection_algorithm_not_accepted");
+}
+
+#[test]
+fn v6_a_response_signed_by_a_sibling_device_is_refused() {
+    let lab = Lab::new(KeyType::P256);
+    let (identity_key, identity) = lab.ca.identity("/CN=factory identity", KeyType::Rsa2048);
+    let (sibling_key, sibling) = lab.ca.identity("/CN=sibling", KeyType::Rsa2048);
+    lab.write("sibling.crt", &sibling.to_pem());
+    lab.write("sibling.key", &sibling_key.pkcs8_pem().unwrap());
+    let arguments =
+        ["-srv_cert", "sibling.crt", "-srv_key", "sibling.key", "-srv_trusted", "ca.crt", "-rsp_cert", "issued.crt"];
+    let server = MockServer::start(lab.folder.path(), &arguments);
+    let outcome = lab.run(&server, lab.request(), signature(&identity_key, &identity));
+    assert_eq!(outcome.result.unwrap_err().code(), "signer_not_authorised");
+}
+
+#[test]
+fn v9_a_certificate_for_another_key_is_rejected_by_certconf() {
+    let lab = Lab::new(KeyType::P256);
+    let other = lab.ca.issue(&Leaf::new("/CN=dev1", key(KeyType::P256).as_ref()));
+    lab.write("issued.crt", &other.to_pem());
+    let server = lab.mac_server(&[]);
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1"));
+    let log = server.log();
+    match outcome.result {
+        Err(CmpError::Certificate(unfit)) => {
+            assert!(unfit.rejection_confirmed, "{log}");
+            assert_eq!(unfit.certificate, other);
+        }
+        other => panic!("{other:?} {log}"),
+    }
+}
+
+#[test]
+fn h7_names_go_out_in_the_order_they_were_given() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&["-grant_implicitconf"]);
+    let request = EnrollRequest { recipient: name("/CN=Mock CA/O=Lab/C=DE"), implicit_confirm: true, ..lab.request() };
+    lab.run(&server, request, mac("dev1", "S3cret-of-dev1")).enrolled();
+}

@@ -1,0 +1,177 @@
+//! Messages made by a foreign implementation (tests/vectors, commands beside them): they decode to what was asked for,
+//! their protection verifies, and encoding their parts anew gives the same bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{fs, path::PathBuf};
+
+use jiff::Timestamp;
+use trustfleet_cmp::{
+    codec::{
+        BodyKind, CertOrEncCert, CertRequest, FailureBit, PkiBody, PkiMessage, PkiStatus, ProofOfPossession,
+        raw::directory_name_der,
+    },
+    protection::AcceptedMacs,
+    responder::{Client, Rejected, Request, ResponderPolicy, Trust, receive},
+};
+use trustfleet_pki::{certificate::Certificate, name::Name};
+use zeroize::Zeroizing;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+fn bytes(name: &str) -> Vec<u8> {
+    fs::read(folder().join(format!("{name}.der"))).unwrap()
+}
+
+fn message(name: &str) -> PkiMessage {
+    PkiMessage::from_der(&bytes(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn certificate(name: &str) -> Certificate {
+    Certificate::from_pem(&fs::read_to_string(folder().join(name)).unwrap()).unwrap()
+}
+
+/// The moment at which the vectors were made: their certificates are valid then.
+fn made() -> Timestamp {
+    message("ir-mac-q1").header.message_time.unwrap().timestamp().unwrap()
+}
+
+struct Known;
+
+impl Trust for Known {
+    fn secret(&self, reference: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        (reference == b"dev1").then(|| Zeroizing::new(b"S3cret-of-dev1".to_vec()))
+    }
+
+    fn anchors(&self) -> Vec<Certificate> {
+        vec![certificate("ca.crt")]
+    }
+}
+
+fn received(name: &str) -> Result<trustfleet_cmp::responder::Received, Box<Rejected>> {
+    // openssl's client MACs by HMAC-SHA1 unless told otherwise
+    let policy = ResponderPolicy { macs: AcceptedMacs::with_sha1(), ..ResponderPolicy::default() };
+    receive(&bytes(name), &Known, &policy, made())
+}
+
+#[test]
+fn every_vector_decodes_and_its_parts_encode_to_the_same_bytes() {
+    let mut count = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "der") {
+            continue;
+        }
+        let der = fs::read(&path).unwrap();
+        let message = PkiMessage::from_der(&der).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        assert_eq!(message.to_der().unwrap(), der, "{path:?}");
+        assert_eq!(message.reencoded().unwrap(), der, "{path:?}");
+        count += 1;
+    }
+    assert!(count >= 30, "{count} vectors");
+}
+
+#[test]
+fn p1_the_protection_of_every_request_verifies_over_the_received_bytes() {
+    for name in ["ir-mac-q1", "ir-mac-q2", "ir-implicit-q1", "poll-q1", "poll-q2", "poll-q4", "genm-q1"] {
+        let received = received(name).unwrap_or_else(|rejected| panic!("{name}: {}", rejected.error));
+        assert!(matches!(received.client, Client::Mac { .. }), "{name}");
+    }
+    for name in ["ir-signature-q1", "ir-signature-q2", "cr-signature-q1", "kur-signature-q1", "rr-q1"] {
+        let received = received(name).unwrap_or_else(|rejected| panic!("{name}: {}", rejected.error));
+        assert!(matches!(received.client, Client::Signature { .. }), "{name}");
+    }
+}
+
+#[test]
+fn p1_a_changed_byte_of_the_body_breaks_the_protection() {
+    let mut der = bytes("ir-mac-q1");
+    let at = der.len() - 100;
+    der[at] ^= 1;
+    assert!(receive(&der, &Known, &ResponderPolicy::default(), made()).is_err());
+}
+
+#[test]
+fn a_request_with_validity_and_alternative_names_decodes_to_what_was_asked_for() {
+    let message = message("ir-mac-q1");
+    assert_eq!(message.header.pvno, 2);
+    let recipient = Name::from_der(directory_name_der(&message.header.recipient).unwrap()).unwrap();
+    assert_eq!(recipient.to_slash(), "/O=Lab/CN=Mock CA");
+    let PkiBody::Ir(requests) = &message.body else { panic!("{:?}", message.body.kind()) };
+    let [request] = requests.as_slice() else { panic!("{}", requests.len()) };
+    assert!(matches!(request.popo, Some(ProofOfPossession::Signature(_))));
+    let request: CertRequest = request.cert_req.parse().unwrap();
+    assert_eq!(request.cert_req_id, 0);
+    let validity = request.cert_template.validity.unwrap();
+    assert!(validity.not_before.is_some() && validity.not_after.is_some());
+    let Request::Certificate(asked) = received("ir-mac-q1").unwrap().request else { panic!() };
+    assert_eq!(asked.subject.to_slash(), "/CN=dev1");
+    assert_eq!(asked.subject_alt_names.unwrap()[2..], *b"\x82\x0cdev1.example");
+}
+
+#[test]
+fn a_response_carries_certificate_and_ca_certificates() {
+    let message = message("ir-mac-r1");
+    let PkiBody::Ip(answer) = &message.body else { panic!("{:?}", message.body.kind()) };
+    let response = &answer.response[0];
+    assert_eq!(response.status.status, PkiStatus::Accepted);
+    let pair = response.certified_key_pair.as_ref().unwrap();
+    let CertOrEncCert::Certificate(raw) = &pair.cert_or_enc_cert else { panic!() };
+    assert_eq!(raw.to_tlv().unwrap(), certificate("dev.crt").as_der());
+    assert_eq!(answer.ca_pubs.as_ref().unwrap()[0].to_tlv().unwrap(), certificate("ca.crt").as_der());
+}
+
+#[test]
+fn h13_implicit_confirmation_is_read_where_it_is() {
+    assert!(message("ir-implicit-q1").header.has_implicit_confirm());
+    assert!(message("ir-implicit-r1").header.has_implicit_confirm());
+    assert!(!message("ir-mac-r1").header.has_implicit_confirm());
+}
+
+#[test]
+fn r6_the_oldcertid_of_a_kur_names_the_certificate_that_signed_it() {
+    let Request::Certificate(asked) = received("kur-signature-q1").unwrap().request else { panic!() };
+    assert_eq!(asked.old_certificate.unwrap().subject().to_slash(), "/CN=dev1");
+    assert_eq!(message("kur-signature-r1").body.kind(), BodyKind::Kup);
+}
+
+#[test]
+fn w3_polling_messages_are_sequences_of_their_elements() {
+    let PkiBody::PollReq(polls) = message("poll-q2").body else { panic!() };
+    assert_eq!(polls.len(), 1);
+    assert_eq!(polls[0].cert_req_id, 0);
+    let PkiBody::PollRep(polls) = message("poll-r2").body else { panic!() };
+    assert_eq!((polls.len(), polls[0].check_after), (1, 1));
+    let PkiBody::Ip(answer) = message("poll-r1").body else { panic!() };
+    assert_eq!(answer.response[0].status.status, PkiStatus::Waiting);
+}
+
+#[test]
+fn e3_failinfo_with_bits_above_16_decodes() {
+    let PkiBody::Ip(answer) = message("rejected-r1").body else { panic!() };
+    // -failurebits 68157953: bits 0, 9, 20 and 26
+    let bits = answer.response[0].status.fail_info.unwrap().bits();
+    use FailureBit::{BadAlg, BadPop, DuplicateCertReq, SignerNotTrusted};
+    assert_eq!(bits, [BadAlg, BadPop, SignerNotTrusted, DuplicateCertReq]);
+    let PkiBody::Error(error) = message("error-r1").body else { panic!() };
+    assert_eq!(error.status_info.fail_info.unwrap().bits(), [FailureBit::BadRequest]);
+    assert!(error.error_code.is_some() && error.error_details.is_some());
+}
+
+#[test]
+fn other_kinds_of_messages_are_recognised() {
+    assert_eq!(message("genm-q1").body.kind(), BodyKind::Genm);
+    assert_eq!(message("genm-r1").body.kind(), BodyKind::Genp);
+    let PkiBody::Rr(details) = message("rr-q1").body else { panic!() };
+    assert!(details[0].cert_details.serial_number.is_some());
+    assert!(details[0].crl_entry_details.is_some());
+    let PkiBody::Rp(answer) = message("rr-r1").body else { panic!() };
+    assert_eq!(answer.status[0].status, PkiStatus::Accepted);
+}
+
+#[test]
+fn h9_the_unprotected_error_has_neither_protection_nor_algorithm() {
+    let message = message("unprotected-error-r1");
+    assert!(message.protection.is_none() && message.header.protection_alg.is_none());
+}
