@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -263,4 +265,134 @@ async fn the_reject_switch_refuses_with_its_bit() {
     assert!(said.contains("systemUnavail"), "{said}");
     assert_eq!(lab.ca.stats().refusals["systemUnavail"], 1);
     lab.ca.stop().await;
+}
+
+/// `trustfleet-lab ca` as a process; killed when dropped.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    fn start(dir: &Path, args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_trustfleet-lab"))
+            .arg("ca")
+            .arg("--dir")
+            .arg(dir)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        Self { child, url: ready["url"].as_str().unwrap().to_owned() }
+    }
+
+    fn get(&self, path: &str) -> serde_json::Value {
+        let url = self.url.replace("/pkix/", path);
+        serde_json::from_str(&ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap()).unwrap()
+    }
+
+    fn post(&self, path: &str, body: &serde_json::Value) -> u16 {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        agent.post(self.url.replace("/pkix/", path)).send_json(body).unwrap().status().as_u16()
+    }
+
+    fn cmp(&self, folder: &Path, reference: &str, secret: &str) -> Output {
+        let server = self.url.replace("http://", "").replace("/pkix/", "");
+        Command::new("openssl")
+            .args([
+                "cmp",
+                "-config",
+                "",
+                "-cmd",
+                "ir",
+                "-server",
+                &server,
+                "-path",
+                "any/path",
+                "-mac",
+                "hmacWithSHA256",
+            ])
+            .args(["-recipient", "/CN=whoever", "-subject", "/CN=dev", "-newkey", "k.key", "-certout", "dev.pem"])
+            .args(["-ref", reference, "-secret", &format!("pass:{secret}"), "-implicit_confirm"])
+            .current_dir(folder)
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_command_says_where_it_is_takes_secrets_at_run_time_and_ends_at_sigterm() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "k.key"];
+    assert!(Command::new("openssl").args(key).current_dir(folder.path()).output().unwrap().status.success());
+    let secrets = folder.path().join("secrets.toml");
+    std::fs::write(&secrets, "[secrets]\n\"ap 2\" = \"from the file\"\n").unwrap();
+    let dir = folder.path().join("ca");
+    let args = ["--secret", "ap1=a=b", "--secrets-file", secrets.to_str().unwrap(), "--hold-seconds", "0.4"];
+    let mut process = Process::start(&dir, &[&args[..], &["--key-type", "rsa", "--days", "7"]].concat());
+
+    let begin = Instant::now();
+    let output = process.cmp(folder.path(), "ap1", "a=b");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(begin.elapsed() >= Duration::from_millis(400), "held back");
+    let output = process.cmp(folder.path(), "ap 2", "from the file");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!process.cmp(folder.path(), "ap3", "later").status.success());
+    assert_eq!(process.post("/lab/secrets", &serde_json::json!({ "reference": "ap3", "secret": "later" })), 204);
+    assert_eq!(process.post("/lab/secrets", &serde_json::json!({ "ref": "ap3" })), 400);
+    assert!(process.cmp(folder.path(), "ap3", "later").status.success());
+
+    let issued = process.get("/lab/issued");
+    let last = certificate(&folder.path().join("dev.pem"));
+    assert_eq!(issued[2]["serial"], last.serial_hex());
+    assert_eq!((&issued[2]["subject"], &issued[2]["kind"]), (&"CN=dev".into(), &"ir".into()));
+    assert_eq!((&issued[2]["confirmed"], &issued[2]["requester"]), (&true.into(), &"ap3".into()));
+    assert!(issued[2]["time"].is_string() && issued[2]["transactionID"].as_str().unwrap().len() == 32);
+    assert_eq!(last.not_after().as_second() - last.not_before().as_second(), 7 * 86_400);
+    let stats = process.get("/lab/stats");
+    assert_eq!((&stats["issued"], &stats["refusals"]["badMessageCheck"]), (&3.into(), &1.into()));
+    assert_eq!(process.post("/lab/revoke", &serde_json::json!({ "serial": last.serial_hex() })), 204);
+    assert_eq!(process.post("/lab/revoke", &serde_json::json!({ "serial": "00" })), 404);
+    assert_eq!(process.post("/pkix/", &serde_json::json!({})), 415, "T1: only application/pkixcmp");
+
+    let chain = Certificate::pem_bundle(&std::fs::read_to_string(dir.join("chain.pem")).unwrap()).unwrap();
+    assert_eq!(chain, [certificate(&dir.join("issuing.pem")), certificate(&dir.join("root.pem"))]);
+    assert!(certificate(&dir.join("cmp-signer.pem")).verify_signed_by(&chain[0].public_key()).is_ok());
+
+    let pid = process.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let begin = Instant::now();
+    assert!(process.child.wait().unwrap().success(), "SIGTERM is an ordinary end");
+    assert!(begin.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn bad_arguments_are_named_and_secrets_are_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let secrets = folder.path().join("secrets.toml");
+    std::fs::write(&secrets, "ap1 = s3cr3t\n").unwrap();
+    let cases = [
+        (vec!["--secrets-file", secrets.to_str().unwrap()], "a table [secrets]"),
+        (vec!["--organization", "Lab"], "--organization is no name"),
+        (vec!["--reject", "nothing"], "expected one of badAlg, badMessageCheck"),
+        (vec!["--hold-seconds=-1"], "expected seconds between 0 and 86400"),
+        (vec!["--secret", "s3cr3t"], "--secret wants REF=SECRET"),
+    ];
+    for (args, expected) in cases {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trustfleet-lab"));
+        let output = command.arg("ca").arg("--dir").arg(folder.path()).args(&args).output().unwrap();
+        let said = said(&output);
+        assert!(!output.status.success() && said.contains(expected), "{args:?}: {said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
 }

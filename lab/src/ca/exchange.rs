@@ -133,12 +133,10 @@ impl Ca {
                 Ok(()) => self.reply(received, &Answer::PkiConf, now)?,
                 Err(refusal) => self.reply(received, &self.error(refusal), now)?,
             },
-            Request::Error { .. } => {
-                if let Some(known) = self.state().transactions.get_mut(id) {
-                    known.step = Step::Done;
-                }
-                self.reply(received, &Answer::PkiConf, now)?
-            }
+            Request::Error { .. } => match self.abandon(received) {
+                Ok(()) => self.reply(received, &Answer::PkiConf, now)?,
+                Err(refusal) => self.reply(received, &self.error(refusal), now)?,
+            },
             Request::Poll { .. } => {
                 let refusal = Refusal(FailureBit::BadRequest, "nothing of this transaction is waiting".to_owned());
                 self.reply(received, &self.error(refusal), now)?
@@ -285,6 +283,26 @@ impl Ca {
             if accepted { ledger.confirm(certificate) } else { ledger.reject(certificate) }
         }
         *step = Step::Done;
+        Ok(())
+    }
+
+    /// The client ends its transaction: what it has not confirmed is not valid any more.
+    fn abandon(&self, received: &Received) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let State { ledger, transactions, .. } = &mut *state;
+        if let Some(Transaction { step, .. }) = transactions.get_mut(&received.reply_to.transaction_id) {
+            if let Step::AwaitCertConf(open) = step {
+                match open.check(received) {
+                    // whoever gives up between two messages has no nonce to answer; the credentials are the same
+                    Err(MessageError::RecipNonce { .. }) if received.recip_nonce.is_empty() => {}
+                    other => other?,
+                }
+                if let Some(certificate) = &open.certificate {
+                    ledger.revoke(&certificate.serial_hex());
+                }
+            }
+            *step = Step::Done;
+        }
         Ok(())
     }
 

@@ -11,6 +11,8 @@ mod issue;
 mod ledger;
 mod options;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs, io,
@@ -150,6 +152,9 @@ pub enum CaError {
         /// What was expected.
         reason: String,
     },
+    /// A MAC credential.
+    #[error("--secret wants REF=SECRET, neither of them empty")]
+    Secret,
     /// The names' common part.
     #[error("--organization is no name")]
     Organization(#[source] NameError),

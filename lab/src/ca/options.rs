@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -156,6 +157,9 @@ impl TryFrom<CaArgs> for CaConfig {
     type Error = CaError;
 
     fn try_from(args: CaArgs) -> Result<Self, CaError> {
+        if args.secret.iter().any(|known| known.reference.is_empty() || known.secret.is_empty()) {
+            return Err(CaError::Secret);
+        }
         let mut secrets = args.secret;
         if let Some(file) = &args.secrets_file {
             secrets.extend(secrets_file(file)?);
@@ -203,13 +207,11 @@ fn read(file: &Path) -> Result<String, CaError> {
     fs::read_to_string(file).map_err(|source| CaError::File { file: file.to_owned(), source })
 }
 
-fn reference_and_secret(text: &str) -> Result<Credential, String> {
-    match text.split_once('=') {
-        Some((reference, secret)) if !reference.is_empty() && !secret.is_empty() => {
-            Ok(Credential { reference: reference.to_owned(), secret: secret.to_owned() })
-        }
-        _ => Err("expected REF=SECRET".to_owned()),
-    }
+/// Never fails, because clap would repeat the secret in its message; what is no REF=SECRET has no reference and is
+/// refused later.
+fn reference_and_secret(text: &str) -> Result<Credential, Infallible> {
+    let (reference, secret) = text.split_once('=').unwrap_or_default();
+    Ok(Credential { reference: reference.to_owned(), secret: secret.to_owned() })
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
