@@ -17,6 +17,9 @@ use crate::{certificate::Certificate, name::Name, public_key::SignatureError};
 /// Longest path of CAs above a CA certificate that signs messages itself.
 const MAX_CA_DEPTH: usize = 6;
 
+/// Most signatures checked on that walk: crossed certificates would otherwise multiply.
+const MAX_CA_SIGNATURES: usize = 100;
+
 /// Most helper certificates that are looked at.
 const MAX_HELPERS: usize = 64;
 
@@ -79,9 +82,9 @@ pub fn verify_signer(
     if !cert.is_ca() {
         return verify_end_entity(cert, helpers, anchors, at);
     }
-    let usable = usable_anchors(anchors, at)?;
+    let anchors = &usable_anchors(anchors, at)?;
     let helpers = &helpers[..helpers.len().min(MAX_HELPERS)];
-    walk_cas(cert, helpers, &usable, at, 0)
+    Walk { helpers, anchors, at, signatures: 0 }.up_from(cert, 0)
 }
 
 /// Why a certificate is not trusted.
@@ -218,44 +221,47 @@ fn may_sign_certificates(cert: &Certificate) -> bool {
     cert.is_ca() && cert.key_usage().is_none_or(|usage| usage.key_cert_sign())
 }
 
-/// `below`: how many CAs of the path are already below `cert`.
-fn walk_cas(
-    cert: &Certificate,
-    helpers: &[Certificate],
-    anchors: &[&Certificate],
+/// The walk from a CA certificate up to an anchor.
+struct Walk<'a> {
+    helpers: &'a [Certificate],
+    anchors: &'a [&'a Certificate],
     at: Timestamp,
-    below: usize,
-) -> Result<(), ChainError> {
-    check_validity(cert, at)?;
-    if anchors.contains(&cert) {
-        return Ok(());
-    }
-    check_ca_extensions(cert)?;
-    let unknown = ChainError::UnknownIssuer { subject: cert.subject(), issuer: cert.issuer() };
-    if below >= MAX_CA_DEPTH || cert.is_self_issued() {
-        return Err(unknown);
-    }
-    let mut reason = unknown;
-    let candidates = anchors.iter().copied().chain(helpers);
-    for issuer in candidates.filter(|issuer| issuer.subject() == cert.issuer()) {
-        let limit = issuer.path_len_constraint().map(usize::from);
-        if !may_sign_certificates(issuer) || limit.is_some_and(|limit| below >= limit) {
-            reason = ChainError::Rule {
-                subject: cert.subject(),
-                reason: format!("{} may not issue this CA", issuer.subject()),
-            };
-            continue;
+    signatures: usize,
+}
+
+impl Walk<'_> {
+    /// `below`: how many CAs of the path are already below `cert`.
+    fn up_from(&mut self, cert: &Certificate, below: usize) -> Result<(), ChainError> {
+        check_validity(cert, self.at)?;
+        if self.anchors.contains(&cert) {
+            return Ok(());
         }
-        if let Err(error) = cert.verify_signed_by(&issuer.public_key()) {
-            reason = signature(cert, &error);
-            continue;
+        check_ca_extensions(cert)?;
+        let mut reason = ChainError::UnknownIssuer { subject: cert.subject(), issuer: cert.issuer() };
+        if below >= MAX_CA_DEPTH || cert.is_self_issued() {
+            return Err(reason);
         }
-        match walk_cas(issuer, helpers, anchors, at, below + 1) {
-            Ok(()) => return Ok(()),
-            Err(error) => reason = error,
+        let candidates = self.anchors.iter().copied().chain(self.helpers);
+        for issuer in candidates.filter(|issuer| issuer.subject() == cert.issuer()) {
+            let limit = issuer.path_len_constraint().map(usize::from);
+            if !may_sign_certificates(issuer) || limit.is_some_and(|limit| below >= limit) {
+                reason = rule(cert, format!("{} may not issue this CA", issuer.subject()));
+                continue;
+            }
+            self.signatures += 1;
+            if self.signatures > MAX_CA_SIGNATURES {
+                return Err(rule(cert, "too many candidates for its issuers".to_owned()));
+            }
+            match cert.verify_signed_by(&issuer.public_key()) {
+                Err(error) => reason = signature(cert, &error),
+                Ok(()) => match self.up_from(issuer, below + 1) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => reason = error,
+                },
+            }
         }
+        Err(reason)
     }
-    Err(reason)
 }
 
 /// The critical extensions that the walk over CAs understands: keyUsage, basicConstraints, extKeyUsage, subjectAltName
@@ -266,13 +272,14 @@ fn check_ca_extensions(cert: &Certificate) -> Result<(), ChainError> {
     for extension in cert.parsed().tbs_certificate.extensions.as_deref().unwrap_or_default() {
         let id = extension.extn_id.to_string();
         if id == NAME_CONSTRAINTS || (extension.critical && !KNOWN.contains(&id.as_str())) {
-            return Err(ChainError::Rule {
-                subject: cert.subject(),
-                reason: format!("extension {id} of a CA that signs messages is not understood"),
-            });
+            return Err(rule(cert, format!("extension {id} of a CA that signs messages is not understood")));
         }
     }
     Ok(())
+}
+
+fn rule(cert: &Certificate, reason: String) -> ChainError {
+    ChainError::Rule { subject: cert.subject(), reason }
 }
 
 fn signature(cert: &Certificate, error: &SignatureError) -> ChainError {

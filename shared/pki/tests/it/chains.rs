@@ -159,3 +159,28 @@ fn sha1_in_a_path_is_refused() {
     let error = verify_end_entity(&weak, &[issuing], &[root], soon_after(&weak)).unwrap_err();
     assert!(error.to_string().ends_with("its algorithm is unknown or too weak"), "{error}");
 }
+
+#[test]
+fn crossed_certificates_do_not_multiply() {
+    let openssl = OpenSsl::new();
+    let anchor = openssl.root("anchor", "");
+    for (name, other) in [("a", "b"), ("b", "a")] {
+        openssl.root(name, "");
+        openssl.run(&format!("req -new -key {name}.key -subj /O=Lab/CN={name} -out {name}.csr"));
+        openssl.write(&format!("{other}.ext"), CA);
+    }
+    let mut crossed = Vec::new();
+    for serial in 1..=10 {
+        for (name, by) in [("a", "b"), ("b", "a")] {
+            openssl.run(&format!(
+                "x509 -req -in {name}.csr -CA {by}.pem -CAkey {by}.key -set_serial {serial} -days 9 -extfile {name}.ext \
+                 -out crossed.pem"
+            ));
+            crossed.push(openssl.certificate("crossed"));
+        }
+    }
+    let begin = std::time::Instant::now();
+    let error = verify_signer(&crossed[0], &crossed, &[anchor], soon_after(&crossed[0])).unwrap_err();
+    assert!(matches!(error, ChainError::Rule { .. } | ChainError::UnknownIssuer { .. }), "{error}");
+    assert!(begin.elapsed().as_secs() < 2, "bounded by a number of signatures, not by 10 to the power of 6");
+}
