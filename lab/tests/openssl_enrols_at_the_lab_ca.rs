@@ -173,6 +173,19 @@ async fn s30_cr_and_kur_are_signed_with_the_certificate_of_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p9_a_cr_may_be_protected_by_a_mac_but_a_kur_must_be_signed() {
+    let lab = Lab::new().await;
+    lab.key("one.key", true).await;
+    lab.key("two.key", false).await;
+    lab.enrols(&format!("-cmd cr {MAC} -newkey one.key -subject /CN=dev1 -certout one.pem")).await;
+    lab.verifies("one.pem").await;
+    let said = lab.is_refused(&format!("-cmd kur {MAC} -oldcert one.pem -newkey two.key -certout two.pem")).await;
+    assert!(said.contains("wrongIntegrity"), "{said}");
+    assert_eq!(lab.ca.issued().len(), 1);
+    lab.ca.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s28_an_identity_of_another_trusted_ca_may_sign_an_ir_but_no_kur() {
     let maker = Lab::new().await;
     maker.key("id.key", false).await;
