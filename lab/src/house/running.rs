@@ -134,7 +134,7 @@ async fn serve(files: &ControllerFiles) -> Result<(Child, Url), HouseError> {
 
 /// Reads the URL from the one JSON line that a server prints when it is ready.
 async fn announced(child: &mut Child, name: &'static str, key: &str) -> Result<Url, HouseError> {
-    let line = child.line_with(&format!("{{\"{key}\""), START_LIMIT).await?;
+    let line = child.line_with(&format!("\"{key}\""), START_LIMIT).await?;
     serde_json::from_str::<Value>(&line)
         .ok()
         .and_then(|value| value[key].as_str().and_then(|url| url.parse().ok()))
