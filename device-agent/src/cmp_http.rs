@@ -1,0 +1,208 @@
+//! Bytes to the CA and back over HTTP (RFC 9811): POST, bounded in size and time, no redirects.
+//!
+//! It never looks into a message beyond asking whether it is one, and what HTTP says never changes a transaction (T4):
+//! a status code only decides whether there is an answer at all.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trustfleet_cmp::codec::PkiMessage;
+use trustfleet_cmp::text::sanitise;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+/// Longest answer that is read, bytes (T9).
+pub const ANSWER_MAX: u64 = 1024 * 1024;
+/// Longest time to connect; a server that takes longer counts as unreachable (T9).
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+const CMP: &str = "application/pkixcmp";
+
+/// No CMP message came back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HttpError {
+    /// No byte of the request has left: another server may be tried (T5).
+    #[error("{url} cannot be reached: {detail}")]
+    NotConnected {
+        /// The server.
+        url: String,
+        /// Why.
+        detail: String,
+    },
+    /// The request may have arrived, no answer came: the same bytes may be sent again (T5).
+    #[error("no answer from {url}: {detail}")]
+    NoAnswer {
+        /// The server.
+        url: String,
+        /// Why.
+        detail: String,
+    },
+    /// HTTP answered, but not with a CMP message (T2).
+    #[error(
+        "{url} answered HTTP status {status} without a CMP message: {text:?}: check the URL and whether the server speaks CMP"
+    )]
+    NotCmp {
+        /// The server.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// What it said: untrusted, cleaned and cut.
+        text: String,
+    },
+    /// A redirect: not followed (T3).
+    #[error(
+        "{url} redirects (HTTP status {status}) to {location:?}: redirects are not followed; configure the final URL"
+    )]
+    Redirect {
+        /// The server.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// Where to: untrusted, cleaned and cut.
+        location: String,
+    },
+    /// The answer is too long.
+    #[error("{url} answered with more than {ANSWER_MAX} bytes")]
+    TooLong {
+        /// The server.
+        url: String,
+    },
+}
+
+impl HttpError {
+    /// Stable code for reports.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotConnected { .. } => "ca_unreachable",
+            Self::NoAnswer { .. } => "ca_no_answer",
+            Self::NotCmp { .. } => "ca_not_cmp",
+            Self::Redirect { .. } => "ca_redirects",
+            Self::TooLong { .. } => "ca_answer_too_long",
+        }
+    }
+
+    /// Whether the server may have taken the request.
+    pub const fn request_may_have_arrived(&self) -> bool {
+        match self {
+            Self::NotConnected { .. } | Self::Redirect { .. } => false,
+            Self::NotCmp { status, .. } => *status >= 500 || *status < 300,
+            Self::NoAnswer { .. } | Self::TooLong { .. } => true,
+        }
+    }
+
+    /// Whether sending the same bytes again can help.
+    pub const fn is_worth_a_repeat(&self) -> bool {
+        match self {
+            Self::NotConnected { .. } | Self::NoAnswer { .. } => true,
+            Self::NotCmp { status, .. } => matches!(*status, 429 | 502 | 503 | 504),
+            Self::Redirect { .. } | Self::TooLong { .. } => false,
+        }
+    }
+}
+
+/// The one HTTP client for CMP.
+#[derive(Clone, Debug)]
+pub struct CmpHttp {
+    agent: ureq::Agent,
+}
+
+impl CmpHttp {
+    /// A client; `roots` verify https servers.
+    pub fn new(roots: RootCerts) -> Self {
+        let config = ureq::Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            // A kept connection that the server has closed meanwhile could not be told from a lost request.
+            .max_idle_connections(0)
+            .timeout_connect(Some(CONNECT_MAX))
+            .timeout_resolve(Some(CONNECT_MAX))
+            .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Self { agent: config.new_agent() }
+    }
+
+    /// Posts a message and reads the answer. Blocks for at most `timeout`.
+    ///
+    /// # Errors
+    /// No CMP message came back.
+    pub fn post(&self, url: &str, message: &[u8], timeout: Duration) -> Result<Vec<u8>, HttpError> {
+        let sent = self
+            .agent
+            .post(url)
+            .config()
+            .timeout_global(Some(timeout))
+            .build()
+            .header("content-type", CMP)
+            .header("accept", CMP)
+            .send(message);
+        let mut response = sent.map_err(|error| classify(url, &error))?;
+        let status = response.status().as_u16();
+        if (300..400).contains(&status) {
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            let location = sanitise(location.unwrap_or_default());
+            return Err(HttpError::Redirect { url: url.to_owned(), status, location });
+        }
+        let body = match response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec() {
+            Ok(body) => body,
+            Err(ureq::Error::BodyExceedsLimit(_)) => return Err(HttpError::TooLong { url: url.to_owned() }),
+            Err(error) => return Err(HttpError::NoAnswer { url: url.to_owned(), detail: error.to_string() }),
+        };
+        // T2, T8: the content decides, not the status and not the content type, which some servers leave out.
+        if (200..300).contains(&status) && !body.is_empty() || PkiMessage::from_der(&body).is_ok() {
+            return Ok(body);
+        }
+        let text = sanitise(&String::from_utf8_lossy(&body[..body.len().min(1024)]));
+        Err(HttpError::NotCmp { url: url.to_owned(), status, text })
+    }
+
+    /// Posts without caring for the answer (an error message to the CA, E1).
+    pub fn tell(&self, url: &str, message: &[u8], timeout: Duration) {
+        if let Err(error) = self.post(url, message, timeout) {
+            tracing::debug!(%error, "the ca did not take our error message");
+        }
+    }
+}
+
+/// Roots for https out of a PEM text.
+///
+/// # Errors
+/// There is no certificate in it.
+pub fn roots(pem: &str) -> Result<RootCerts, &'static str> {
+    let certificates: Vec<Certificate<'static>> = parse_pem(pem.as_bytes())
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() { Err("holds no certificate in PEM") } else { Ok(RootCerts::from(certificates)) }
+}
+
+/// Only errors that come before the first byte of the request say that nothing has left.
+fn classify(url: &str, error: &ureq::Error) -> HttpError {
+    use ureq::Timeout;
+    let (url, detail) = (url.to_owned(), error.to_string());
+    let before = match error {
+        ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::BadUri(_)
+        | ureq::Error::Tls(_)
+        | ureq::Error::TlsRequired
+        | ureq::Error::Rustls(_)
+        | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown
+                | io::ErrorKind::AddrNotAvailable
+        ),
+        _ => false,
+    };
+    if before { HttpError::NotConnected { url, detail } } else { HttpError::NoAnswer { url, detail } }
+}
+
+/// The client that everything in the agent shares.
+pub type SharedHttp = Arc<CmpHttp>;

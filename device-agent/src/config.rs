@@ -1,0 +1,291 @@
+//! The agent's own configuration file: who it is, where its controller is, where it keeps what it must not lose.
+//!
+//! Whatever the controller sends later can only narrow what stands here, never widen it. Unknown keys are refused, so
+//! that a misspelt switch cannot stay without effect unseen.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use trustfleet_model::field::ObjectName;
+use trustfleet_model::secret::SecretText;
+use trustfleet_wire::join::JOIN_TOKEN_MAX;
+use url::{Host, Url};
+
+/// Bundles of TLS roots that distributions install, tried when `tls_ca_file` is not set.
+const SYSTEM_CA_FILES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// The agent's configuration, as the TOML file has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Base URL of the controller's agent doors.
+    pub controller_url: Url,
+    /// Folder for keys, records and certificates; made with mode 0700.
+    pub state_dir: PathBuf,
+    /// Name to join with.
+    pub name: ObjectName,
+    /// One-time token, needed until the agent has joined.
+    #[serde(default)]
+    pub join_token: Option<SecretText>,
+    /// File that holds the one-time token.
+    #[serde(default)]
+    pub join_token_file: Option<PathBuf>,
+    /// Allow `http://` and `amqp://` to the controller and the broker beyond loopback. CMP itself may always use
+    /// `http://`: its messages carry their own protection.
+    #[serde(default)]
+    pub insecure_plaintext: bool,
+    /// PEM file with the roots for TLS; by default the system's own bundle.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Form of the log on stderr.
+    #[serde(default)]
+    pub log_format: LogFormat,
+    /// Most exchanges with CAs at the same time, 1 to 64.
+    #[serde(default = "default_parallel_exchanges")]
+    pub parallel_exchanges: usize,
+}
+
+const fn default_parallel_exchanges() -> usize {
+    8
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {path} cannot be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key or a value of the wrong kind.
+    #[error("the configuration file {path} is wrong: {detail}")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Where and why, without any value of a secret.
+        detail: String,
+    },
+    /// Plaintext to another machine.
+    #[error(
+        "{what} {url} is plaintext to another machine: use {secure}://, or set insecure_plaintext = true if the network is trusted"
+    )]
+    Plaintext {
+        /// Which URL.
+        what: &'static str,
+        /// The URL without credentials.
+        url: String,
+        /// The scheme to use.
+        secure: &'static str,
+    },
+    /// A scheme that is not spoken here.
+    #[error("{what} {url} must begin with {plain}:// or {secure}://")]
+    Scheme {
+        /// Which URL.
+        what: &'static str,
+        /// The URL without credentials.
+        url: String,
+        /// Plaintext scheme.
+        plain: &'static str,
+        /// TLS scheme.
+        secure: &'static str,
+    },
+    /// The agent has not joined yet and has no token for it.
+    #[error(
+        "the agent has not joined yet: set join_token or join_token_file (make one with: trustfleet join-token create)"
+    )]
+    NoJoinToken,
+    /// No TLS roots.
+    #[error("no TLS roots found: set tls_ca_file to a PEM file with the CA certificates of controller and broker")]
+    NoTlsRoots,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// What is wrong, with the place in the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        // `message` leaves out the offending line, which could be the one with the token.
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+            ConfigError::Wrong { path: path.to_owned(), detail: format!("line {line}: {}", error.message()) }
+        })?;
+        let wrong = |detail: &str| ConfigError::Wrong { path: path.to_owned(), detail: detail.to_owned() };
+        if config.join_token.is_some() && config.join_token_file.is_some() {
+            return Err(wrong("join_token and join_token_file are both set; set one of them"));
+        }
+        if !config.state_dir.is_absolute() {
+            return Err(wrong("state_dir must be an absolute path"));
+        }
+        if !(1..=64).contains(&config.parallel_exchanges) {
+            return Err(wrong("parallel_exchanges must be 1 to 64"));
+        }
+        config.check_transport("controller_url", &config.controller_url, "http", "https")?;
+        Ok(config)
+    }
+
+    /// Refuses plaintext to other machines, unless it was switched on.
+    ///
+    /// # Errors
+    /// [`ConfigError::Plaintext`] or [`ConfigError::Scheme`].
+    pub fn check_transport(
+        &self,
+        what: &'static str,
+        url: &Url,
+        plain: &'static str,
+        secure: &'static str,
+    ) -> Result<(), ConfigError> {
+        let shown = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
+        if url.scheme() == secure {
+            return Ok(());
+        }
+        if url.scheme() != plain {
+            return Err(ConfigError::Scheme { what, url: shown, plain, secure });
+        }
+        if self.insecure_plaintext || is_loopback(url) {
+            return Ok(());
+        }
+        Err(ConfigError::Plaintext { what, url: shown, secure })
+    }
+
+    /// The one-time token to join with.
+    ///
+    /// # Errors
+    /// There is none, or its file cannot be read.
+    pub fn join_token(&self) -> Result<SecretText, ConfigError> {
+        if let Some(token) = &self.join_token {
+            return Ok(token.clone());
+        }
+        let path = self.join_token_file.as_ref().ok_or(ConfigError::NoJoinToken)?;
+        let unreadable = |source| ConfigError::Unreadable { path: path.clone(), source };
+        let text = zeroize::Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
+        let token = text.trim();
+        if token.is_empty() || token.len() > JOIN_TOKEN_MAX {
+            let detail = format!("the token has {} characters; 1 to {JOIN_TOKEN_MAX} are allowed", token.len());
+            return Err(ConfigError::Wrong { path: path.clone(), detail });
+        }
+        Ok(SecretText::new(token.to_owned()))
+    }
+
+    /// The PEM text of the TLS roots.
+    ///
+    /// # Errors
+    /// The file cannot be read, or none is to be found.
+    pub fn tls_roots(&self) -> Result<String, ConfigError> {
+        let found = || SYSTEM_CA_FILES.iter().map(PathBuf::from).find(|path| path.exists());
+        let path = self.tls_ca_file.clone().or_else(found).ok_or(ConfigError::NoTlsRoots)?;
+        fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path, source })
+    }
+}
+
+/// Only addresses and the one name that never leave the machine.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        // A scheme such as amqp: the URL standard leaves its host as text.
+        None => false,
+    }
+}
+
+/// Parses a broker URL; its host is read as an address where it is one (the URL standard does so for http only).
+///
+/// # Errors
+/// Not a URL.
+pub fn parse_broker_url(text: &str) -> Result<Url, url::ParseError> {
+    let url = Url::parse(text)?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let mut read = url.clone();
+    if let Ok(ip) = host.parse()
+        && read.set_ip_host(ip).is_ok()
+    {
+        return Ok(read);
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("agent.toml")).map_err(|error| error.to_string())
+    }
+
+    const GOOD: &str = "controller_url = \"https://c.example\"\nstate_dir = \"/var/lib/tfa\"\nname = \"ap-1\"\n";
+
+    #[test]
+    fn a_short_file_gets_safe_defaults() {
+        let config = parse(GOOD).unwrap();
+        assert!(!config.insecure_plaintext);
+        assert_eq!(config.parallel_exchanges, 8);
+        assert!(matches!(config.join_token(), Err(ConfigError::NoJoinToken)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse(&format!("{GOOD}insecure_plain_text = true\n")).unwrap_err();
+        assert!(error.contains("line 4") && error.contains("insecure_plain_text"), "{error}");
+    }
+
+    #[test]
+    fn a_token_never_shows_in_an_error_or_in_debug_output() {
+        let error = parse(&format!("{GOOD}join_token = \"tfj1.geheim\n")).unwrap_err();
+        assert!(!error.contains("geheim"), "{error}");
+        let config = parse(&format!("{GOOD}join_token = \"tfj1.geheim\"\n")).unwrap();
+        assert!(!format!("{config:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn plaintext_goes_only_to_loopback_unless_switched_on() {
+        let remote = GOOD.replace("https", "http");
+        assert!(parse(&remote).unwrap_err().contains("insecure_plaintext"));
+        assert!(parse(&format!("{remote}insecure_plaintext = true\n")).is_ok());
+        for host in ["localhost:80", "127.0.0.1:8080", "127.9.9.9", "[::1]:80"] {
+            assert!(parse(&GOOD.replace("https://c.example", &format!("http://{host}"))).is_ok(), "{host}");
+        }
+        for host in ["127.0.0.1.example", "localhost.example", "10.0.0.1"] {
+            assert!(parse(&GOOD.replace("https://c.example", &format!("http://{host}"))).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_brokers_url_obeys_the_same_rule() {
+        let config = parse(GOOD).unwrap();
+        let check =
+            |text: &str| config.check_transport("broker", &parse_broker_url(text).unwrap(), "amqp", "amqps").is_ok();
+        assert!(check("amqp://127.0.0.1:5672/%2f") && check("amqps://b.example/%2f") && check("amqp://[::1]/%2f"));
+        assert!(
+            !check("amqp://b.example/%2f") && !check("amqp://127.0.0.1.example/%2f") && !check("http://127.0.0.1/")
+        );
+    }
+
+    #[test]
+    fn a_path_that_depends_on_where_it_is_started_is_refused() {
+        assert!(parse(&GOOD.replace("/var/lib/tfa", "state")).unwrap_err().contains("absolute"));
+    }
+}

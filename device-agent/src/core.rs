@@ -1,0 +1,172 @@
+//! What the running agent is made of, shared by the driver and the workers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Semaphore, watch};
+use trustfleet_model::clock::Clock as _;
+use trustfleet_model::ids::MessageId;
+use trustfleet_wire::Envelope;
+use trustfleet_wire::sign::Purpose;
+use trustfleet_wire::v1::{Event, FromAgent, Job, Report};
+
+use crate::cmp_http::CmpHttp;
+use crate::identity::Identity;
+use crate::jobs::{Entry, JobBook, Live};
+use crate::keys::KeyStore;
+use crate::order::Place;
+use crate::record::{Outgoing, State};
+use crate::reports::Reports;
+use crate::slots::Slots;
+use crate::store::{Store, StoreError};
+
+/// The agent without its link.
+pub struct Core {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// Its state folder.
+    pub store: Store,
+    /// Its jobs.
+    pub book: JobBook,
+    /// Its reports.
+    pub reports: Arc<Reports>,
+    /// Keys of trustpoints.
+    pub keys: Arc<dyn KeyStore>,
+    /// The way to the CAs.
+    pub http: CmpHttp,
+    /// Places for exchanges at the same time.
+    pub exchanges: Arc<Semaphore>,
+    /// Turns true when the agent shall stop.
+    pub stop: watch::Receiver<bool>,
+    places: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("agent", &self.identity.membership.agent_id).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Puts the parts together and reads the job records back.
+    ///
+    /// # Errors
+    /// The records' folder cannot be read.
+    pub fn new(
+        identity: Arc<Identity>,
+        store: Store,
+        keys: Arc<dyn KeyStore>,
+        http: CmpHttp,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, StoreError> {
+        let book = JobBook::load(&store, &identity.membership.controller_key.0)?;
+        let exchanges = Arc::new(Semaphore::new(identity.config.parallel_exchanges));
+        let reports = Arc::new(Reports::default());
+        Ok(Self { identity, store, book, reports, keys, http, exchanges, stop, places: Mutex::default() })
+    }
+
+    /// The slots of a trustpoint.
+    pub fn slots(&self, place: &Place) -> Slots {
+        Slots::new(self.store.trustpoint(&place.device, &place.trustpoint))
+    }
+
+    /// The lock of a trustpoint: one job at a time.
+    pub fn lock_of(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(places.entry(place.clone()).or_default())
+    }
+
+    /// Ends when the agent shall stop.
+    pub async fn stopping(&self) {
+        stopping(&self.stop).await;
+    }
+
+    /// A signed report.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn report(&self, job: &Job, sequence: u64, event: Event) -> Result<Outgoing, StoreError> {
+        let now = self.identity.clock.now();
+        let report_id = MessageId::fresh(now, self.identity.random_id());
+        let kind = match &event {
+            Event::Started { .. } => "started",
+            Event::Waiting { .. } => "waiting",
+            Event::PermitExpired => "permit_expired",
+            Event::Issued(_) => "issued",
+            Event::Activated { .. } => "activated",
+            Event::Failed(_) => "failed",
+        };
+        let report = FromAgent::Report(Box::new(Report {
+            report_id,
+            tenant_id: job.tenant_id,
+            agent_id: job.agent_id,
+            device_id: job.device_id,
+            trustpoint_id: job.trustpoint_id,
+            job_id: job.job_id,
+            sequence,
+            at: now,
+            traceparent: job.traceparent.clone(),
+            event,
+        }));
+        let envelope = Envelope::seal(&report, Purpose::FromAgent, &self.identity.keys.sign);
+        let corrupt = |error: trustfleet_wire::WireError| StoreError::Corrupt {
+            path: self.store.job_file(job.job_id),
+            detail: error.to_string(),
+        };
+        let envelope = envelope.map_err(corrupt)?;
+        Ok(Outgoing { report_id, routing_key: job.reply_to.clone(), kind: kind.to_owned(), envelope })
+    }
+
+    /// Brings a job into a state, with its reports, in one save; then the reports go.
+    ///
+    /// # Errors
+    /// The disk's; nothing has changed then.
+    pub async fn commit(&self, entry: &Entry, state: State, events: Vec<Event>) -> Result<Vec<MessageId>, StoreError> {
+        let live = entry.snapshot().await;
+        let reports = self.seal_all(&live, events)?;
+        entry.change(|live| apply(live, state, &reports)).await?;
+        Ok(self.queue(&live.job, reports))
+    }
+
+    /// As [`Core::commit`], but an end counts and is reported also when it cannot be saved.
+    pub async fn settle(&self, entry: &Entry, state: State, events: Vec<Event>) {
+        let live = entry.snapshot().await;
+        let reports = match self.seal_all(&live, events) {
+            Ok(reports) => reports,
+            Err(error) => {
+                tracing::error!(job.id = %live.record.job_id, %error, "a report cannot be made");
+                Vec::new()
+            }
+        };
+        if let Err(error) = entry.settle(|live| apply(live, state, &reports)).await {
+            tracing::error!(job.id = %live.record.job_id, %error, "the end of a job is not saved, only reported");
+        }
+        self.queue(&live.job, reports);
+    }
+
+    fn seal_all(&self, live: &Live, events: Vec<Event>) -> Result<Vec<Outgoing>, StoreError> {
+        events.into_iter().map(|event| self.report(&live.job, live.record.sequence, event)).collect()
+    }
+
+    fn queue(&self, job: &Job, reports: Vec<Outgoing>) -> Vec<MessageId> {
+        let ids = reports.iter().map(|report| report.report_id).collect();
+        for report in reports {
+            self.reports.add(job.job_id, report);
+        }
+        ids
+    }
+}
+
+fn apply(live: &mut Live, state: State, reports: &[Outgoing]) {
+    live.record.state = state;
+    live.record.reports.extend_from_slice(reports);
+    if let Some(last) = reports.last() {
+        live.record.last_report = Some(last.clone());
+    }
+}
+
+/// Ends when `stop` turns true, or when nobody is left who could turn it.
+pub async fn stopping(stop: &watch::Receiver<bool>) {
+    let mut stop = stop.clone();
+    let _ = stop.wait_for(|stop| *stop).await.is_ok();
+}

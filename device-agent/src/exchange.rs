@@ -1,0 +1,296 @@
+//! One exchange with a CA: key, request, answers, confirmation; saved before every message that leaves.
+//!
+//! The CMP engine decides what is said; this shell says it, waits, and keeps what a restart needs. It must never send a
+//! byte that is not in the record first, and never send a request to a second server once the first may have it (T5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::sleep;
+use trustfleet_cmp::codec::{BodyKind, PkiMessage};
+use trustfleet_cmp::entropy::SystemEntropy;
+use trustfleet_cmp::transaction::{Input, Step, Transaction};
+use trustfleet_model::clock::Clock as _;
+use trustfleet_pki::digest::sha256;
+use trustfleet_wire::v1::{Event, Failed, Job};
+
+use crate::cmp_http::HttpError;
+use crate::core::Core;
+use crate::jobs::Entry;
+use crate::lifecycle::{CA_BACKOFF, Patience};
+use crate::order::{Order, Place};
+use crate::outcome;
+use crate::prepare::Prepare;
+use crate::record::{Exchange, State};
+use crate::store::StoreError;
+
+/// How long to wait for the broker to take the `started` report before the CA is asked; without a link the exchange
+/// goes on all the same, as its permit allows.
+const REPORT_FIRST: Duration = Duration::from_secs(5);
+/// Longest time for a best-effort error message to the CA.
+const TELL_MAX: Duration = Duration::from_secs(5);
+/// How long an answer that is on its way is waited for when the agent stops.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
+/// Tries to save a step after the CA was asked: giving up then would lose what the CA may have issued.
+const SAVE_TRIES: u32 = 6;
+
+/// Why work on a job stopped.
+#[derive(Debug)]
+pub enum Halt {
+    /// The agent stops; the record says where to go on.
+    Stopping,
+    /// The job has failed.
+    Failed(Box<Failed>),
+}
+
+impl From<Box<Failed>> for Halt {
+    fn from(failed: Box<Failed>) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+/// An exchange being worked on.
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// The agent.
+    pub core: &'a Arc<Core>,
+    /// The job's record.
+    pub entry: &'a Entry,
+    /// The job's message.
+    pub job: &'a Job,
+    /// The job's trustpoint.
+    pub place: &'a Place,
+    /// The job's order.
+    pub order: &'a Arc<Order>,
+}
+
+impl Running<'_> {
+    /// Begins an exchange and brings it to its end.
+    ///
+    /// # Errors
+    /// The agent stops, or the job has failed.
+    pub async fn begin(&self) -> Result<(), Halt> {
+        let started_at = self.core.identity.clock.now();
+        let prepare = Prepare::of(self.core, self.job, self.place, self.order);
+        let (transaction, message, spki) = blocking(move || prepare.start(started_at)).await??;
+        let transaction_record = transaction.record();
+        let exchange = Exchange { started_at, url: None, polls: 0, poll_at: None, transaction: transaction_record };
+        let started = Event::Started { public_key_sha256: hex::encode(sha256(&spki)) };
+        let state = State::Ca { exchange: Box::new(exchange.clone()) };
+        let saved = self.core.commit(self.entry, state, vec![started]).await;
+        let reports = saved.map_err(|error| outcome::of_store(&error, false))?;
+        for report in reports {
+            if !self.core.reports.reached_broker(self.job.job_id, report, REPORT_FIRST).await {
+                tracing::warn!(job.id = %self.job.job_id, "the ca is asked before the broker has the started report");
+            }
+        }
+        self.go_on(exchange, Step::Send { transaction: Box::new(transaction), message }).await
+    }
+
+    /// Goes on with an exchange after a restart, where it stopped (W6).
+    ///
+    /// # Errors
+    /// The agent stops, or the job has failed.
+    pub async fn resume(&self, exchange: Exchange) -> Result<(), Halt> {
+        let now = self.core.identity.clock.now();
+        let prepare = Prepare::of(self.core, self.job, self.place, self.order);
+        let record = exchange.transaction.clone();
+        tracing::info!(
+            job.id = %self.job.job_id,
+            transaction.id = %record.transaction_id(),
+            state = record.awaits(),
+            "going on with an exchange"
+        );
+        let transaction_id = record.transaction_id();
+        let resumed = blocking(move || prepare.resume(record, now)).await?;
+        let step = resumed.map_err(|mut failed| {
+            // The request was on its way when the agent stopped: what became of it nobody can say.
+            failed.maybe_issued = true;
+            failed.transaction_id = Some(transaction_id);
+            Halt::from(failed)
+        })?;
+        self.go_on(exchange, step).await
+    }
+
+    async fn go_on(&self, mut exchange: Exchange, mut step: Step) -> Result<(), Halt> {
+        let total = i64::try_from(self.order.acceptance.total_seconds).unwrap_or(i64::MAX);
+        let ends_at = exchange.started_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);
+        // A place among the exchanges is held only while the CA is asked, not while it lets us wait.
+        let mut place = None;
+        loop {
+            match step {
+                Step::Send { transaction, message } => {
+                    if place.is_none() {
+                        place =
+                            Some(Arc::clone(&self.core.exchanges).acquire_owned().await.map_err(|_| Halt::Stopping)?);
+                    }
+                    exchange.transaction = transaction.record();
+                    exchange.poll_at = None;
+                    let answer = self.ask(&mut exchange, message, ends_at).await?;
+                    step = self.handle(*transaction, Some(answer)).await?;
+                }
+                Step::Wait { transaction, seconds } => {
+                    place = None;
+                    let wait = Duration::from_secs(seconds);
+                    let first = exchange.poll_at.is_none() && exchange.polls <= 1;
+                    let now = self.core.identity.clock.now();
+                    exchange.transaction = transaction.record();
+                    exchange.poll_at = Some(
+                        SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(now),
+                    );
+                    let events = if first { vec![Event::Waiting { check_after_s: seconds }] } else { Vec::new() };
+                    self.save(&exchange, events, true).await?;
+                    self.pause(wait).await?;
+                    step = self.handle(*transaction, None).await?;
+                }
+                Step::Done(enrolled) => {
+                    let now = self.core.identity.clock.now();
+                    let anchors = &self.order.acceptance.anchors;
+                    let issued = outcome::of_enrolled(&enrolled, anchors, exchange.started_at, now, exchange.polls);
+                    let state = State::Storage { issued: Box::new(issued) };
+                    return self.save_state(state, Vec::new(), true).await;
+                }
+                Step::Failed { error, tell_peer, orphan, .. } => {
+                    if let (Some(message), Some(url)) = (tell_peer, exchange.url.clone()) {
+                        let core = Arc::clone(self.core);
+                        blocking(move || core.http.tell(&url, &message, TELL_MAX)).await?;
+                    }
+                    let mut failed = outcome::of_cmp(&error, exchange.url.is_some(), orphan.as_ref());
+                    self.complete(&mut failed, &exchange);
+                    if let Some(orphan) = orphan {
+                        self.keep_orphan(&orphan.to_pem()).await;
+                    }
+                    return Err(failed.into());
+                }
+            }
+        }
+    }
+
+    /// Sends a message until an answer comes or patience ends; saved before every send.
+    async fn ask(&self, exchange: &mut Exchange, message: Vec<u8>, ends_at: Timestamp) -> Result<Vec<u8>, Halt> {
+        let patience = match PkiMessage::from_der(&message).map(|message| message.body.kind()) {
+            Ok(BodyKind::PollReq) => Patience::Poll,
+            Ok(BodyKind::CertConf) => Patience::Confirm,
+            _ => Patience::Request,
+        };
+        if patience == Patience::Poll {
+            exchange.polls = exchange.polls.saturating_add(1);
+        }
+        let message = Arc::new(message);
+        // Whether the CA may hold the request: certainly once it has answered, perhaps after a restart.
+        let mut arrived = exchange.url.is_some();
+        let mut failures = 0_u32;
+        loop {
+            let last = match self.ask_once(exchange, &message, arrived).await? {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            arrived |= last.request_may_have_arrived();
+            failures = failures.saturating_add(1);
+            let goes_on = patience.goes_on(failures, self.core.identity.clock.now(), ends_at);
+            if !goes_on || !last.is_worth_a_repeat() {
+                let mut failed = outcome::of_http(&last, arrived);
+                self.complete(&mut failed, exchange);
+                return Err(failed.into());
+            }
+            let wait = CA_BACKOFF.wait(failures, self.core.identity.random_u64());
+            tracing::warn!(job.id = %self.job.job_id, error = %last, wait_s = wait.as_secs(), "the ca gave no answer");
+            self.pause(wait).await?;
+        }
+    }
+
+    /// Tries the servers in their order; the first that may have got a byte stays the only one (T5, T7).
+    async fn ask_once(
+        &self,
+        exchange: &mut Exchange,
+        message: &Arc<Vec<u8>>,
+        arrived: bool,
+    ) -> Result<Result<Vec<u8>, HttpError>, Halt> {
+        let chosen = exchange.url.clone();
+        let urls = chosen.clone().map_or_else(|| self.order.urls.clone(), |url| vec![url]);
+        let mut last = HttpError::NotConnected { url: String::new(), detail: "no server is configured".to_owned() };
+        for url in urls {
+            exchange.url = Some(url.clone());
+            self.save(exchange, Vec::new(), arrived).await?;
+            let (core, bytes, timeout) = (Arc::clone(self.core), Arc::clone(message), self.order.message_timeout);
+            let post = blocking(move || core.http.post(&url, &bytes, timeout));
+            let given_up = async {
+                self.core.stopping().await;
+                sleep(ANSWER_GRACE).await; // an answer on its way may still come
+            };
+            let result = tokio::select! {
+                result = post => result?,
+                () = given_up => return Err(Halt::Stopping),
+            };
+            match result {
+                Ok(answer) => return Ok(Ok(answer)),
+                Err(error @ HttpError::NotConnected { .. }) => {
+                    exchange.url.clone_from(&chosen);
+                    last = error;
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Err(last))
+    }
+
+    async fn handle(&self, transaction: Transaction, answer: Option<Vec<u8>>) -> Result<Step, Halt> {
+        let now = self.core.identity.clock.now();
+        blocking(move || {
+            let input = answer.as_deref().map_or(Input::TimerFired, Input::Response);
+            transaction.handle(input, &mut SystemEntropy, now)
+        })
+        .await
+    }
+
+    async fn save(&self, exchange: &Exchange, events: Vec<Event>, asked: bool) -> Result<(), Halt> {
+        self.save_state(State::Ca { exchange: Box::new(exchange.clone()) }, events, asked).await
+    }
+
+    /// Saves a step. Before the CA was asked one failure is enough to end the job; afterwards it is tried again.
+    async fn save_state(&self, state: State, events: Vec<Event>, asked: bool) -> Result<(), Halt> {
+        let mut failures = 0;
+        loop {
+            let error: StoreError = match self.core.commit(self.entry, state.clone(), events.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            failures += 1;
+            if !asked || failures >= SAVE_TRIES {
+                return Err(outcome::of_store(&error, asked).into());
+            }
+            tracing::error!(job.id = %self.job.job_id, %error, "a step is not saved yet");
+            self.pause(CA_BACKOFF.wait(failures, self.core.identity.random_u64())).await?;
+        }
+    }
+
+    async fn pause(&self, wait: Duration) -> Result<(), Halt> {
+        tokio::select! {
+            () = sleep(wait) => Ok(()),
+            () = self.core.stopping() => Err(Halt::Stopping),
+        }
+    }
+
+    fn complete(&self, failed: &mut Failed, exchange: &Exchange) {
+        failed.transaction_id = Some(exchange.transaction.transaction_id());
+        failed.duration_ms = outcome::millis_between(exchange.started_at, self.core.identity.clock.now());
+    }
+
+    /// A certificate that may be valid at the CA and is not used: kept beside its key, for whoever revokes it (C7).
+    async fn keep_orphan(&self, pem: &str) {
+        let path = self.core.slots(self.place).version(self.job.job_id).join("orphan.pem");
+        let pem = pem.to_owned();
+        if let Ok(Err(error)) = blocking(move || crate::store::save(&path, pem.as_bytes(), 0o600)).await {
+            tracing::error!(job.id = %self.job.job_id, %error, "an orphaned certificate is not saved");
+        }
+    }
+}
+
+/// Runs what blocks (disk, signing, HTTP) beside the loop.
+///
+/// # Errors
+/// The agent is stopping.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Halt> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Halt::Stopping)
+}

@@ -1,0 +1,37 @@
+//! The Trustfleet device agent: runs CMP next to the device and keeps the device's keys there.
+//!
+//! Why it exists: private keys never leave the device, and an exchange with a CA survives whatever dies in between. The
+//! agent takes signed jobs from its controller over AMQP, speaks CMP with the CA over HTTP, and reports until it is
+//! answered. It must never act on a message that the pinned controller has not signed, never run a job twice, and never
+//! let a private key or a secret out of its hands.
+//!
+//! ```text
+//! controller_link -> driver -> worker -> exchange -> cmp_http      shells
+//!                      |          |          |
+//!                  lifecycle   slots       trustfleet_cmp          decisions and files
+//! ```
+
+pub mod activation;
+pub mod backoff;
+pub mod clock;
+pub mod cmp_http;
+pub mod config;
+pub mod controller_link;
+pub mod core;
+pub mod driver;
+pub mod exchange;
+pub mod identity;
+pub mod jobs;
+pub mod keys;
+pub mod lifecycle;
+pub mod order;
+pub mod outcome;
+pub mod prepare;
+pub mod record;
+pub mod reports;
+pub mod run;
+pub mod session;
+pub mod slots;
+pub mod status;
+pub mod store;
+pub mod worker;

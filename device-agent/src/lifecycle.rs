@@ -1,0 +1,272 @@
+//! What to do next with a job: decided from its record, the clock and what came in, and nothing else.
+//!
+//! Pure: no disk, no socket, no clock of its own. That a job runs once, that a stale or foreign message does nothing and
+//! that a late start is returned instead of begun: all of it is decided here.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use trustfleet_model::ids::AgentId;
+use trustfleet_wire::v1::{Job, Task};
+
+use crate::backoff::Backoff;
+use crate::record::{JobRecord, Outcome, State};
+
+/// How long a finished job is remembered at least, so that a repeated message finds its answer.
+const REMEMBER: SignedDuration = SignedDuration::from_hours(24);
+/// Waits between the repetitions of a report without a receipt.
+pub const REPORT_BACKOFF: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(300) };
+/// Waits between tries to reach a CA.
+pub const CA_BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+/// Tries to send a request before the job fails.
+pub const REQUEST_TRIES: u32 = 5;
+/// Tries to send a certConf: the certificate is issued by then, so there is more to lose.
+pub const CONFIRM_TRIES: u32 = 12;
+
+/// What becomes of an incoming job message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// A new job: save it, then take it up.
+    Take,
+    /// A job whose permit had run out, admitted anew: save the new message, start again.
+    TakeAgain,
+    /// A newer message for a job that has not started: save it (its permit counts now).
+    Renew,
+    /// Known: answer with the last report, run nothing.
+    Repeat,
+    /// Not for us, too late or too old: do nothing.
+    Drop(Drop),
+}
+
+/// Why a job message was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// For another agent.
+    OtherAgent,
+    /// Its signature's time is over.
+    Expired,
+    /// A message with a greater sequence was seen before.
+    Stale,
+}
+
+impl Drop {
+    /// For logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherAgent => "it is for another agent",
+            Self::Expired => "it has expired",
+            Self::Stale => "a newer message for the job was seen before",
+        }
+    }
+}
+
+/// Decides on an authentic job message.
+pub fn intake(known: Option<&JobRecord>, job: &Job, agent: AgentId, now: Timestamp) -> Intake {
+    if job.agent_id != agent {
+        return Intake::Drop(Drop::OtherAgent);
+    }
+    if job.expires_at <= now {
+        return Intake::Drop(Drop::Expired);
+    }
+    let Some(record) = known else { return Intake::Take };
+    if job.sequence < record.sequence {
+        return Intake::Drop(Drop::Stale);
+    }
+    match record.state {
+        _ if job.sequence == record.sequence => Intake::Repeat,
+        State::Start => Intake::Renew,
+        State::Nothing { outcome: Outcome::PermitExpired } => Intake::TakeAgain,
+        State::Ca { .. } | State::Storage { .. } | State::Activation { .. } | State::Nothing { .. } => Intake::Repeat,
+    }
+}
+
+/// The next thing to do for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The permit has run out: return the job without touching the CA.
+    ReturnPermit,
+    /// Begin the exchange.
+    Enroll,
+    /// Go on with the exchange where it stopped.
+    Resume,
+    /// Lay the certificate into its slot.
+    Store,
+    /// Put the staged certificate into use.
+    Activate,
+    /// Nothing: only reports may be left to send.
+    Rest,
+}
+
+/// Decides what to do next. `job` is the record's own message, verified.
+pub fn next(record: &JobRecord, job: &Job, now: Timestamp) -> Next {
+    match (&record.state, &job.task) {
+        (State::Start, _) if job.start_before <= now => Next::ReturnPermit,
+        (State::Start, Task::Enroll(_)) => Next::Enroll,
+        (State::Start, Task::Activate { .. }) | (State::Activation { .. }, _) => Next::Activate,
+        (State::Ca { .. }, _) => Next::Resume,
+        (State::Storage { .. }, _) => Next::Store,
+        (State::Nothing { .. }, _) => Next::Rest,
+    }
+}
+
+/// Whether a job can be forgotten: ended, answered for, and no valid message about it can come any more.
+pub fn forgettable(record: &JobRecord, job: &Job, now: Timestamp) -> bool {
+    let remembered_until = record.received_at.checked_add(REMEMBER).unwrap_or(record.received_at);
+    record.state.is_final() && record.reports.is_empty() && job.expires_at <= now && remembered_until <= now
+}
+
+/// How long to go on with a message that gets no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A request: a few tries, then the job ends.
+    Request,
+    /// A confirmation.
+    Confirm,
+    /// A poll: the CA has the request, so as long as the transaction may last.
+    Poll,
+}
+
+impl Patience {
+    /// Whether to try again after `failures` tries without an answer, at `now`.
+    pub fn goes_on(self, failures: u32, now: Timestamp, transaction_ends_at: Timestamp) -> bool {
+        let tries_left = match self {
+            Self::Request => failures < REQUEST_TRIES,
+            Self::Confirm => failures < CONFIRM_TRIES,
+            Self::Poll => true,
+        };
+        tries_left && now < transaction_ends_at
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use trustfleet_model::ids::MessageId;
+    use trustfleet_wire::Envelope;
+    use trustfleet_wire::sign::{Purpose, SigningKey};
+
+    use super::*;
+    use crate::record::{Outgoing, VERSION};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn agent() -> AgentId {
+        uuid::Uuid::from_u128(7).into()
+    }
+
+    fn job(sequence: u64) -> Job {
+        let id = |n| uuid::Uuid::from_u128(n);
+        Job {
+            job_id: id(1).into(),
+            tenant_id: id(2).into(),
+            agent_id: agent(),
+            device_id: id(3).into(),
+            device: "ap-1".to_owned(),
+            trustpoint_id: id(4).into(),
+            trustpoint: "dot1x".to_owned(),
+            sequence,
+            issued_at: at(0),
+            expires_at: at(1_000),
+            start_before: at(600),
+            policy_revision: 1,
+            reply_to: "agent.x.r1".to_owned(),
+            traceparent: None,
+            task: Task::Activate { serial: "0A".to_owned() },
+        }
+    }
+
+    fn record(sequence: u64, state: State) -> JobRecord {
+        let key = SigningKey::generate().unwrap();
+        JobRecord {
+            version: VERSION,
+            job_id: job(sequence).job_id,
+            envelope: Envelope::seal(&"message", Purpose::ToAgent, &key).unwrap(),
+            sequence,
+            received_at: at(0),
+            state,
+            reports: Vec::new(),
+            last_report: None,
+        }
+    }
+
+    fn ended(outcome: Outcome) -> State {
+        State::Nothing { outcome }
+    }
+
+    #[test]
+    fn a_job_message_for_another_agent_or_out_of_its_time_does_nothing() {
+        let mut foreign = job(1);
+        foreign.agent_id = uuid::Uuid::from_u128(8).into();
+        assert_eq!(intake(None, &foreign, agent(), at(1)), Intake::Drop(Drop::OtherAgent));
+        assert_eq!(intake(None, &job(1), agent(), at(999)), Intake::Take);
+        assert_eq!(intake(None, &job(1), agent(), at(1_000)), Intake::Drop(Drop::Expired));
+    }
+
+    #[test]
+    fn a_job_runs_once_however_often_its_message_comes() {
+        for state in [
+            State::Start,
+            State::Activation { serial: "0A".to_owned() },
+            ended(Outcome::Succeeded),
+            ended(Outcome::PermitExpired),
+        ] {
+            assert_eq!(intake(Some(&record(5, state)), &job(5), agent(), at(1)), Intake::Repeat);
+        }
+        let running = record(5, State::Activation { serial: "0A".to_owned() });
+        assert_eq!(intake(Some(&running), &job(6), agent(), at(1)), Intake::Repeat);
+        assert_eq!(intake(Some(&record(5, ended(Outcome::Succeeded))), &job(6), agent(), at(1)), Intake::Repeat);
+    }
+
+    #[test]
+    fn an_older_message_never_replaces_a_newer_one() {
+        for state in [State::Start, ended(Outcome::PermitExpired), ended(Outcome::Succeeded)] {
+            assert_eq!(intake(Some(&record(5, state)), &job(4), agent(), at(1)), Intake::Drop(Drop::Stale));
+        }
+    }
+
+    #[test]
+    fn a_new_permit_starts_a_returned_job_and_lengthens_a_waiting_one() {
+        let returned = record(5, ended(Outcome::PermitExpired));
+        assert_eq!(intake(Some(&returned), &job(6), agent(), at(1)), Intake::TakeAgain);
+        assert_eq!(intake(Some(&record(5, State::Start)), &job(6), agent(), at(1)), Intake::Renew);
+    }
+
+    #[test]
+    fn a_job_that_comes_too_late_is_returned_without_touching_the_ca() {
+        let waiting = record(1, State::Start);
+        assert_eq!(next(&waiting, &job(1), at(599)), Next::Activate);
+        assert_eq!(next(&waiting, &job(1), at(600)), Next::ReturnPermit);
+    }
+
+    #[test]
+    fn what_has_begun_is_finished_also_after_its_permit() {
+        let begun = record(1, State::Activation { serial: "0A".to_owned() });
+        assert_eq!(next(&begun, &job(1), at(5_000)), Next::Activate);
+        assert_eq!(next(&record(1, ended(Outcome::Succeeded)), &job(1), at(5_000)), Next::Rest);
+    }
+
+    #[test]
+    fn a_job_is_forgotten_only_when_answered_for_and_expired() {
+        let mut done = record(1, ended(Outcome::Succeeded));
+        assert!(!forgettable(&done, &job(1), at(999)));
+        assert!(!forgettable(&done, &job(1), at(1_000)), "remembered for a day at least");
+        assert!(forgettable(&done, &job(1), at(90_000)));
+        assert!(!forgettable(&record(1, State::Start), &job(1), at(90_000)));
+        done.reports.push(Outgoing {
+            report_id: MessageId::fresh(at(0), [0; 10]),
+            routing_key: String::new(),
+            kind: "failed".to_owned(),
+            envelope: done.envelope.clone(),
+        });
+        assert!(!forgettable(&done, &job(1), at(90_000)));
+    }
+
+    #[test]
+    fn a_request_is_given_up_sooner_than_a_confirmation_and_polling_lasts_as_long_as_the_transaction() {
+        let goes_on = |patience: Patience, failures| patience.goes_on(failures, at(0), at(100));
+        assert!(goes_on(Patience::Request, 4) && !goes_on(Patience::Request, 5));
+        assert!(goes_on(Patience::Confirm, 11) && !goes_on(Patience::Confirm, 12));
+        assert!(goes_on(Patience::Poll, 10_000) && !Patience::Poll.goes_on(0, at(100), at(100)));
+    }
+}

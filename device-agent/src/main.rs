@@ -1,0 +1,104 @@
+//! `trustfleet-agent`: arguments in, exit code out.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+use trustfleet_agent::config::{Config, LogFormat};
+use trustfleet_agent::run;
+use trustfleet_agent::status::Status;
+use trustfleet_model::clock::{Clock as _, SystemClock};
+
+/// The Trustfleet device agent.
+#[derive(Debug, Parser)]
+#[command(name = "trustfleet-agent", version, about)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Join the controller if that has not happened yet, then work until SIGTERM or SIGINT.
+    Run {
+        /// Configuration file (TOML).
+        #[arg(long, env = "TRUSTFLEET_AGENT_CONFIG")]
+        config: PathBuf,
+    },
+    /// Show what is on this device: trustpoints, certificates, files, and what to do next.
+    Status {
+        /// Configuration file (TOML).
+        #[arg(long, env = "TRUSTFLEET_AGENT_CONFIG")]
+        config: PathBuf,
+        /// Form of the output.
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Output {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let ended = match Args::parse().command {
+        Command::Run { config } => load(&config).and_then(|config| {
+            log(config.log_format);
+            run::run(config).map_err(|error| chain(&error))
+        }),
+        Command::Status { config, output } => load(&config).and_then(|config| show(&config, output)),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "trustfleet-agent: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(path: &std::path::Path) -> Result<Config, String> {
+    Config::load(path).map_err(|error| chain(&error))
+}
+
+fn show(config: &Config, output: Output) -> Result<(), String> {
+    let status = Status::read(config).map_err(|error| chain(&error))?;
+    let text = match output {
+        Output::Table => status.table(SystemClock.now()),
+        Output::Json => serde_json::to_string_pretty(&status).map_err(|error| error.to_string())? + "\n",
+    };
+    // A reader that has gone away (a pager, `head`) is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}
+
+/// An error with everything below it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(below) = source {
+        let below_text = below.to_string();
+        if !text.contains(&below_text) {
+            text.push_str(": ");
+            text.push_str(&below_text);
+        }
+        source = below.source();
+    }
+    text
+}

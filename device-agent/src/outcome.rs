@@ -1,0 +1,213 @@
+//! How an exchange ended, in the words of a report.
+//!
+//! Pure. A failure says who is to blame and, honestly, whether the CA may have issued a certificate that nobody
+//! received. Texts of the CA come here cleaned already and stay apart from ours.
+
+use jiff::Timestamp;
+use trustfleet_cmp::CmpError;
+use trustfleet_cmp::codec::PkiStatus;
+use trustfleet_cmp::outcome::Enrolled;
+use trustfleet_model::field::Violations;
+use trustfleet_model::job::Culprit;
+use trustfleet_pki::Certificate;
+use trustfleet_wire::v1::{Blob, Event, Failed, Issued};
+
+use crate::cmp_http::HttpError;
+use crate::keys::KeysError;
+use crate::record::{IssuedCertificate, Outcome};
+use crate::store::StoreError;
+
+/// Longest message of a failure, characters.
+const MESSAGE_MAX: usize = 1_000;
+
+/// A failure that is the device's own.
+pub fn of_store(error: &StoreError, maybe_issued: bool) -> Box<Failed> {
+    failed(Culprit::Device, error.code(), &error.to_string(), maybe_issued)
+}
+
+/// A failure of a private key.
+pub fn of_keys(error: &KeysError) -> Box<Failed> {
+    failed(Culprit::Device, error.code(), &error.to_string(), false)
+}
+
+/// An order that cannot be carried out: nothing was sent (S32).
+pub fn of_order(violations: &Violations) -> Box<Failed> {
+    let message = format!("the job cannot be carried out, nothing was sent: {violations}");
+    failed(Culprit::Configuration, "order_invalid", &message, false)
+}
+
+/// Something is missing on our side.
+pub fn of_configuration(code: &str, message: &str) -> Box<Failed> {
+    failed(Culprit::Configuration, code, message, false)
+}
+
+/// No CMP message came back.
+pub fn of_http(error: &HttpError, maybe_issued: bool) -> Box<Failed> {
+    let message = if maybe_issued {
+        format!("{error}; the CA may have issued a certificate: look there before you try again")
+    } else {
+        format!("{error}; nothing was issued")
+    };
+    failed(Culprit::Transport, error.code(), &message, maybe_issued)
+}
+
+/// The transaction ended without a certificate. `sent`: at least one message has left; `orphan`: the CA has issued a
+/// certificate that is not confirmed.
+pub fn of_cmp(error: &CmpError, sent: bool, orphan: Option<&Certificate>) -> Box<Failed> {
+    let culprit = match error {
+        CmpError::Configuration(_) => Culprit::Configuration,
+        CmpError::Local(_) => Culprit::Device,
+        CmpError::Message(_) | CmpError::Certificate(_) => Culprit::PeerMessage,
+        CmpError::Refused(_) => Culprit::PeerRefusal,
+        CmpError::Ended(_) => Culprit::Transport,
+    };
+    let maybe_issued = orphan.is_some() && !matches!(error, CmpError::Certificate(unfit) if unfit.rejection_confirmed)
+        || sent && matches!(error, CmpError::Message(_) | CmpError::Ended(_) | CmpError::Local(_));
+    let mut report = failed(culprit, error.code(), &error.to_string(), maybe_issued);
+    if let CmpError::Refused(refusal) = error {
+        report.pki_status = Some(status_name(refusal.status).to_owned());
+        report.fail_info = refusal.failure.iter().map(|bit| bit.name().to_owned()).collect();
+        report.status_string = (!refusal.texts.is_empty()).then(|| cut(&refusal.texts.join("; ")));
+    }
+    report
+}
+
+/// The certificate as it goes into the record.
+pub fn of_enrolled(
+    enrolled: &Enrolled,
+    anchors: &[Certificate],
+    started_at: Timestamp,
+    now: Timestamp,
+    polls: u32,
+) -> IssuedCertificate {
+    let status = match enrolled.status {
+        PkiStatus::GrantedWithMods => "granted_with_mods",
+        _ => "accepted",
+    };
+    let mut warnings: Vec<String> = enrolled.warnings.iter().map(ToString::to_string).collect();
+    warnings.extend(enrolled.status_texts.iter().map(|text| format!("the CA says: {text:?}")));
+    IssuedCertificate {
+        certificate: Blob(enrolled.certificate.as_der().to_vec()),
+        chain: chain(enrolled, anchors).iter().map(|ca| Blob(ca.as_der().to_vec())).collect(),
+        transaction_id: enrolled.transaction_id.clone(),
+        status: status.to_owned(),
+        implicitly_confirmed: enrolled.implicitly_confirmed,
+        duration_ms: millis_between(started_at, now),
+        polls,
+        warnings,
+    }
+}
+
+/// The report of an issued certificate, stored at `file`.
+pub fn issued_event(issued: &IssuedCertificate, file: String) -> Event {
+    Event::Issued(Box::new(Issued {
+        certificate: issued.certificate.clone(),
+        chain: issued.chain.clone(),
+        transaction_id: issued.transaction_id.clone(),
+        status: issued.status.clone(),
+        implicitly_confirmed: issued.implicitly_confirmed,
+        duration_ms: issued.duration_ms,
+        polls: issued.polls,
+        file,
+        warnings: issued.warnings.clone(),
+    }))
+}
+
+/// What the record keeps of a failure.
+pub fn record_of(failed: &Failed) -> Outcome {
+    Outcome::Failed { code: failed.code.clone(), message: failed.message.clone() }
+}
+
+/// Milliseconds from one moment to another; a clock that was set back gives 0.
+pub fn millis_between(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
+}
+
+/// The CA certificates that came (S35): first the path from the issuer upwards, then the others. Intermediates that
+/// did not come but are configured close gaps in the path; a configured root is not added.
+fn chain(enrolled: &Enrolled, anchors: &[Certificate]) -> Vec<Certificate> {
+    let came: Vec<&Certificate> =
+        enrolled.chain_helpers.iter().chain(&enrolled.ca_pubs).filter(|certificate| certificate.is_ca()).collect();
+    let configured = anchors.iter().filter(|anchor| !anchor.is_self_issued());
+    let candidates: Vec<&Certificate> = came.iter().copied().chain(configured).collect();
+    let mut chain: Vec<Certificate> = Vec::new();
+    let mut lowest = enrolled.certificate.clone();
+    while !lowest.is_self_issued() {
+        let issuer = candidates.iter().find(|candidate| {
+            candidate.subject() == lowest.issuer()
+                && !chain.contains(candidate)
+                && lowest.verify_signed_by(&candidate.public_key()).is_ok()
+        });
+        let Some(issuer) = issuer else { break };
+        lowest = (*issuer).clone();
+        chain.push(lowest.clone());
+    }
+    for certificate in came {
+        if !chain.contains(certificate) {
+            chain.push(certificate.clone());
+        }
+    }
+    chain
+}
+
+fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: bool) -> Box<Failed> {
+    Box::new(Failed {
+        culprit: culprit.as_str().to_owned(),
+        code: code.to_owned(),
+        message: cut(message),
+        pki_status: None,
+        fail_info: Vec::new(),
+        status_string: None,
+        transaction_id: None,
+        maybe_issued,
+        duration_ms: 0,
+    })
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= MESSAGE_MAX {
+        return text.to_owned();
+    }
+    text.chars().take(MESSAGE_MAX - 1).chain(['…']).collect()
+}
+
+const fn status_name(status: PkiStatus) -> &'static str {
+    match status {
+        PkiStatus::Accepted => "accepted",
+        PkiStatus::GrantedWithMods => "grantedWithMods",
+        PkiStatus::Rejection => "rejection",
+        PkiStatus::Waiting => "waiting",
+        PkiStatus::RevocationWarning => "revocationWarning",
+        PkiStatus::RevocationNotification => "revocationNotification",
+        PkiStatus::KeyUpdateWarning => "keyUpdateWarning",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trustfleet_cmp::error::{Ended, MessageError};
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_cannot_be_believed_may_hide_an_issued_certificate() {
+        let mismatch = CmpError::from(MessageError::MacMismatch);
+        assert!(of_cmp(&mismatch, true, None).maybe_issued);
+        assert!(!of_cmp(&mismatch, false, None).maybe_issued);
+        let late = of_cmp(&CmpError::from(Ended::TotalTime { seconds: 5 }), true, None);
+        assert!(late.maybe_issued && late.culprit == "transport");
+    }
+
+    #[test]
+    fn a_server_that_was_never_reached_has_issued_nothing() {
+        let error = HttpError::NotConnected { url: "http://ca/".to_owned(), detail: "refused".to_owned() };
+        let report = of_http(&error, error.request_may_have_arrived());
+        assert!(!report.maybe_issued && report.message.contains("nothing was issued"));
+        assert_eq!((report.culprit.as_str(), report.code.as_str()), ("transport", "ca_unreachable"));
+    }
+
+    #[test]
+    fn a_message_without_end_is_cut() {
+        assert_eq!(of_configuration("x", &"ä".repeat(5_000)).message.chars().count(), MESSAGE_MAX);
+    }
+}

@@ -1,0 +1,302 @@
+//! The queue of reports: each is repeated, with growing waits, until the controller has answered for it.
+//!
+//! Reports of one job go in their order: a later one waits for the receipt of the one before it, though not for ever,
+//! so that one that nobody can read does not hold back the rest. What is kept over a restart stands in the job records;
+//! a report that could not be saved (disk full) lives here only.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use trustfleet_model::ids::{JobId, MessageId};
+
+use crate::controller_link::Publication;
+use crate::identity::Identity;
+use crate::lifecycle::REPORT_BACKOFF;
+use crate::record::Outgoing;
+
+/// How long a report waits for the receipt of the one before it.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The queue of reports.
+#[derive(Debug)]
+pub struct Reports {
+    queue: Mutex<Queue>,
+    changed: Notify,
+    confirmed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    linked: bool,
+    jobs: BTreeMap<JobId, Vec<Sending>>,
+}
+
+#[derive(Debug)]
+struct Sending {
+    report: Outgoing,
+    attempts: u32,
+    in_flight: bool,
+    confirmed: bool,
+    first_sent: Option<Instant>,
+    due: Instant,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { queue: Mutex::default(), changed: Notify::new(), confirmed: Notify::new() }
+    }
+}
+
+impl Reports {
+    /// Puts a report into the queue, once.
+    pub fn add(&self, job: JobId, report: Outgoing) {
+        {
+            let mut queue = self.queue();
+            let of_job = queue.jobs.entry(job).or_default();
+            if of_job.iter().any(|sending| sending.report.report_id == report.report_id) {
+                return;
+            }
+            of_job.push(Sending {
+                report,
+                attempts: 0,
+                in_flight: false,
+                confirmed: false,
+                first_sent: None,
+                due: Instant::now(),
+            });
+        }
+        self.changed.notify_one();
+    }
+
+    /// A receipt came: the report is done. Says which job it was of.
+    pub fn receipt(&self, report: MessageId) -> Option<JobId> {
+        let mut queue = self.queue();
+        let found = queue.jobs.iter_mut().find_map(|(job, sendings)| {
+            let position = sendings.iter().position(|sending| sending.report.report_id == report)?;
+            sendings.remove(position);
+            Some(*job)
+        });
+        queue.jobs.retain(|_, sendings| !sendings.is_empty());
+        drop(queue);
+        self.confirmed.notify_waiters();
+        self.changed.notify_one();
+        found
+    }
+
+    /// The link is up or down; when it comes up everything is sent at once.
+    pub fn set_linked(&self, linked: bool) {
+        {
+            let mut queue = self.queue();
+            queue.linked = linked;
+            for sending in queue.jobs.values_mut().flatten() {
+                sending.in_flight = false;
+                sending.due = Instant::now();
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// Waits until the broker has a report for sure, at most for `longest`. Says whether it has.
+    pub async fn reached_broker(&self, job: JobId, report: MessageId, longest: Duration) -> bool {
+        let wait = async {
+            loop {
+                let notified = self.confirmed.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
+                if self.is_confirmed(job, report) {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        timeout(longest, wait).await.is_ok()
+    }
+
+    /// How many reports wait for a receipt.
+    pub fn len(&self) -> usize {
+        self.queue().jobs.values().map(Vec::len).sum()
+    }
+
+    /// Whether no report waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sends what is due, for ever.
+    pub async fn run(self: Arc<Self>, identity: Arc<Identity>, link: mpsc::Sender<Publication>) {
+        loop {
+            let (due, next) = self.queue().take_due(Instant::now());
+            for (job, id, routing_key, envelope) in due {
+                let Ok(bytes) = envelope.to_bytes() else { continue };
+                let (confirmed, told) = oneshot::channel();
+                if link.send(Publication { routing_key, bytes, confirmed }).await.is_err() {
+                    return;
+                }
+                let (reports, random) = (Arc::clone(&self), identity.random_u64());
+                tokio::spawn(async move {
+                    let confirmed = told.await.unwrap_or(false);
+                    reports.sent(job, id, confirmed, random);
+                });
+            }
+            let idle = Instant::now() + Duration::from_secs(3600);
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(next.unwrap_or(idle)) => {}
+            }
+        }
+    }
+
+    fn sent(&self, job: JobId, id: MessageId, confirmed: bool, random: u64) {
+        if let Some(sending) = self.queue().find(job, id) {
+            sending.in_flight = false;
+            sending.confirmed |= confirmed;
+            sending.due = Instant::now() + REPORT_BACKOFF.wait(sending.attempts, random);
+        }
+        self.confirmed.notify_waiters();
+        self.changed.notify_one();
+    }
+
+    /// A report that is gone from the queue has its receipt.
+    fn is_confirmed(&self, job: JobId, report: MessageId) -> bool {
+        self.queue().find(job, report).is_none_or(|sending| sending.confirmed)
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Due = (JobId, MessageId, String, trustfleet_wire::Envelope);
+
+impl Queue {
+    fn find(&mut self, job: JobId, report: MessageId) -> Option<&mut Sending> {
+        self.jobs.get_mut(&job)?.iter_mut().find(|sending| sending.report.report_id == report)
+    }
+
+    /// Marks what is due as sent; also says when to look again.
+    fn take_due(&mut self, now: Instant) -> (Vec<Due>, Option<Instant>) {
+        let (mut due, mut next) = (Vec::new(), None::<Instant>);
+        if !self.linked {
+            return (due, next);
+        }
+        let mut look_again = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
+        for (job, sendings) in &mut self.jobs {
+            let mut free_at = Some(now);
+            for sending in sendings {
+                match free_at {
+                    Some(at) if at <= now => {}
+                    Some(at) => {
+                        look_again(at);
+                        break;
+                    }
+                    None => break,
+                }
+                if !sending.in_flight && sending.due <= now {
+                    sending.in_flight = true;
+                    sending.attempts = sending.attempts.saturating_add(1);
+                    sending.first_sent.get_or_insert(now);
+                    let report = &sending.report;
+                    due.push((*job, report.report_id, report.routing_key.clone(), report.envelope.clone()));
+                } else if !sending.in_flight {
+                    look_again(sending.due);
+                }
+                free_at = sending.first_sent.map(|sent| sent + ORDER_PATIENCE);
+            }
+        }
+        (due, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trustfleet_wire::Envelope;
+    use trustfleet_wire::sign::{Purpose, SigningKey};
+
+    use super::*;
+
+    fn report(n: u128) -> Outgoing {
+        let key = SigningKey::generate().unwrap();
+        Outgoing {
+            report_id: uuid::Uuid::from_u128(n).into(),
+            routing_key: "agent.x.r1".to_owned(),
+            kind: "started".to_owned(),
+            envelope: Envelope::seal(&n.to_string(), Purpose::FromAgent, &key).unwrap(),
+        }
+    }
+
+    fn job() -> JobId {
+        uuid::Uuid::from_u128(1).into()
+    }
+
+    fn due(reports: &Reports, at: Instant) -> Vec<u128> {
+        let (due, _) = reports.queue().take_due(at);
+        due.iter().map(|(_, id, _, _)| id.as_uuid().as_u128()).collect()
+    }
+
+    #[test]
+    fn reports_of_one_job_go_one_after_the_other_and_none_waits_for_ever() {
+        let reports = Reports::default();
+        reports.add(job(), report(1));
+        reports.add(job(), report(2));
+        let now = Instant::now();
+        assert_eq!(due(&reports, now), Vec::<u128>::new(), "nothing goes without a link");
+        reports.set_linked(true);
+        let now = now + Duration::from_secs(1);
+        assert_eq!(due(&reports, now), [1]);
+        assert_eq!(due(&reports, now), Vec::<u128>::new());
+        assert_eq!(due(&reports, now + ORDER_PATIENCE), [2]);
+    }
+
+    #[test]
+    fn a_receipt_lets_the_next_report_go_at_once() {
+        let reports = Reports::default();
+        reports.add(job(), report(1));
+        reports.add(job(), report(2));
+        reports.set_linked(true);
+        let now = Instant::now() + Duration::from_secs(1);
+        assert_eq!(due(&reports, now), [1]);
+        assert_eq!(reports.receipt(report(1).report_id), Some(job()));
+        assert_eq!(reports.receipt(report(1).report_id), None, "a second receipt changes nothing");
+        assert_eq!(due(&reports, now), [2]);
+        reports.receipt(report(2).report_id);
+        assert!(reports.is_empty());
+    }
+
+    #[test]
+    fn a_report_is_repeated_until_its_receipt_comes_also_when_the_broker_has_it() {
+        let reports = Reports::default();
+        reports.add(job(), report(1));
+        reports.set_linked(true);
+        let mut now = Instant::now() + Duration::from_secs(1);
+        for _ in 0..10 {
+            assert_eq!(due(&reports, now), [1]);
+            reports.sent(job(), report(1).report_id, true, 0);
+            assert_eq!(due(&reports, Instant::now()), Vec::<u128>::new());
+            now += REPORT_BACKOFF.most;
+        }
+    }
+
+    #[test]
+    fn a_new_link_sends_everything_again_at_once() {
+        let reports = Reports::default();
+        reports.add(job(), report(1));
+        reports.set_linked(true);
+        assert_eq!(due(&reports, Instant::now() + Duration::from_secs(1)), [1]);
+        reports.set_linked(false);
+        reports.set_linked(true);
+        assert_eq!(due(&reports, Instant::now() + Duration::from_secs(1)), [1]);
+    }
+
+    #[tokio::test]
+    async fn one_can_wait_until_the_broker_has_a_report_but_not_for_ever() {
+        let reports = Reports::default();
+        reports.add(job(), report(1));
+        let id = report(1).report_id;
+        assert!(!reports.reached_broker(job(), id, Duration::from_millis(10)).await);
+        reports.sent(job(), id, true, 0);
+        assert!(reports.reached_broker(job(), id, Duration::from_millis(10)).await);
+    }
+}

@@ -1,0 +1,153 @@
+//! The composition root: everything is put together here, started in order and stopped in the reverse order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use trustfleet_model::clock::{Clock as _, SystemClock};
+
+use crate::backoff::Backoff;
+use crate::clock::AgentClock;
+use crate::cmp_http::{CmpHttp, roots};
+use crate::config::{Config, ConfigError};
+use crate::controller_link::Link;
+use crate::core::{Core, stopping};
+use crate::driver;
+use crate::identity::Identity;
+use crate::keys::{FileKeyStore, IdentityKeys, KeysError};
+use crate::session::{Doors, Membership, SessionError, load_membership};
+use crate::store::{self, Store, StoreError};
+
+/// Waits between tries to join while the controller cannot be reached.
+const JOIN_BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+
+/// Why the agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The agent's own keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Joining.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A TLS library or runtime that does not start.
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// Runs the agent with a configuration file until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it did not start; once it runs it ends only when told to.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let setup = |error: &dyn std::fmt::Display| RunError::Setup(error.to_string());
+    // Another part of the process may have installed it already: all the same to us.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let store = Store::open(&config.state_dir)?;
+    let _lock = store.lock()?;
+    let keys = IdentityKeys::load_or_make(&store)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| setup(&error))?;
+    let result = runtime.block_on(async {
+        let (stop_tx, stop) = watch::channel(false);
+        stop_on_signals(stop_tx)?;
+        serve(config, store, keys, stop).await
+    });
+    // A call to a CA that hangs in a blocking thread must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+    let tls_roots = tls_roots(&config)?;
+    let http_roots = roots(&tls_roots).map_err(|why| RunError::Setup(format!("tls_ca_file {why}")));
+    // Without any TLS roots everything must be plaintext on loopback, which the configuration has checked.
+    let http_roots = if tls_roots.is_empty() { ureq::tls::RootCerts::from(Vec::new()) } else { http_roots? };
+    let doors = Arc::new(Doors::new(&config.controller_url, http_roots.clone()));
+    let (membership, keys) = match load_membership(&store)? {
+        Some(membership) => (membership, keys),
+        None => match join(&config, &store, Arc::clone(&doors), keys, &stop).await? {
+            Some(joined) => joined,
+            None => return Ok(()),
+        },
+    };
+    let (agent_id, name) = (membership.agent_id, membership.name.clone());
+    let identity = Arc::new(Identity { config, membership, keys, clock: AgentClock::default() });
+    let http = CmpHttp::new(http_roots);
+    let core = Core::new(Arc::clone(&identity), store, Arc::new(FileKeyStore), http, stop.clone())?;
+    tracing::info!(agent.id = %agent_id, agent.name = %name, version = crate::session::SOFTWARE, "agent running");
+    let (incoming_tx, incoming) = mpsc::channel(16);
+    let (link_tx, outgoing) = mpsc::channel(64);
+    // The link stops after the driver: the last reports should still go.
+    let (link_stop_tx, link_stop) = watch::channel(false);
+    let link = tokio::spawn(Link { identity, doors, tls_roots }.run(incoming_tx, outgoing, link_stop));
+    driver::run(Arc::new(core), incoming, link_tx).await;
+    let _ = link_stop_tx.send(true);
+    let _ = tokio::time::timeout(Duration::from_secs(5), link).await;
+    tracing::info!("agent stopped");
+    Ok(())
+}
+
+/// PEM of the TLS roots; empty where none are configured and none are needed.
+fn tls_roots(config: &Config) -> Result<String, ConfigError> {
+    match config.tls_roots() {
+        Err(_) if config.tls_ca_file.is_none() && config.controller_url.scheme() == "http" => Ok(String::new()),
+        other => other,
+    }
+}
+
+/// Joins, as often as it takes to reach the controller; `None` when told to stop.
+async fn join(
+    config: &Config,
+    store: &Store,
+    doors: Arc<Doors>,
+    keys: IdentityKeys,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<(Membership, IdentityKeys)>, RunError> {
+    let token = config.join_token()?;
+    let keys = Arc::new(keys);
+    let mut failures = 0_u32;
+    let membership = loop {
+        let (doors, token, name, keys) = (Arc::clone(&doors), token.clone(), config.name.clone(), Arc::clone(&keys));
+        let joining = tokio::task::spawn_blocking(move || doors.join(&token, &name, &keys, SystemClock.now()));
+        let joined = joining.await.map_err(|error| RunError::Setup(error.to_string()))?;
+        match joined {
+            Ok(membership) => break membership,
+            Err(error) if error.is_transient() => {
+                failures = failures.saturating_add(1);
+                let wait = JOIN_BACKOFF.wait(failures, u64::from(std::process::id()));
+                tracing::warn!(%error, wait_s = wait.as_secs(), "not joined yet");
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stopping(stop) => return Ok(None),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    store::save_json(&store.agent_file(), &membership)?;
+    tracing::info!(agent.id = %membership.agent_id, tenant.id = %membership.tenant_id, "joined the controller");
+    let keys = Arc::into_inner(keys).map_or_else(|| IdentityKeys::load_or_make(store), Ok)?;
+    Ok(Some((membership, keys)))
+}
+
+fn stop_on_signals(stop: watch::Sender<bool>) -> Result<(), RunError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let setup = |error: std::io::Error| RunError::Setup(format!("signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(setup)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(setup)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: steps under way are finished and saved");
+        let _ = stop.send(true);
+    });
+    Ok(())
+}

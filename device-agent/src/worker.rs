@@ -1,0 +1,205 @@
+//! One job from its record to its end: what [`crate::lifecycle`] decides, done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::sleep;
+use trustfleet_model::clock::Clock as _;
+use trustfleet_model::ids::JobId;
+use trustfleet_pki::Certificate;
+use trustfleet_wire::v1::{Event, Failed, Job, Task};
+
+use crate::backoff::Backoff;
+use crate::core::Core;
+use crate::exchange::{Halt, Running, blocking};
+use crate::jobs::Entry;
+use crate::lifecycle::{self, Next};
+use crate::order::{Order, Place};
+use crate::outcome;
+use crate::record::{IssuedCertificate, Outcome, State};
+use crate::slots::{FileFormat, Slot, Slots};
+use crate::store::StoreError;
+
+/// Waits between tries to lay a certificate into its slot while the disk refuses.
+const STORE_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), most: Duration::from_secs(120) };
+
+/// Brings a job to its end, or to where the agent stops.
+pub async fn run(core: Arc<Core>, entry: Arc<Entry>) {
+    let job = entry.snapshot().await.job;
+    let outcome = work(&core, &entry).await;
+    if let Err(Halt::Failed(failed)) = outcome {
+        fail(&core, &entry, failed).await;
+    } else {
+        tracing::debug!(job.id = %job.job_id, "the job rests");
+    }
+}
+
+async fn work(core: &Arc<Core>, entry: &Entry) -> Result<(), Halt> {
+    let job = entry.snapshot().await.job;
+    let place = Place::of(&job).map_err(|violations| outcome::of_order(&violations))?;
+    let Some(_turn) = wait_for_turn(core, entry, &place).await? else {
+        return return_permit(core, entry).await;
+    };
+    loop {
+        let live = entry.snapshot().await;
+        let (record, job) = (live.record, live.job);
+        match lifecycle::next(&record, &job, core.identity.clock.now()) {
+            Next::ReturnPermit => return return_permit(core, entry).await,
+            Next::Enroll | Next::Resume => {
+                let order = Order::of_job(&job).map_err(|violations| outcome::of_order(&violations))?;
+                let Some(order) = order.map(Arc::new) else { return Ok(()) };
+                let running = Running { core, entry, job: &job, place: &place, order: &order };
+                match record.state {
+                    State::Ca { exchange } => running.resume(*exchange).await?,
+                    _ => running.begin().await?,
+                }
+            }
+            Next::Store => {
+                if let State::Storage { issued } = record.state {
+                    store(core, entry, &job, &place, &issued).await?;
+                }
+            }
+            Next::Activate => activate(core, entry, &job, &place, &record.state).await?,
+            Next::Rest => return Ok(()),
+        }
+    }
+}
+
+/// One job at a time on a trustpoint. `None`: the permit ran out before the turn came.
+async fn wait_for_turn(core: &Core, entry: &Entry, place: &Place) -> Result<Option<OwnedMutexGuard<()>>, Halt> {
+    let lock = core.lock_of(place);
+    let turn = lock.lock_owned();
+    tokio::pin!(turn);
+    loop {
+        let live = entry.snapshot().await;
+        let now = core.identity.clock.now();
+        let waits = matches!(live.record.state, State::Start);
+        let left = Duration::try_from(live.job.start_before.duration_since(now)).unwrap_or_default();
+        tokio::select! {
+            biased;
+            turn = &mut turn => return Ok(Some(turn)),
+            () = core.stopping() => return Err(Halt::Stopping),
+            // A newer message can have lengthened the permit meanwhile: look again.
+            () = sleep(left.max(Duration::from_millis(50))), if waits => {
+                let live = entry.snapshot().await;
+                if live.job.start_before <= core.identity.clock.now() {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+async fn return_permit(core: &Core, entry: &Entry) -> Result<(), Halt> {
+    let job = entry.snapshot().await.job;
+    tracing::info!(job.id = %job.job_id, start_before = %job.start_before, "the permit has run out; the job goes back");
+    core.settle(entry, State::Nothing { outcome: Outcome::PermitExpired }, vec![Event::PermitExpired]).await;
+    Ok(())
+}
+
+/// Lays the certificate beside its key and makes it the staged one; tries until the disk takes it.
+async fn store(
+    core: &Arc<Core>,
+    entry: &Entry,
+    job: &Job,
+    place: &Place,
+    issued: &IssuedCertificate,
+) -> Result<(), Halt> {
+    let Task::Enroll(enroll) = &job.task else { return Ok(()) };
+    let format = if enroll.file_format == "der" { FileFormat::Der } else { FileFormat::Pem };
+    let mut failures = 0_u32;
+    let (serial, file) = loop {
+        let (slots, id, issued) = (core.slots(place), job.job_id, issued.clone());
+        match blocking(move || lay_down(&slots, id, format, &issued)).await? {
+            Ok(stored) => break stored,
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                let wait = STORE_BACKOFF.wait(failures, core.identity.random_u64());
+                tracing::error!(job.id = %id, %error, wait_s = wait.as_secs(), "the certificate is not in its slot yet");
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = core.stopping() => return Err(Halt::Stopping),
+                }
+            }
+        }
+    };
+    tracing::info!(job.id = %job.job_id, certificate.serial = %serial, file = %file, "certificate issued and staged");
+    let event = outcome::issued_event(issued, file);
+    let state =
+        if enroll.activate { State::Activation { serial } } else { State::Nothing { outcome: Outcome::Succeeded } };
+    core.settle(entry, state, vec![event]).await;
+    Ok(())
+}
+
+fn lay_down(
+    slots: &Slots,
+    job: JobId,
+    format: FileFormat,
+    issued: &IssuedCertificate,
+) -> Result<(String, String), StoreError> {
+    let corrupt = |error: trustfleet_pki::CertificateError| StoreError::Corrupt {
+        path: slots.version(job),
+        detail: error.to_string(),
+    };
+    let certificate = Certificate::from_der(&issued.certificate.0).map_err(corrupt)?;
+    let chain: Vec<Certificate> = issued.chain.iter().filter_map(|der| Certificate::from_der(&der.0).ok()).collect();
+    slots.write_certificate(job, format, &certificate, &chain)?;
+    slots.stage(job)?;
+    let slot = if slots.folder(Slot::Staged) == Some(slots.version(job)) { Slot::Staged } else { Slot::Current };
+    let file = slots.certificate(slot)?.map(|(_, file)| file.display().to_string()).unwrap_or_default();
+    Ok((certificate.serial_hex(), file))
+}
+
+/// Puts the staged certificate into use, if it is the one that is meant.
+async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, state: &State) -> Result<(), Halt> {
+    let serial = match (state, &job.task) {
+        (State::Activation { serial }, _) | (_, Task::Activate { serial }) => serial.clone(),
+        _ => return Ok(()),
+    };
+    let unfinished = unfinished_versions(core).await;
+    let (slots, wanted) = (core.slots(place), serial.clone());
+    let file = blocking(move || crate::activation::activate(&slots, &wanted, &unfinished)).await?;
+    let file = file.map_err(|error| error.failed())?;
+    tracing::info!(job.id = %job.job_id, certificate.serial = %serial, file = %file, "certificate in use");
+    let state = State::Nothing { outcome: Outcome::Succeeded };
+    core.settle(entry, state, vec![Event::Activated { serial, file }]).await;
+    Ok(())
+}
+
+/// Versions that jobs still work on: not to be cleared away.
+async fn unfinished_versions(core: &Core) -> Vec<JobId> {
+    let mut unfinished = Vec::new();
+    for (id, entry) in core.book.all() {
+        // A job that changes at this moment is not finished.
+        if entry.try_snapshot().is_none_or(|live| !live.record.state.is_final()) {
+            unfinished.push(id);
+        }
+    }
+    unfinished
+}
+
+async fn fail(core: &Core, entry: &Entry, failed: Box<Failed>) {
+    let live = entry.snapshot().await;
+    tracing::warn!(
+        job.id = %live.job.job_id,
+        culprit = %failed.culprit,
+        code = %failed.code,
+        maybe_issued = failed.maybe_issued,
+        "job failed: {}",
+        failed.message
+    );
+    let enrolled = matches!(live.record.state, State::Activation { .. });
+    if !failed.maybe_issued
+        && !enrolled
+        && let Ok(place) = Place::of(&live.job)
+    {
+        // A key that no certificate can belong to is of no use to anybody.
+        let (slots, id) = (core.slots(&place), live.job.job_id);
+        if let Ok(Err(error)) = blocking(move || slots.discard(id)).await {
+            tracing::warn!(job.id = %id, %error, "the key of a failed job is not removed");
+        }
+    }
+    let state = State::Nothing { outcome: outcome::record_of(&failed) };
+    core.settle(entry, state, vec![Event::Failed(failed)]).await;
+}
