@@ -63,10 +63,10 @@ packages() {
     if [ "$(id -u)" = 0 ]; then
         install_packages $missing
     elif have sudo && sudo -n true 2>/dev/null; then
-        sudo -n sh "$0" --install-packages $missing
+        sudo -n sh scripts/setup.sh --install-packages $missing
     else
-        say "not root, and sudo asks for a password; please run, then try again:"
-        say "    sudo sh $0 --install-packages $missing"
+        say "not root, and sudo needs a password or is not there; please run as root, then try again:"
+        say "    sh $PWD/scripts/setup.sh --install-packages $missing"
         exit 1
     fi
     missing="$(missing_packages | tr '\n' ' ')"
