@@ -38,7 +38,7 @@ lint: layers
 layers:
 	@mkdir -p $(TARGET)
 	@CARGO_MANIFEST_DIR=$(CURDIR)/lab rustc --edition 2024 --test lab/tests/layering.rs -o $(TARGET)/layering
-	$(TARGET)/layering --quiet
+	@RUST_BACKTRACE=0 $(TARGET)/layering --quiet
 
 fmt:
 	cargo fmt --all

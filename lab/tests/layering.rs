@@ -26,7 +26,7 @@ struct Wall {
 const WALLS: &[Wall] = &[
     Wall {
         inside: &["controller/src/", "device-agent/src/", "shared/"],
-        except: &["controller/src/db/", "controller/src/db.rs", "controller/src/commit.rs"],
+        except: &["controller/src/db/", "controller/src/commit.rs", "controller/src/commit/"],
         forbidden: &["tokio_postgres", "deadpool_postgres", "postgres_types", "refinery"],
         why: "PostgreSQL has one door: controller/src/db and commit.rs",
     },
@@ -81,7 +81,7 @@ const WALLS: &[Wall] = &[
         why: "the device aggregate is pure: time, randomness and state are arguments, effects are data",
     },
     Wall {
-        inside: &["controller/src/db/", "controller/src/broker/", "controller/src/commit.rs"],
+        inside: &["controller/src/db/", "controller/src/broker/", "controller/src/commit.rs", "controller/src/commit/"],
         except: &[],
         forbidden: &["crate::actors", "crate::api", "crate::app", "crate::cli"],
         why: "db, broker and commit know device and the shared types, never those who call them",
