@@ -81,6 +81,7 @@ const DEVICES: &[Column] = &[
     Column::new("SERIAL", |item, _| text(item, "/serial")),
     Column::new("MAC", |item, _| text(item, "/mac")),
     Column::new("LABELS", |item, _| text(item, "/labels")),
+    Column::new("TRUSTPOINTS", |item, _| text(item, "/trustpoints")),
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
 ];
 const FIRST: &[&str] = &["name", "id", "agent", "serial", "mac", "labels"];

@@ -1,11 +1,15 @@
-//! Secrets come from a file, from stdin or from a variable: a command line can be read by every user of the machine.
+//! Secrets come from a file, from stdin or from a variable, and tokens go into files: a command line can be read by every
+//! user of the machine.
 
 use std::{
-    env, fs,
-    io::{self, Read as _},
+    env,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
 use trustfleet_model::secret::SecretText;
 
 use super::error::CliError;
@@ -30,6 +34,43 @@ pub(super) fn mac_secret(file: Option<&Path>) -> Result<Option<SecretText>, CliE
         },
     };
     Ok(Some(SecretText::new(without_newline(&text).to_owned())))
+}
+
+/// A new file that only its owner may read, for a token that is shown once. It is made before the token is asked for,
+/// so that no token is lost to a folder that cannot be written; one that stays empty is removed again.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    path: PathBuf,
+    file: File,
+    filled: bool,
+}
+
+impl NewFile {
+    /// Makes the file; an older one of that name is never touched.
+    pub(super) fn create(path: &Path) -> Result<Self, CliError> {
+        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        match options {
+            Ok(file) => Ok(Self { path: path.to_owned(), file, filled: false }),
+            Err(error) => Err(CliError::Usage(format!("{} cannot be made: {error}", path.display()))),
+        }
+    }
+
+    /// Moves the token out of an answer into the file; gives the file's name.
+    pub(super) fn take_token(mut self, answer: &mut Value) -> Result<String, CliError> {
+        let token = answer.as_object_mut().and_then(|map| map.remove("token"));
+        let token = token.as_ref().and_then(Value::as_str).unwrap_or_default();
+        writeln!(self.file, "{token}").and_then(|()| self.file.sync_all()).map_err(CliError::Print)?;
+        self.filled = true;
+        Ok(self.path.display().to_string())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.filled {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 fn without_newline(text: &str) -> &str {

@@ -1,6 +1,6 @@
 //! Verbs on tenants and on the two kinds of tokens.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use super::{
     args::{Page, duration},
     error::CliError,
     output::{Column, ago, expiry, text},
+    secret::NewFile,
     session::Session,
     spec::Draft,
 };
@@ -59,6 +60,9 @@ pub enum TokenVerb {
         /// Ends after this time, such as 30d [default: never]
         #[arg(long, value_name = "TIME", value_parser = duration)]
         valid_for: Option<Duration>,
+        /// Write the token into a new file with mode 0600 instead of showing it
+        #[arg(long, value_name = "FILE")]
+        write_to: Option<PathBuf>,
     },
     /// Take a token back
     Delete {
@@ -81,6 +85,9 @@ pub enum JoinTokenVerb {
         /// Ends after this time
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
         valid_for: Duration,
+        /// Write the token into a new file with mode 0600 instead of showing it
+        #[arg(long, value_name = "FILE")]
+        write_to: Option<PathBuf>,
     },
 }
 
@@ -151,15 +158,22 @@ pub(super) fn run_token(session: &Session, verb: TokenVerb) -> Result<(), CliErr
             let list = session.list(&["tokens"], &page, &[])?;
             session.print_list(&list, TOKENS, "trustfleet token delete ID takes one back")
         }
-        TokenVerb::Create { role, description, valid_for } => {
+        TokenVerb::Create { role, description, valid_for, write_to } => {
+            let file = write_to.as_deref().map(NewFile::create).transpose()?;
             let mut body = json!({ "role": role.as_str(), "description": description });
             if let Some(valid_for) = valid_for {
                 body["valid_for_s"] = Value::from(valid_for.as_secs());
             }
-            let token = session.call(Method::POST, &["tokens"], Some(&body))?;
-            let next = "keep the token now, it is not shown again: put it into a file with mode 0600 and name that in \
-                        TRUSTFLEET_TOKEN_FILE";
-            session.print_object(&token, &["token", "id", "role", "description"], next)
+            let mut token = session.call(Method::POST, &["tokens"], Some(&body))?;
+            let next = match file {
+                Some(file) => format!("export TRUSTFLEET_TOKEN_FILE='{}'", file.take_token(&mut token)?),
+                None => {
+                    "keep the token now, it is not shown again: put it into a file with mode 0600 and name that in \
+                         TRUSTFLEET_TOKEN_FILE"
+                        .to_owned()
+                }
+            };
+            session.print_object(&token, &["token", "id", "role", "description"], &next)
         }
         TokenVerb::Delete { id } => {
             session.call(Method::DELETE, &["tokens", &id], None)?;
@@ -171,15 +185,24 @@ pub(super) fn run_token(session: &Session, verb: TokenVerb) -> Result<(), CliErr
 /// Runs a verb on join tokens.
 pub(super) fn run_join_token(session: &Session, verb: JoinTokenVerb) -> Result<(), CliError> {
     match verb {
-        JoinTokenVerb::Create { agent_name, uses, valid_for } => {
+        JoinTokenVerb::Create { agent_name, uses, valid_for, write_to } => {
+            let file = write_to.as_deref().map(NewFile::create).transpose()?;
             let mut body = json!({ "uses": uses, "valid_for_s": valid_for.as_secs() });
             if let Some(name) = agent_name {
                 body["agent_name"] = Value::from(name);
             }
-            let token = session.call(Method::POST, &["join-tokens"], Some(&body))?;
-            let next = "write it into the agent's configuration as join_token (or its file as join_token_file), then \
-                        start `trustfleet-agent run --config FILE`; it is not shown again";
-            session.print_object(&token, &["token", "id", "uses_left"], next)
+            let mut token = session.call(Method::POST, &["join-tokens"], Some(&body))?;
+            let next = match file {
+                Some(file) => format!(
+                    "bring {} to the agent's machine, name it there as join_token_file in the agent's configuration, \
+                     then start `trustfleet-agent run --config FILE`",
+                    file.take_token(&mut token)?
+                ),
+                None => "write it into the agent's configuration as join_token (or into a file named there as \
+                         join_token_file), then start `trustfleet-agent run --config FILE`; it is not shown again"
+                    .to_owned(),
+            };
+            session.print_object(&token, &["token", "id", "uses_left"], &next)
         }
     }
 }
