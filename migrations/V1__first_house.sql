@@ -398,3 +398,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON trustpoints, outbox TO trustfleet_system
 GRANT SELECT, DELETE ON secrets TO trustfleet_system;
 GRANT SELECT ON entities, ca_servers, policies TO trustfleet_system;
 GRANT SELECT, INSERT ON audit TO trustfleet_system;
+-- So that a controller can refuse a schema that it was not made for.
+GRANT SELECT ON refinery_schema_history TO trustfleet_api, trustfleet_system;

@@ -1,14 +1,42 @@
 //! The composition root: the only module that knows everyone.
+//!
+//! Two kinds of threads: a multi-thread runtime (`backend`) for the drivers of database and broker, the committer,
+//! outbox and inbox; and an actix system with the HTTP workers and the threads of the device actors.
 
-use std::sync::Arc;
+use std::{io, net::TcpListener, path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use trustfleet_model::clock::Clock;
+use tokio::{
+    runtime::{Builder, Handle},
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use trustfleet_model::clock::{Clock, SystemClock};
 
 use crate::{
-    actors::Registry, broker::BrokerHandle, config::Config, db::Store, entropy, error::AppError, keys::Keys,
+    actors::{ActorThreads, Registry},
+    api,
+    broker::BrokerHandle,
+    commit::CommitHandle,
+    config::{Config, ConfigError},
+    db::{self, DbError, SchemaError, Store},
+    entropy,
+    error::AppError,
+    inbox::Inbox,
+    keys::{KeyError, Keys},
     metrics::Metrics,
+    outbox::Outbox,
+    telemetry,
 };
+
+/// How often the gauges about the fleet are refreshed, at most.
+const STATS_EVERY: Duration = Duration::from_secs(2);
+/// The gauges may take this share of the time, not more: with a very large fleet they are refreshed less often.
+const STATS_SHARE: u32 = 20;
+/// How long the outbox, the inbox and the committer may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -45,5 +73,222 @@ impl Services {
     /// The system's random source failed.
     pub fn fresh<T>(&self, make: impl FnOnce(Timestamp, [u8; 10]) -> T) -> Result<T, AppError> {
         Ok(make(self.clock.now(), entropy::random()?))
+    }
+}
+
+/// The controller could not start, or not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key file is wrong.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The schema does not fit.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// A database URL cannot be read.
+    #[error("a database URL of the configuration cannot be read")]
+    Database(#[from] DbError),
+    /// `migrate` needs the owner.
+    #[error("database.owner_url is missing: migrations are run by the owner of the tables")]
+    NoOwner,
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} (http.listen): another program may use it")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The first platform token could not be made or written.
+    #[error("the first platform token could not be made (first_token_file)")]
+    FirstToken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Threads, signals or metrics.
+    #[error("the process could not be set up")]
+    Process(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Reads the configuration and applies the migrations that are missing; returns their names.
+///
+/// # Errors
+/// [`StartError`].
+pub fn migrate(config: &Path) -> Result<Vec<String>, StartError> {
+    let config = Config::load(config)?;
+    telemetry::start(&config.log);
+    let owner = config.database.owner_url.as_ref().ok_or(StartError::NoOwner)?;
+    Ok(backend()?.block_on(db::migrate(owner))?)
+}
+
+/// Reads the configuration and serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`].
+pub fn serve(config: &Path) -> Result<(), StartError> {
+    let config = Config::load(config)?;
+    telemetry::start(&config.log);
+    let backend = backend()?;
+    let handle = backend.handle().clone();
+    let result = actix::System::new().block_on(async move {
+        let running = Running::start(config, &handle, Arc::new(SystemClock)).await?;
+        running.until_signal().await
+    });
+    backend.shutdown_timeout(STOP_TIMEOUT);
+    result
+}
+
+fn backend() -> Result<tokio::runtime::Runtime, StartError> {
+    Builder::new_multi_thread().enable_all().thread_name("trustfleet-backend").build().map_err(process)
+}
+
+fn process(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StartError {
+    StartError::Process(error.into())
+}
+
+/// Everything that works in the background, without the HTTP server: tests start this alone.
+#[derive(Debug)]
+pub struct Core {
+    /// What handlers work with.
+    pub services: Services,
+    threads: ActorThreads,
+    intake: CancellationToken,
+    intake_tasks: Vec<JoinHandle<()>>,
+    commit: CancellationToken,
+    commit_task: JoinHandle<()>,
+    broker: CancellationToken,
+    broker_task: JoinHandle<()>,
+}
+
+impl Core {
+    /// Starts everything; must be called where an actix system runs.
+    ///
+    /// # Errors
+    /// Wrong keys or URLs, a schema that does not fit.
+    pub async fn start(config: Config, backend: &Handle, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let keys = Arc::new(Keys::load(&config.keys)?);
+        let metrics = Arc::new(Metrics::new().map_err(process)?);
+        let store = Store::new(&config.database, backend, Arc::clone(&metrics))?;
+        store.system_tx("schema_check", async |tx| tx.schema_check().await).await?;
+
+        let (intake, commit, broker_token) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (broker, broker_task) =
+            BrokerHandle::start(&config.broker, backend, Arc::clone(&metrics), broker_token.clone());
+        let new_jobs = Arc::new(Notify::new());
+        let (commits, commit_task) =
+            CommitHandle::start(backend, store.clone(), Arc::clone(&metrics), Arc::clone(&new_jobs), commit.clone());
+        let threads = ActorThreads::start(&config.actors);
+        let registry = Registry::new(
+            &threads,
+            store.clone(),
+            commits,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            config.actors.clone(),
+        );
+        let outbox = Outbox {
+            store: store.clone(),
+            registry: registry.clone(),
+            broker: broker.clone(),
+            keys: Arc::clone(&keys),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            config: config.outbox.clone(),
+            new_jobs: Arc::clone(&new_jobs),
+        };
+        let inbox = Inbox {
+            store: store.clone(),
+            registry: registry.clone(),
+            broker: broker.clone(),
+            keys: Arc::clone(&keys),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            new_jobs,
+        };
+        let intake_tasks = vec![
+            backend.spawn(outbox.run(intake.clone())),
+            backend.spawn(inbox.run(intake.clone())),
+            backend.spawn(keep_stats(store.clone(), registry.clone(), Arc::clone(&metrics), intake.clone())),
+        ];
+        let services = Services { store, registry, keys, broker, clock, metrics, config: Arc::new(config) };
+        Ok(Self { services, threads, intake, intake_tasks, commit, commit_task, broker: broker_token, broker_task })
+    }
+
+    /// Ends everything in order: no new work, what was begun is committed, then the broker and the actors.
+    pub async fn stop(self) {
+        self.intake.cancel();
+        for task in self.intake_tasks {
+            ended("outbox and inbox", task).await;
+        }
+        self.commit.cancel();
+        ended("group commit", self.commit_task).await;
+        self.broker.cancel();
+        ended("connection to the broker", self.broker_task).await;
+        self.threads.stop();
+    }
+}
+
+async fn ended(what: &str, task: JoinHandle<()>) {
+    match tokio::time::timeout(STOP_TIMEOUT, task).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(what, error = %error, "did not end in order"),
+        Err(_) => tracing::error!(what, "did not end in time"),
+    }
+}
+
+/// A controller with its HTTP server.
+struct Running {
+    core: Core,
+    server: actix_web::dev::Server,
+}
+
+impl Running {
+    async fn start(config: Config, backend: &Handle, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let address = config.http.listen;
+        let listener = TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
+        let core = Core::start(config, backend, clock).await?;
+        api::ensure_first_token(&core.services).await.map_err(|error| StartError::FirstToken(error.into()))?;
+        let address = listener.local_addr().map_err(process)?;
+        let server = api::serve(core.services.clone(), listener).map_err(process)?;
+        tracing::info!(address = %address, "listening");
+        // The one line on stdout, for whoever started this with port 0.
+        println!("{}", serde_json::json!({ "listening": format!("http://{address}") }));
+        Ok(Self { core, server })
+    }
+
+    async fn until_signal(self) -> Result<(), StartError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(process)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(process)?;
+        let handle = self.server.handle();
+        let serving = actix::spawn(self.server);
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM, stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT, stopping"),
+        }
+        handle.stop(true).await;
+        let served = serving.await;
+        self.core.stop().await;
+        tracing::info!("stopped");
+        served.map_err(process)?.map_err(process)
+    }
+}
+
+async fn keep_stats(store: Store, registry: Registry, metrics: Arc<Metrics>, shutdown: CancellationToken) {
+    let mut pause = Duration::ZERO;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let start = std::time::Instant::now();
+        match store.system_tx("stats_fetch", async |tx| -> Result<_, DbError> { tx.stats_fetch().await }).await {
+            Ok(stats) => metrics.set_stats(&stats),
+            Err(error) => tracing::warn!(error = %telemetry::chain(&error), "gauges not refreshed"),
+        }
+        registry.sweep();
+        metrics.set_actors(registry.len());
+        pause = STATS_EVERY.max(start.elapsed() * STATS_SHARE);
     }
 }

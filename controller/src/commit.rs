@@ -7,6 +7,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tokio::{
+    runtime::Handle,
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
 };
@@ -59,15 +60,16 @@ pub struct CommitHandle {
 
 impl CommitHandle {
     /// Starts the committer; it ends when `shutdown` is cancelled and nothing is left. `new_jobs` is notified after
-    /// each commit that put jobs into the outbox. Must be called inside the multi-thread runtime.
+    /// each commit that put jobs into the outbox.
     pub fn start(
+        backend: &Handle,
         store: Store,
         metrics: Arc<Metrics>,
         new_jobs: Arc<Notify>,
         shutdown: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
         let (entries, received) = mpsc::channel(QUEUE_MAX);
-        let task = tokio::spawn(Committer { store, metrics, new_jobs }.run(received, shutdown));
+        let task = backend.spawn(Committer { store, metrics, new_jobs }.run(received, shutdown));
         (Self { entries }, task)
     }
 

@@ -1,1 +1,279 @@
-//! From the broker to the actors.
+//! From the broker to the actors: agents' messages, any replica takes any.
+//!
+//! A message is verified with its sender's registered key before a word of it counts; it is acknowledged to the broker
+//! only after its commit. What can never be used (unreadable, not authentic, not for its sender) is counted and laid
+//! aside in the dead-letter queue with the reason; what cannot be used just now goes back to its queue.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use trustfleet_model::{clock::Clock, ids::CertificateId};
+use trustfleet_wire::{
+    Envelope, WireError,
+    routing::{DEAD_LETTER_QUEUE, JOBS_EXCHANGE, REPORT_SHARDS, agent_queue, report_queue},
+    sign::Purpose,
+    v1::{FromAgent, Hello, Receipt, Report, ToAgent},
+};
+
+use crate::{
+    actors::Registry,
+    broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
+    db::{Sender, Store},
+    device::{self, Command, Rejection, Reply, ReportEvent},
+    entropy,
+    error::AppError,
+    keys::Keys,
+    metrics::{ExchangeResult, Metrics, Refusal},
+    telemetry::chain,
+};
+
+mod parse;
+
+/// Unanswered deliveries of one queue at a time.
+const PREFETCH: u16 = 64;
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often a message that came too early, or finds its device busy, is tried before it goes back to its queue.
+const TRIES: u32 = 5;
+/// An agent's `last_seen_at` is written at most this often, seconds.
+const SEEN_EVERY_S: i64 = 60;
+
+/// Takes agents' messages.
+#[derive(Clone)]
+pub struct Inbox {
+    /// The database.
+    pub store: Store,
+    /// Device actors.
+    pub registry: Registry,
+    /// RabbitMQ.
+    pub broker: BrokerHandle,
+    /// Signs the receipts.
+    pub keys: Arc<Keys>,
+    /// The present moment.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// To be notified when a hello put jobs into the outbox.
+    pub new_jobs: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+/// What becomes of a delivery.
+#[derive(Debug)]
+enum Fate {
+    /// Committed or known: the broker may forget it.
+    Done,
+    /// Not now: database or broker away, device busy, or another message must come first.
+    Later(AppError),
+    /// Never.
+    Refused(Refusal, String),
+}
+
+impl Inbox {
+    /// Works until `shutdown`; deliveries that were taken are brought to their end.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut queues = JoinSet::new();
+        for shard in 0..REPORT_SHARDS {
+            queues.spawn(self.clone().consume(report_queue(shard), shutdown.clone()));
+        }
+        while queues.join_next().await.is_some() {}
+    }
+
+    async fn consume(self, queue: String, shutdown: CancellationToken) {
+        let mut at_work = JoinSet::new();
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.broker.ready() => {}
+            }
+            let mut subscription = match self.broker.subscribe(queue.clone(), PREFETCH).await {
+                Ok(subscription) => subscription,
+                Err(error) => {
+                    tracing::warn!(queue, error = %chain(&error), "queue cannot be consumed yet");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    Some(_) = at_work.join_next(), if !at_work.is_empty() => {}
+                    delivery = subscription.next() => match delivery {
+                        Some(delivery) => {
+                            let inbox = self.clone();
+                            at_work.spawn(async move { inbox.take(delivery).await });
+                        }
+                        None => break,
+                    },
+                }
+            }
+            if !shutdown.is_cancelled() {
+                tokio::time::sleep(PAUSE).await;
+            } else {
+                // Their deliveries' channel must live until they are acknowledged.
+                while at_work.join_next().await.is_some() {}
+            }
+        }
+        while at_work.join_next().await.is_some() {}
+    }
+
+    /// Brings one delivery to its end.
+    async fn take(&self, delivery: Delivery) {
+        for attempt in 1..=TRIES {
+            match self.handle(delivery.body()).await {
+                Fate::Done => return delivery.ack().await,
+                Fate::Refused(refusal, detail) => return self.lay_aside(delivery, refusal, &detail).await,
+                Fate::Later(error) if attempt == TRIES => {
+                    tracing::warn!(error = %chain(&error), "message goes back to its queue");
+                }
+                Fate::Later(_) => tokio::time::sleep(Duration::from_millis(100) * attempt).await,
+            }
+        }
+        delivery.requeue().await;
+    }
+
+    async fn lay_aside(&self, delivery: Delivery, refusal: Refusal, detail: &str) {
+        tracing::warn!(reason = refusal.as_str(), detail, "message refused");
+        let dead_letter = Outgoing {
+            exchange: "",
+            routing_key: DEAD_LETTER_QUEUE.to_owned(),
+            body: delivery.body().to_vec(),
+            reason: Some(refusal.as_str()),
+        };
+        match self.broker.publish(dead_letter).await {
+            Ok(_) => {
+                self.metrics.report_refused(refusal);
+                delivery.ack().await;
+            }
+            Err(_) => delivery.requeue().await,
+        }
+    }
+
+    async fn handle(&self, body: &[u8]) -> Fate {
+        let opened = Envelope::from_bytes(body).and_then(|envelope| Ok((envelope.peek::<FromAgent>()?, envelope)));
+        let (claimed, envelope) = match opened {
+            Ok(opened) => opened,
+            Err(error @ WireError::UnknownVersion(_)) => return Fate::Refused(Refusal::UnknownVersion, chain(&error)),
+            Err(error) => return Fate::Refused(Refusal::Unreadable, chain(&error)),
+        };
+        let (tenant, agent, job) = match &claimed {
+            FromAgent::Hello(hello) => (hello.tenant_id, hello.agent_id, None),
+            FromAgent::Report(report) => (report.tenant_id, report.agent_id, Some(report.job_id)),
+        };
+        let found: Result<_, AppError> =
+            self.store.system_tx("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, job).await?)).await;
+        let sender = match found {
+            Ok(Some(sender)) => sender,
+            Ok(None) => return Fate::Refused(Refusal::UnknownAgent, format!("agent {agent}")),
+            Err(error) => return Fate::Later(error),
+        };
+        let message = match envelope.open::<FromAgent>(Purpose::FromAgent, &sender.sign_key) {
+            Ok(message) => message,
+            Err(error) => return Fate::Refused(Refusal::NotAuthentic, format!("agent {agent}: {}", chain(&error))),
+        };
+        match message {
+            FromAgent::Hello(hello) => self.hello(&hello).await,
+            FromAgent::Report(report) => self.report(*report, &sender).await,
+        }
+    }
+
+    /// A session begins: everything unfinished is offered again.
+    async fn hello(&self, hello: &Hello) -> Fate {
+        let (tenant, agent, now) = (hello.tenant_id, hello.agent_id, self.clock.now());
+        let software = parse::bounded(&hello.software, parse::SOFTWARE_MAX);
+        let told = software.clone();
+        let offered: Result<u64, AppError> = self
+            .store
+            .system_tx("inbox_hello", async move |tx| {
+                tx.sender_seen(tenant, agent, Some(&told), now).await?;
+                Ok(tx.outbox_offer_again(tenant, agent, now).await?)
+            })
+            .await;
+        match offered {
+            Ok(jobs) => {
+                tracing::info!(agent.id = %agent, software, jobs, "agent says hello");
+                if jobs > 0 {
+                    self.new_jobs.notify_one();
+                }
+                Fate::Done
+            }
+            Err(error) => Fate::Later(error),
+        }
+    }
+
+    async fn report(&self, report: Report, sender: &Sender) -> Fate {
+        let now = self.clock.now();
+        if now.duration_since(sender.last_seen_at).as_secs() >= SEEN_EVERY_S {
+            let (tenant, agent) = (report.tenant_id, report.agent_id);
+            let seen: Result<(), AppError> = self
+                .store
+                .system_tx("inbox_seen", async move |tx| Ok(tx.sender_seen(tenant, agent, None, now).await?))
+                .await;
+            if let Err(error) = seen {
+                return Fate::Later(error);
+            }
+        }
+        let (tenant, device, report_id, agent) =
+            (report.tenant_id, report.device_id, report.report_id, report.agent_id);
+        let certificate_id = match entropy::random() {
+            Ok(random) => CertificateId::fresh(now, random),
+            Err(error) => return Fate::Later(error),
+        };
+        let kind = sender.job.map(|job| job.kind);
+        let command = parse::report(report, sender, certificate_id, now);
+        let result = exchange_result(&command);
+        match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {
+            Ok(Reply::Taken) => {
+                if let (Some(device::JobKind::Enroll(request)), Some(result)) = (kind, result) {
+                    self.metrics.exchange_ended(request, result);
+                }
+            }
+            Ok(_) => {}
+            Err(AppError::Rejected(rejection)) => match rejection {
+                Rejection::TooEarly => return Fate::Later(rejection.into()),
+                Rejection::UnknownJob => return Fate::Refused(Refusal::UnknownJob, rejection.to_string()),
+                Rejection::WrongKind => return Fate::Refused(Refusal::WrongKind, rejection.to_string()),
+                _ => return Fate::Refused(Refusal::ForeignJob, format!("agent {agent}: {rejection}")),
+            },
+            Err(AppError::NotFound { .. }) => {
+                return Fate::Refused(Refusal::UnknownJob, "the report names a device that does not exist".to_owned());
+            }
+            Err(error) => return Fate::Later(error),
+        }
+        let receipt = ToAgent::Receipt(Receipt { agent_id: agent, report_id, issued_at: self.clock.now() });
+        match self.send(agent, &receipt).await {
+            // Returned: the agent's queue is gone, and with it whoever waits for the receipt.
+            Ok(()) => Fate::Done,
+            Err(error) => Fate::Later(error),
+        }
+    }
+
+    async fn send(&self, agent: trustfleet_model::ids::AgentId, message: &ToAgent) -> Result<(), AppError> {
+        let body = Envelope::seal(message, Purpose::ToAgent, &self.keys.signing)
+            .and_then(|envelope| envelope.to_bytes())
+            .map_err(|error| AppError::Internal { source: Box::new(error) })?;
+        let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(agent), body, reason: None };
+        match self.broker.publish(outgoing).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(away(error)),
+        }
+    }
+}
+
+fn away(error: BrokerError) -> AppError {
+    AppError::Unavailable { what: "the broker", source: Some(Box::new(error)) }
+}
+
+/// What a report means for the count of exchanges, if it is taken.
+fn exchange_result(report: &device::Report) -> Option<ExchangeResult> {
+    match &report.event {
+        ReportEvent::Issued(_) => Some(ExchangeResult::Issued),
+        ReportEvent::Failed { failure, .. } => Some(ExchangeResult::Failed(failure.culprit)),
+        _ => None,
+    }
+}

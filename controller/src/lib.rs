@@ -26,5 +26,6 @@ pub mod inbox;
 pub mod keys;
 pub mod metrics;
 pub mod outbox;
+pub mod program;
 pub mod secrets;
 pub mod telemetry;

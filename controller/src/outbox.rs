@@ -1,1 +1,175 @@
-//! From the outbox to the broker.
+//! From the outbox to the broker: claim, resolve and seal, publish with confirm, mark.
+//!
+//! Runs when something was committed here and once a second for what other replicas left behind. A job may be published
+//! twice (a crash before it is marked); agents answer the second from their record. A message that no queue takes is
+//! not kept here: the agent's next hello brings its jobs back.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use trustfleet_model::{clock::Clock, job::Failure};
+use trustfleet_wire::routing::{JOBS_EXCHANGE, agent_queue};
+
+use crate::{
+    actors::Registry,
+    broker::{BrokerHandle, Outgoing, Published},
+    config::OutboxConfig,
+    db::{ClaimedJob, DbError, Store},
+    device::{Command, Undeliverable},
+    error::AppError,
+    keys::Keys,
+    metrics::{Metrics, PublishOutcome},
+    telemetry::chain,
+};
+
+mod message;
+
+/// Rows claimed at a time.
+const BATCH: u16 = 128;
+/// Messages on their way to the broker at a time.
+const IN_FLIGHT: usize = 32;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Publishes what is in the outbox.
+#[derive(Clone)]
+pub struct Outbox {
+    /// The database.
+    pub store: Store,
+    /// For jobs that cannot be sent.
+    pub registry: Registry,
+    /// RabbitMQ.
+    pub broker: BrokerHandle,
+    /// Signs the messages, opens the secrets.
+    pub keys: Arc<Keys>,
+    /// The present moment.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Claim and permit times.
+    pub config: OutboxConfig,
+    /// Notified after each commit that put jobs into the outbox.
+    pub new_jobs: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outbox")
+    }
+}
+
+/// What becomes of a claimed row.
+enum Fate {
+    Published,
+    Remove,
+    Release,
+}
+
+impl Outbox {
+    /// Works until `shutdown`; a batch that was begun is brought to its end.
+    pub async fn run(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.new_jobs.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            while !shutdown.is_cancelled() && self.broker.is_ready() {
+                match self.publish_batch().await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "outbox waits");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes one batch; returns how many rows left the outbox.
+    async fn publish_batch(&self) -> Result<usize, DbError> {
+        let claim_s = self.config.claim_s;
+        let claimed =
+            self.store.system_tx("outbox_claim", async move |tx| tx.outbox_claim(BATCH, claim_s).await).await?;
+        if claimed.is_empty() {
+            return Ok(0);
+        }
+        let mut fates = Vec::with_capacity(claimed.len());
+        let mut at_work = JoinSet::new();
+        for job in claimed {
+            if at_work.len() >= IN_FLIGHT {
+                fates.extend(at_work.join_next().await.and_then(Result::ok));
+            }
+            let outbox = self.clone();
+            at_work.spawn(async move { (job.tenant_id, job.outbox_id, outbox.publish(job).await) });
+        }
+        while let Some(fate) = at_work.join_next().await {
+            // A panic leaves its row claimed, until the claim runs out.
+            fates.extend(fate);
+        }
+
+        let (mut published, mut remove, mut release) = (Vec::new(), Vec::new(), Vec::new());
+        for (tenant, outbox_id, fate) in fates {
+            match fate {
+                Fate::Published => published.push((tenant, outbox_id)),
+                Fate::Remove => remove.push((tenant, outbox_id)),
+                Fate::Release => release.push((tenant, outbox_id)),
+            }
+        }
+        let now = self.clock.now();
+        let gone = published.len() + remove.len();
+        self.store
+            .system_tx("outbox_mark", async move |tx| -> Result<(), DbError> {
+                tx.outbox_mark_published(&published, now).await?;
+                tx.outbox_remove(&remove).await?;
+                tx.outbox_release(&release).await?;
+                Ok(())
+            })
+            .await?;
+        Ok(gone)
+    }
+
+    async fn publish(&self, job: ClaimedJob) -> Fate {
+        if job.finished {
+            return Fate::Remove;
+        }
+        let span = tracing::debug_span!("publish", job.id = %job.job_id, agent.id = %job.agent_id);
+        let body = match span.in_scope(|| message::signed(&job, &self.keys, self.clock.now(), self.config.permit_s)) {
+            Ok(body) => body,
+            Err(failure) => return self.undeliverable(&job, failure).await,
+        };
+        let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(job.agent_id), body, reason: None };
+        match self.broker.publish(outgoing).await {
+            Ok(Published::Confirmed) => {
+                tracing::info!(job.id = %job.job_id, agent.id = %job.agent_id, sequence = job.outbox_id, "job published");
+                self.metrics.published(PublishOutcome::Confirmed);
+                Fate::Published
+            }
+            Ok(Published::Returned) => {
+                tracing::info!(job.id = %job.job_id, agent.id = %job.agent_id, "job waits for its agent's first session");
+                self.metrics.published(PublishOutcome::Returned);
+                Fate::Remove
+            }
+            Err(error) => {
+                tracing::warn!(job.id = %job.job_id, error = %chain(&error), "job not published, it stays in the outbox");
+                self.metrics.published(PublishOutcome::Failed);
+                Fate::Release
+            }
+        }
+    }
+
+    async fn undeliverable(&self, job: &ClaimedJob, failure: Failure) -> Fate {
+        tracing::warn!(job.id = %job.job_id, code = failure.code, "job cannot be sent");
+        self.metrics.published(PublishOutcome::Undeliverable);
+        let command = Command::Undeliverable(Undeliverable { job_id: job.job_id, failure });
+        match self.registry.ask(job.tenant_id, job.device_id, command).await {
+            Ok(_) => Fate::Remove,
+            Err(AppError::NotFound { .. } | AppError::Rejected(_)) => Fate::Remove,
+            Err(error) => {
+                tracing::warn!(job.id = %job.job_id, error = %chain(&error), "job could not be ended");
+                Fate::Release
+            }
+        }
+    }
+}

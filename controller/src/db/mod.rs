@@ -7,7 +7,11 @@
 
 mod device;
 mod error;
+mod migrate;
+mod outbox;
 mod row;
+mod sender;
+mod stats;
 mod trustpoint;
 mod tx;
 
@@ -21,6 +25,10 @@ use trustfleet_model::ids::TenantId;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
     error::DbError,
+    migrate::{SchemaError, migrate, schema_version},
+    outbox::ClaimedJob,
+    sender::Sender,
+    stats::Stats,
     tx::{SystemTx, TenantTx},
 };
 use crate::{

@@ -1,0 +1,173 @@
+//! The outbox: claimed by any replica for a bounded time, emptied when the broker has confirmed.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use trustfleet_model::{
+    ids::{AgentId, DeviceId, JobId, TenantId, TrustpointId},
+    job::JobTask,
+};
+
+use super::{DbError, SystemTx, tx::Id};
+
+/// A row of the outbox with everything that its message needs.
+#[derive(Clone, Debug)]
+pub struct ClaimedJob {
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// The outbox row, and the message's sequence.
+    pub outbox_id: i64,
+    /// The job.
+    pub job_id: JobId,
+    /// Whether the job has ended meanwhile: then there is nothing to publish.
+    pub finished: bool,
+    /// Its device.
+    pub device_id: DeviceId,
+    /// The device's name.
+    pub device: String,
+    /// Its trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// The trustpoint's name; none: it was removed.
+    pub trustpoint: Option<String>,
+    /// The agent it is for.
+    pub agent_id: AgentId,
+    /// The agent's X25519 key.
+    pub seal_key: Vec<u8>,
+    /// What the agent is to do.
+    pub task: JobTask,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The MAC secret as it is stored: id of the key-encryption key, ciphertext.
+    pub secret: Option<(String, Vec<u8>)>,
+}
+
+impl SystemTx {
+    /// Claims up to `limit` rows for `claim_s` seconds of the database's clock, oldest first.
+    ///
+    /// # Errors
+    /// The database's own; rows that cannot be read.
+    pub async fn outbox_claim(&self, limit: u16, claim_s: u32) -> Result<Vec<ClaimedJob>, DbError> {
+        let rows = self
+            .query(
+                "/* outbox_claim */ WITH c AS (
+                     SELECT tenant_id, outbox_id FROM outbox
+                     WHERE claimed_until IS NULL OR claimed_until <= clock_timestamp()
+                     ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED
+                 ), m AS (
+                     UPDATE outbox o SET claimed_until = clock_timestamp() + make_interval(secs => $2),
+                                         attempts = o.attempts + 1
+                     FROM c WHERE o.tenant_id = c.tenant_id AND o.outbox_id = c.outbox_id
+                     RETURNING o.tenant_id, o.outbox_id, o.job_id
+                 )
+                 SELECT m.tenant_id, m.outbox_id, m.job_id, j.finished_at IS NOT NULL AS finished, j.device_id,
+                        d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key, j.task,
+                        j.traceparent, s.kek_id, s.ciphertext
+                 FROM m
+                 JOIN jobs j ON j.tenant_id = m.tenant_id AND j.job_id = m.job_id
+                 JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id
+                 JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id
+                 LEFT JOIN trustpoints t ON t.tenant_id = j.tenant_id AND t.trustpoint_id = j.trustpoint_id
+                 LEFT JOIN secrets s ON s.tenant_id = j.tenant_id
+                      AND s.secret_id = (j.task #>> '{mac,secret_id}')::uuid
+                 ORDER BY m.outbox_id",
+                &[&i64::from(limit), &f64::from(claim_s)],
+            )
+            .await?;
+        rows.iter().map(claimed_job).collect()
+    }
+
+    /// Removes rows that the broker has confirmed, and notes the publication on their jobs.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn outbox_mark_published(&self, rows: &[(TenantId, i64)], now: Timestamp) -> Result<u64, DbError> {
+        let (tenants, outbox_ids) = columns(rows);
+        self.execute(
+            "/* outbox_mark_published */ WITH p AS (
+                 SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS p(tenant_id, outbox_id)
+             ), gone AS (
+                 DELETE FROM outbox o USING p WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id
+                 RETURNING o.tenant_id, o.outbox_id, o.job_id
+             )
+             UPDATE jobs j SET published_at = $3, sequence = gone.outbox_id, updated_at = $3,
+                    state = CASE j.state WHEN 'awaiting_publish' THEN 'awaiting_agent' ELSE j.state END
+             FROM gone WHERE j.tenant_id = gone.tenant_id AND j.job_id = gone.job_id",
+            &[&tenants, &outbox_ids, &now],
+        )
+        .await
+    }
+
+    /// Removes rows whose message no queue took, or whose job has ended: a hello of the agent brings back what is open.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn outbox_remove(&self, rows: &[(TenantId, i64)]) -> Result<u64, DbError> {
+        let (tenants, outbox_ids) = columns(rows);
+        self.execute(
+            "/* outbox_remove */ DELETE FROM outbox o
+             USING unnest($1::uuid[], $2::bigint[]) AS p(tenant_id, outbox_id)
+             WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id",
+            &[&tenants, &outbox_ids],
+        )
+        .await
+    }
+
+    /// Gives claims back, so that whoever has a broker may publish at once.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn outbox_release(&self, rows: &[(TenantId, i64)]) -> Result<u64, DbError> {
+        let (tenants, outbox_ids) = columns(rows);
+        self.execute(
+            "/* outbox_release */ UPDATE outbox o SET claimed_until = NULL
+             FROM unnest($1::uuid[], $2::bigint[]) AS p(tenant_id, outbox_id)
+             WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id",
+            &[&tenants, &outbox_ids],
+        )
+        .await
+    }
+
+    /// Puts every unfinished job of an agent into the outbox that is not there; returns how many.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn outbox_offer_again(&self, tenant: TenantId, agent: AgentId, now: Timestamp) -> Result<u64, DbError> {
+        self.execute(
+            "/* outbox_offer_again */ INSERT INTO outbox (tenant_id, job_id, created_at)
+             SELECT tenant_id, job_id, $3 FROM jobs
+             WHERE tenant_id = $1 AND agent_id = $2 AND finished_at IS NULL ORDER BY job_id
+             ON CONFLICT (tenant_id, job_id) DO NOTHING",
+            &[&Id(tenant), &Id(agent), &now],
+        )
+        .await
+    }
+}
+
+fn columns(rows: &[(TenantId, i64)]) -> (Vec<uuid::Uuid>, Vec<i64>) {
+    rows.iter().map(|(tenant, outbox_id)| (tenant.as_uuid(), *outbox_id)).unzip()
+}
+
+fn claimed_job(row: &Row) -> Result<ClaimedJob, DbError> {
+    let Id(tenant_id) = row.try_get("tenant_id")?;
+    let Id(job_id): Id<JobId> = row.try_get("job_id")?;
+    let Id(device_id) = row.try_get("device_id")?;
+    let Id(trustpoint_id) = row.try_get("trustpoint_id")?;
+    let Id(agent_id) = row.try_get("agent_id")?;
+    let task: serde_json::Value = row.try_get("task")?;
+    let kek_id: Option<String> = row.try_get("kek_id")?;
+    let ciphertext: Option<Vec<u8>> = row.try_get("ciphertext")?;
+    Ok(ClaimedJob {
+        tenant_id,
+        outbox_id: row.try_get("outbox_id")?,
+        job_id,
+        finished: row.try_get("finished")?,
+        device_id,
+        device: row.try_get("device")?,
+        trustpoint_id,
+        trustpoint: row.try_get("trustpoint")?,
+        agent_id,
+        seal_key: row.try_get("seal_key")?,
+        task: serde_json::from_value(task).map_err(|error| DbError::inconsistent("jobs", "task", job_id, error))?,
+        traceparent: row.try_get("traceparent")?,
+        secret: kek_id.zip(ciphertext),
+    })
+}

@@ -1,0 +1,140 @@
+//! From a verified report to a command: certificates are read, words of strangers are cleaned and bounded.
+
+use jiff::Timestamp;
+use trustfleet_model::{
+    certificate::CertificateFacts,
+    ids::CertificateId,
+    job::{Culprit, Failure},
+};
+use trustfleet_pki::certificate::Certificate;
+use trustfleet_wire::v1::{Event, Failed, Issued, Report};
+
+use crate::{
+    db::Sender,
+    device::{self, IssuedCertificate, ReportEvent},
+};
+
+/// Longest version of an agent's software, characters.
+pub(super) const SOFTWARE_MAX: usize = 128;
+const WORD_MAX: usize = 128;
+const TEXT_MAX: usize = 2_000;
+const FILE_MAX: usize = 4_096;
+const LIST_MAX: usize = 32;
+
+/// The command for a report of `sender`.
+pub(super) fn report(report: Report, sender: &Sender, id: CertificateId, now: Timestamp) -> device::Report {
+    let sent = i64::try_from(report.sequence).unwrap_or(i64::MAX);
+    device::Report {
+        report_id: report.report_id,
+        agent_id: report.agent_id,
+        device_id: report.device_id,
+        trustpoint_id: report.trustpoint_id,
+        job_id: report.job_id,
+        job: sender.job,
+        offered_again: sender.in_outbox || sender.sequence.is_some_and(|latest| latest > sent),
+        event: event(report.event, id, now),
+    }
+}
+
+fn event(event: Event, id: CertificateId, now: Timestamp) -> ReportEvent {
+    match event {
+        Event::Started { public_key_sha256 } => {
+            ReportEvent::Started { public_key_sha256: bounded(&public_key_sha256, WORD_MAX) }
+        }
+        Event::Waiting { check_after_s: _ } => ReportEvent::Waiting,
+        Event::PermitExpired => ReportEvent::PermitExpired,
+        Event::Issued(issued) => self::issued(*issued, id, now),
+        Event::Activated { serial, file } => {
+            ReportEvent::Activated { serial: bounded(&serial, WORD_MAX), file: bounded(&file, FILE_MAX) }
+        }
+        Event::Failed(failed) => self::failed(*failed),
+    }
+}
+
+fn issued(issued: Issued, id: CertificateId, now: Timestamp) -> ReportEvent {
+    let certificate = match Certificate::from_der(&issued.certificate.0) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            let failure = Failure {
+                culprit: Culprit::PeerMessage,
+                code: "unreadable_certificate".to_owned(),
+                message: format!("the agent stored a certificate that the controller cannot read: {error}"),
+                pki_status: None,
+                fail_info: Vec::new(),
+                status_string: None,
+                maybe_issued: true,
+            };
+            return ReportEvent::Failed { failure, transaction_id: Some(bounded(&issued.transaction_id, WORD_MAX)) };
+        }
+    };
+    let facts = CertificateFacts {
+        id,
+        serial: certificate.serial_hex(),
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        not_before: certificate.not_before(),
+        not_after: certificate.not_after(),
+        sha256: hex::encode(certificate.sha256_fingerprint()),
+        public_key_sha256: hex::encode(certificate.public_key().fingerprint()),
+        file: Some(bounded(&issued.file, FILE_MAX)),
+    };
+    ReportEvent::Issued(Box::new(IssuedCertificate {
+        facts,
+        der: issued.certificate.0,
+        chain: issued.chain.into_iter().take(LIST_MAX).map(|der| der.0).collect(),
+        transaction_id: bounded(&issued.transaction_id, WORD_MAX),
+        warnings: issued.warnings.iter().take(LIST_MAX).map(|text| bounded(text, TEXT_MAX)).collect(),
+        received_at: now,
+    }))
+}
+
+fn failed(failed: Failed) -> ReportEvent {
+    let culprit = Culprit::ALL.into_iter().find(|culprit| culprit.as_str() == failed.culprit);
+    let failure = Failure {
+        // A word of a later agent: the device is where to look.
+        culprit: culprit.unwrap_or(Culprit::Device),
+        code: bounded(&failed.code, WORD_MAX),
+        message: bounded(&failed.message, TEXT_MAX),
+        pki_status: failed.pki_status.map(|text| bounded(&text, WORD_MAX)),
+        fail_info: failed.fail_info.iter().take(LIST_MAX).map(|text| bounded(text, WORD_MAX)).collect(),
+        status_string: failed.status_string.map(|text| bounded(&text, TEXT_MAX)),
+        maybe_issued: failed.maybe_issued,
+    };
+    ReportEvent::Failed { failure, transaction_id: failed.transaction_id.map(|text| bounded(&text, WORD_MAX)) }
+}
+
+/// The text without control characters, at most `max` characters of it.
+pub(super) fn bounded(text: &str, max: usize) -> String {
+    text.chars().filter(|character| !character.is_control()).take(max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_words_are_cleaned_and_bounded() {
+        assert_eq!(bounded("a\u{1b}[31mb\0\nc", 5), "a[31m");
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_read_ends_the_job_and_says_that_one_may_exist() {
+        let issued = Issued {
+            certificate: trustfleet_wire::v1::Blob(b"no certificate".to_vec()),
+            chain: Vec::new(),
+            transaction_id: "00ff".to_owned(),
+            status: "accepted".to_owned(),
+            implicitly_confirmed: false,
+            duration_ms: 1,
+            polls: 0,
+            file: "/x".to_owned(),
+            warnings: Vec::new(),
+        };
+        let id = CertificateId::from(uuid::Uuid::from_u128(1));
+        let ReportEvent::Failed { failure, .. } = super::issued(issued, id, Timestamp::UNIX_EPOCH) else {
+            panic!("it was taken as a certificate");
+        };
+        assert!(failure.maybe_issued);
+        assert_eq!(failure.code, "unreadable_certificate");
+    }
+}

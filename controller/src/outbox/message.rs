@@ -1,0 +1,145 @@
+//! From a stored job to its signed message.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use trustfleet_model::{
+    ids::SecretId,
+    job::{Culprit, EnrollmentOrder, Failure, JobTask, RequestKind},
+    policy::Activation,
+};
+use trustfleet_pki::certificate::Certificate;
+use trustfleet_wire::{
+    Envelope,
+    routing::device_reply_key,
+    seal::{SealContext, seal},
+    sign::Purpose,
+    v1::{Blob, Enroll, Job, Mac, Request, San, Task, ToAgent},
+};
+
+use crate::{db::ClaimedJob, keys::Keys};
+
+/// How long a signature outlives the permit: a late agent can still return the job.
+const VALID_AFTER_PERMIT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// The bytes to publish, or why the job can never be sent.
+pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u32) -> Result<Vec<u8>, Failure> {
+    let too_late = |_| failure("clock", "the present moment is out of range: check the controller's clock");
+    let start_before = now.checked_add(SignedDuration::from_secs(permit_s.into())).map_err(too_late)?;
+    let (task, policy_revision) = match &job.task {
+        JobTask::Enroll(order) => (Task::Enroll(Box::new(enroll(job, order, keys)?)), order.policy_revision),
+        JobTask::Activate { serial } => (Task::Activate { serial: serial.clone() }, 0),
+    };
+    let message = ToAgent::Job(Box::new(Job {
+        job_id: job.job_id,
+        tenant_id: job.tenant_id,
+        agent_id: job.agent_id,
+        device_id: job.device_id,
+        device: job.device.clone(),
+        trustpoint_id: job.trustpoint_id,
+        trustpoint: job
+            .trustpoint
+            .clone()
+            .ok_or_else(|| failure("trustpoint_removed", "the trustpoint was removed"))?,
+        sequence: job.outbox_id.unsigned_abs(),
+        issued_at: now,
+        expires_at: start_before.checked_add(VALID_AFTER_PERMIT).map_err(too_late)?,
+        start_before,
+        policy_revision,
+        reply_to: device_reply_key(job.agent_id, job.device_id),
+        traceparent: job.traceparent.clone(),
+        task,
+    }));
+    Envelope::seal(&message, Purpose::ToAgent, &keys.signing)
+        .and_then(|envelope| envelope.to_bytes())
+        .map_err(|error| failure("unwritable_job", error.to_string()))
+}
+
+fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enroll, Failure> {
+    let (ca, policy) = (&order.ca_server, &order.policy);
+    let mac = match &order.mac {
+        None => None,
+        Some(credentials) => {
+            let context = SealContext { agent_id: job.agent_id, job_id: job.job_id, trustpoint_id: job.trustpoint_id };
+            let secret = open_secret(job, credentials.secret_id, keys)?;
+            let sealed = seal(secret.expose(), &job.seal_key, &context)
+                .map_err(|error| failure("unsealable_secret", error.to_string()))?;
+            Some(Mac {
+                reference: credentials.reference.clone(),
+                secret: sealed,
+                algorithm: word(&policy.mac.algorithm)?,
+                iterations: policy.mac.iterations,
+            })
+        }
+    };
+    Ok(Enroll {
+        request: match order.kind {
+            RequestKind::Ir => Request::Ir,
+            RequestKind::Cr => Request::Cr,
+            RequestKind::Kur => Request::Kur,
+        },
+        subject: order.entity.subject.clone(),
+        sans: order
+            .entity
+            .sans
+            .iter()
+            .map(|san| San { kind: san.kind.as_str().to_owned(), value: san.value.clone() })
+            .collect(),
+        recipient: ca.ca_name.clone(),
+        urls: std::iter::once(&ca.primary_url).chain(&ca.secondary_url).cloned().collect(),
+        key_algorithm: word(&policy.key.algorithm)?,
+        regenerate_key: policy.key.regenerate,
+        mac,
+        accept_sha1_answers: policy.mac.accept_sha1_answers,
+        implicit_confirm: policy.implicit_confirm,
+        trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,
+        verification_certificates: certificates("verification_certificates", &ca.verification_certificates)?,
+        activate: policy.activation == Activation::Automatic,
+        file_format: word(&policy.file_format)?,
+        message_timeout_s: policy.message_timeout_s,
+        total_timeout_s: policy.total_timeout_s,
+    })
+}
+
+fn open_secret(
+    job: &ClaimedJob,
+    secret_id: SecretId,
+    keys: &Keys,
+) -> Result<trustfleet_model::secret::SecretBytes, Failure> {
+    let missing = "the trustpoint's MAC secret is not stored any more: give the trustpoint its secret again";
+    let (kek_id, ciphertext) = job.secret.as_ref().ok_or_else(|| failure("secret_missing", missing))?;
+    keys.at_rest
+        .open(job.tenant_id, secret_id, kek_id, ciphertext)
+        .map_err(|error| failure("secret_unreadable", format!("the trustpoint's MAC secret: {error}")))
+}
+
+fn certificates(field: &str, list: &[String]) -> Result<Vec<Blob>, Failure> {
+    list.iter()
+        .enumerate()
+        .map(|(i, pem)| match Certificate::from_pem(pem) {
+            Ok(certificate) => Ok(Blob(certificate.as_der().to_vec())),
+            Err(error) => {
+                Err(failure("unreadable_certificate", format!("{field}[{i}] of the CA server cannot be read: {error}")))
+            }
+        })
+        .collect()
+}
+
+/// The word of an enum in the API, which is the word on the wire.
+fn word<T: Serialize>(value: &T) -> Result<String, Failure> {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => Ok(word),
+        _ => Err(failure("unwritable_job", "a setting of the policy has no word on the wire")),
+    }
+}
+
+fn failure(code: &str, message: impl Into<String>) -> Failure {
+    Failure {
+        culprit: Culprit::Configuration,
+        code: code.to_owned(),
+        message: message.into(),
+        pki_status: None,
+        fail_info: Vec::new(),
+        status_string: None,
+        maybe_issued: false,
+    }
+}
