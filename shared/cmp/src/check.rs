@@ -98,3 +98,59 @@ fn shown(bytes: &[u8]) -> String {
         length => format!("{}... ({length} bytes)", hex::encode(bytes.get(..32).unwrap_or_default())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use der::asn1::OctetString;
+
+    use super::*;
+    use crate::codec::{PkiBody, raw::directory_name};
+
+    fn message() -> PkiMessage {
+        let name = directory_name(&[0x30, 0x00]).unwrap();
+        let header = PkiHeader {
+            pvno: 2,
+            sender: name.clone(),
+            recipient: name,
+            message_time: None,
+            protection_alg: None,
+            sender_kid: None,
+            recip_kid: None,
+            transaction_id: None,
+            sender_nonce: None,
+            recip_nonce: None,
+            free_text: None,
+            general_info: None,
+        };
+        PkiMessage::assemble(header, PkiBody::PkiConf).unwrap()
+    }
+
+    #[test]
+    fn v3_a_missing_or_short_sendernonce_is_refused() {
+        let mut message = message();
+        assert_eq!(sender_nonce(&message.header), Err(MessageError::SenderNonce { bits: 0 }));
+        message.header.sender_nonce = Some(OctetString::new([0; 15]).unwrap());
+        assert_eq!(sender_nonce(&message.header), Err(MessageError::SenderNonce { bits: 120 }));
+        message.header.sender_nonce = Some(OctetString::new([0; 16]).unwrap());
+        assert!(sender_nonce(&message.header).is_ok());
+    }
+
+    #[test]
+    fn v2_an_absent_transactionid_never_fits_not_even_nothing() {
+        let error = transaction_id(&message().header, &[]).unwrap_err();
+        assert_eq!(error.to_string(), "transactionID: expected , got none");
+    }
+
+    #[test]
+    fn h9_protection_without_its_algorithm_is_refused() {
+        let mut message = message();
+        assert!(matches!(protected(&message), Err(MessageError::Unprotected { .. })));
+        message.protection = Some(vec![0]);
+        assert_eq!(protected(&message), Err(MessageError::ProtectionIncomplete));
+    }
+
+    #[test]
+    fn a_peers_long_values_are_shown_short() {
+        assert_eq!(shown(&[0xab; 100]), format!("{}... (100 bytes)", "ab".repeat(32)));
+    }
+}

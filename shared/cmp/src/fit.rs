@@ -2,8 +2,12 @@
 //!
 //! A certificate for another key is never taken. What else may differ is policy; every difference is named.
 
-use der::{Decode, asn1::Any};
+use der::{
+    Decode,
+    asn1::{Any, ObjectIdentifier},
+};
 use jiff::{SignedDuration, Timestamp};
+use spki::SubjectPublicKeyInfoOwned;
 use trustfleet_pki::{certificate::Certificate, chain, name::Name};
 
 use crate::{
@@ -35,7 +39,7 @@ pub(crate) fn judge(
     now: Timestamp,
 ) -> (Vec<Unfit>, Vec<Warning>) {
     let (mut unfit, mut warnings) = (Vec::new(), Vec::new());
-    if certificate.spki_der() != asked.public_key {
+    if !same_key(&certificate.spki_der(), asked.public_key) {
         unfit.push(Unfit::PublicKey);
     }
     let refuse = acceptance.modifications == Modifications::Refuse;
@@ -81,6 +85,19 @@ fn chain_of(
     let soon = begin > now && begin.duration_since(now) <= CLOCK_TOLERANCE;
     let at = if soon { begin } else { now };
     chain::verify_end_entity(certificate, &helpers, anchors, at).map(|()| true).map_err(|error| error.to_string())
+}
+
+/// The same public key; NULL parameters of an RSA key may be left out (RFC 4055 section 1.2 wants them, some CAs do not).
+fn same_key(issued: &[u8], asked: &[u8]) -> bool {
+    const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+    let (Ok(held), Ok(wanted)) =
+        (SubjectPublicKeyInfoOwned::from_der(issued), SubjectPublicKeyInfoOwned::from_der(asked))
+    else {
+        return false;
+    };
+    let plain = |key: &SubjectPublicKeyInfoOwned| key.algorithm.parameters.as_ref().is_none_or(Any::is_null);
+    let rsa = held.algorithm.oid == RSA && wanted.algorithm.oid == RSA && plain(&held) && plain(&wanted);
+    issued == asked || (rsa && held.subject_public_key == wanted.subject_public_key)
 }
 
 /// How many of the alternative names asked for are not in the certificate, compared as DER.

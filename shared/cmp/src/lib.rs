@@ -62,6 +62,7 @@
 //! With the feature `responder`, [`responder::receive`] reads and verifies a client's message and
 //! [`responder::answer`] builds what to answer; issuing and remembering are the caller's.
 
+mod advice;
 mod check;
 pub mod codec;
 pub mod entropy;
@@ -78,6 +79,7 @@ pub mod text;
 pub mod transaction;
 
 pub use self::{
+    advice::advice,
     codec::{BodyKind, FailureBit, PkiStatus},
     entropy::{Entropy, SystemEntropy},
     error::CmpError,

@@ -72,6 +72,8 @@ pub enum Warning {
     KeyUpdateWarning,
     /// V10: there was no anchor to check the certificate against.
     ChainUnchecked,
+    /// The MAC secret has fewer than 16 octets: whoever records a message can find a guessable one by trial.
+    ShortSecret,
     /// S8: the answer was authenticated by a MAC with SHA-1.
     WeakMac,
     /// V5: the answer's senderKID names another reference than ours.
@@ -92,6 +94,7 @@ impl Warning {
             Self::RevocationWarning => "revocation_warning",
             Self::KeyUpdateWarning => "key_update_warning",
             Self::ChainUnchecked => "chain_unchecked",
+            Self::ShortSecret => "short_secret",
             Self::WeakMac => "weak_mac",
             Self::OtherReference => "other_reference",
             Self::SignedAnswer => "signed_answer",
@@ -111,6 +114,7 @@ impl fmt::Display for Warning {
             Self::RevocationWarning => f.write_str("the CA warns that a revocation is imminent"),
             Self::KeyUpdateWarning => f.write_str("the CA says that this key was updated before"),
             Self::ChainUnchecked => f.write_str("no anchor is configured to check the certificate's chain against"),
+            Self::ShortSecret => f.write_str("the MAC secret has fewer than 16 characters: use a longer, random one"),
             Self::WeakMac => f.write_str("the answer was authenticated with SHA-1"),
             Self::OtherReference => f.write_str("the answer names another MAC reference than ours"),
             Self::SignedAnswer => f.write_str("the answer was signed although the request had a MAC"),

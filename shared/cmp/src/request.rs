@@ -216,6 +216,11 @@ pub enum Credentials {
 }
 
 impl Credentials {
+    /// A guessable secret can be found by trial from one recorded message.
+    pub(crate) fn secret_is_short(&self) -> bool {
+        matches!(self, Self::Mac { secret, .. } if secret.len() < 16)
+    }
+
     fn check(&self, now: Timestamp) -> Result<(), ConfigurationError> {
         match self {
             Self::Mac { reference, secret, mac } => {

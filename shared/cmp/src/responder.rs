@@ -6,6 +6,8 @@
 
 mod answer;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::ops::RangeInclusive;
 

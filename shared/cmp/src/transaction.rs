@@ -25,7 +25,7 @@ use crate::{
     entropy::{Entropy, fresh},
     error::{CmpError, ConfigurationError, Ended, LocalError, MessageError},
     key::Signer,
-    outcome::{Enrolled, Exchanged},
+    outcome::{Enrolled, Exchanged, Warning},
     peer::Acceptance,
     protection::{Sealer, mac::PbmKey},
     request::{self, Credentials, EnrollRequest, HeaderFields},
@@ -126,7 +126,7 @@ impl Transaction {
             protection,
             started_at: now,
             peer_certificates: Vec::new(),
-            warnings: Vec::new(),
+            warnings: if credentials.secret_is_short() { vec![Warning::ShortSecret] } else { Vec::new() },
             transcript: Vec::new(),
         };
         let sealer = sealer(&context.protection, &credentials)?;
@@ -312,8 +312,9 @@ impl Transaction {
     /// Ends the transaction; tells the server unless it was the server that ended it (E2, E5).
     fn fail(self, error: CmpError, peer_nonce: Option<&[u8]>, entropy: &mut dyn Entropy, now: Timestamp) -> Step {
         let silent = matches!(error, CmpError::Refused(_) | CmpError::Local(_));
-        let confirmed = matches!(&error, CmpError::Certificate(unfit) if unfit.rejection_confirmed);
-        let tell_peer = if silent || confirmed {
+        // certConf said so already
+        let told = matches!(error, CmpError::Certificate(_)) && self.state_certificate().is_some();
+        let tell_peer = if silent || told {
             None
         } else {
             let body = request::error(error.failure_bit(), error.code());

@@ -47,7 +47,7 @@ impl Lab {
 
     /// A server with a secret; `more` are further arguments.
     fn mac_server(&self, more: &[&str]) -> MockServer {
-        let base = ["-srv_ref", "dev1", "-srv_secret", "pass:S3cret-of-dev1", "-rsp_cert", "issued.crt"];
+        let base = ["-srv_ref", "dev1", "-srv_secret", "pass:S3cret-of-dev1-with-128-bits", "-rsp_cert", "issued.crt"];
         MockServer::start(self.folder.path(), &[&base, more].concat())
     }
 
@@ -125,11 +125,11 @@ fn c2_ir_by_mac_with_implicit_confirm_needs_no_certconf() {
     let lab = Lab::new(KeyType::Rsa2048);
     let server = lab.mac_server(&["-grant_implicitconf", "-rsp_capubs", "ca.crt"]);
     let request = EnrollRequest { implicit_confirm: true, ..lab.request() };
-    let enrolled = lab.run(&server, request, mac("dev1", "S3cret-of-dev1")).enrolled();
+    let enrolled = lab.run(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits")).enrolled();
     assert_eq!(enrolled.certificate, lab.issued);
     assert!(enrolled.implicitly_confirmed);
     assert_eq!(kinds(&enrolled), ["ir", "ip"]);
-    assert_eq!(enrolled.ca_pubs, [lab.ca.certificate.clone()]);
+    assert_eq!(enrolled.ca_pubs, std::slice::from_ref(&lab.ca.certificate));
     assert!(enrolled.ca_pubs_trusted, "V11");
     assert_eq!(enrolled.warnings, [Warning::WeakMac]);
 }
@@ -139,7 +139,7 @@ fn c1_ir_by_mac_without_implicit_confirm_is_confirmed_by_certconf() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&[]);
     let request = EnrollRequest { implicit_confirm: true, ..lab.request() };
-    let enrolled = lab.run(&server, request, mac("dev1", "S3cret-of-dev1")).enrolled();
+    let enrolled = lab.run(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits")).enrolled();
     assert!(!enrolled.implicitly_confirmed);
     assert_eq!(kinds(&enrolled), ["ir", "ip", "certConf", "pkiconf"]);
 }
@@ -190,7 +190,7 @@ fn e3_a_rejection_is_read_with_every_failinfo_bit() {
     for bit in FailureBit::ALL {
         let number = (bit as u8).to_string();
         let server = lab.mac_server(&["-pkistatus", "2", "-failure", &number, "-statusstring", "no, and why"]);
-        let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1")).refusal();
+        let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits")).refusal();
         assert_eq!(refusal.failure, [bit]);
         assert_eq!(refusal.body, BodyKind::Ip);
         assert_eq!(refusal.texts, ["no, and why"]);
@@ -204,7 +204,7 @@ fn e3_several_failinfo_bits_at_once_are_all_read() {
     // bits 0, 9, 20 and 26
     let bits = (1_u32 << 26 | 1 << 20 | 1 << 9 | 1).to_string();
     let server = lab.mac_server(&["-pkistatus", "2", "-failurebits", &bits]);
-    let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1")).refusal();
+    let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits")).refusal();
     use FailureBit::{BadAlg, BadPop, DuplicateCertReq, SignerNotTrusted};
     assert_eq!(refusal.failure, [BadAlg, BadPop, SignerNotTrusted, DuplicateCertReq]);
     assert_eq!(refusal.failure_text, "badAlg, badPOP, signerNotTrusted, duplicateCertReq");
@@ -214,7 +214,7 @@ fn e3_several_failinfo_bits_at_once_are_all_read() {
 fn e2_a_protected_error_ends_the_transaction_without_a_word_from_us() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-send_error"]);
-    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1"));
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits"));
     assert!(!outcome.told);
     let refusal = outcome.refusal();
     assert_eq!(refusal.body, BodyKind::Error);
@@ -225,7 +225,7 @@ fn e2_a_protected_error_ends_the_transaction_without_a_word_from_us() {
 fn p10_an_unprotected_error_is_no_more_than_a_diagnostic() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-send_error", "-send_unprot_err", "-send_unprotected"]);
-    let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1")).refusal();
+    let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits")).refusal();
     assert_eq!(refusal.unauthenticated, Some(MessageError::Unprotected { body: BodyKind::Error }));
     assert!(refusal.to_string().contains("check reference and secret"), "{refusal}");
 }
@@ -246,7 +246,7 @@ fn v5_a_wrong_secret_ends_with_advice_and_the_servers_words_as_untrusted_detail(
 fn p10_an_unprotected_response_is_refused_and_the_server_is_told() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-send_unprotected"]);
-    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1"));
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits"));
     assert!(outcome.told);
     assert_eq!(outcome.result.unwrap_err().code(), "unprotected");
 }
@@ -255,7 +255,7 @@ fn p10_an_unprotected_response_is_refused_and_the_server_is_told() {
 fn w1_a_waiting_answer_is_polled_for_at_the_servers_pace() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-poll_count", "3", "-check_after", "1"]);
-    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1"));
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits"));
     assert_eq!(outcome.waits, [1, 1]);
     let enrolled = outcome.enrolled();
     let expected = ["ir", "ip", "pollReq", "pollRep", "pollReq", "pollRep", "pollReq", "ip", "certConf", "pkiconf"];
@@ -269,7 +269,7 @@ fn s8_an_answer_by_sha1_is_refused_unless_it_is_allowed() {
     let mut entropy = Seeded::new(8);
     let strong = accepting(std::slice::from_ref(&lab.ca.certificate));
     let key = Arc::<SoftwareKey>::clone(&lab.key);
-    let credentials = mac("dev1", "S3cret-of-dev1");
+    let credentials = mac("dev1", "S3cret-of-dev1-with-128-bits");
     let start = Transaction::start(lab.request(), credentials, strong, key, &mut entropy, now());
     let (transaction, message) = start.unwrap();
     let answer = server.post(&message);
@@ -299,7 +299,7 @@ fn v9_a_certificate_for_another_key_is_rejected_by_certconf() {
     let other = lab.ca.issue(&Leaf::new("/CN=dev1", key(KeyType::P256).as_ref()));
     lab.write("issued.crt", &other.to_pem());
     let server = lab.mac_server(&[]);
-    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1"));
+    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits"));
     let log = server.log();
     match outcome.result {
         Err(CmpError::Certificate(unfit)) => {
@@ -315,5 +315,5 @@ fn h7_names_go_out_in_the_order_they_were_given() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-grant_implicitconf"]);
     let request = EnrollRequest { recipient: name("/CN=Mock CA/O=Lab/C=DE"), implicit_confirm: true, ..lab.request() };
-    lab.run(&server, request, mac("dev1", "S3cret-of-dev1")).enrolled();
+    lab.run(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits")).enrolled();
 }

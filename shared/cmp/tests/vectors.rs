@@ -175,3 +175,60 @@ fn h9_the_unprotected_error_has_neither_protection_nor_algorithm() {
     let message = message("unprotected-error-r1");
     assert!(message.protection.is_none() && message.header.protection_alg.is_none());
 }
+
+// ---- messages by pyasn1-alt-modules: what OpenSSL 3.0 does not make ----------------------------------------------------
+
+#[test]
+fn c4_certconf_with_hashalg_and_pvno_3_is_read() {
+    let message = message("pyasn1-certconf-hashalg");
+    assert_eq!(message.header.pvno, 3);
+    let PkiBody::CertConf(statuses) = message.body else { panic!() };
+    assert_eq!(statuses[0].cert_req_id, -1);
+    assert_eq!(statuses[0].hash_alg.as_ref().unwrap().oid.to_string(), "2.16.840.1.101.3.4.2.1");
+}
+
+#[test]
+fn e3_an_error_with_every_field_is_read_in_full() {
+    let PkiBody::Error(error) = message("pyasn1-error-all-fields").body else { panic!() };
+    let texts: Vec<_> = error.status_info.status_string.unwrap().iter().map(|text| text.lossy()).collect();
+    assert_eq!(texts, ["one", "zwei"]);
+    let bits = error.status_info.fail_info.unwrap().bits();
+    assert_eq!(bits, [FailureBit::BadAlg, FailureBit::DuplicateCertReq]);
+    assert!(error.error_code.is_some());
+    assert_eq!(error.error_details.unwrap()[0].lossy(), "details");
+}
+
+#[test]
+fn s24a_both_forms_of_an_encrypted_certificate_are_recognised() {
+    for (name, form) in
+        [("pyasn1-cp-encrypted-value", "EncryptedValue"), ("pyasn1-kup-enveloped-data", "EnvelopedData")]
+    {
+        let (PkiBody::Cp(answer) | PkiBody::Kup(answer)) = message(name).body else { panic!() };
+        let pair = answer.response[0].certified_key_pair.clone().unwrap();
+        let CertOrEncCert::EncryptedCert(key) = pair.cert_or_enc_cert else { panic!() };
+        assert_eq!(key.form(), form);
+    }
+}
+
+#[test]
+fn w2_a_pollrep_for_a_whole_message_with_a_reason_is_read() {
+    let PkiBody::PollRep(polls) = message("pyasn1-pollrep-reason").body else { panic!() };
+    assert_eq!((polls[0].cert_req_id, polls[0].check_after), (-1, 300));
+    assert_eq!(polls[0].reason.as_ref().unwrap()[0].lossy(), "a human decides");
+}
+
+#[test]
+fn a_nested_message_is_read_with_the_message_inside() {
+    let outer = message("pyasn1-nested");
+    let PkiBody::Nested(messages) = &outer.body else { panic!() };
+    assert_eq!(messages[0].body, PkiBody::PkiConf);
+    assert_eq!(messages[0].header.free_text.as_ref().unwrap()[0].lossy(), "ünïcode");
+
+    // put into itself again and again it is refused at some depth
+    let mut message = outer.clone();
+    for _ in 0..3 {
+        message = PkiMessage::assemble(outer.header.clone(), PkiBody::Nested(vec![message])).unwrap();
+    }
+    let error = PkiMessage::from_der(&message.to_der().unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "nested messages are more than 3 deep");
+}

@@ -37,13 +37,19 @@ impl Transaction {
         }
     }
 
-    /// pkiConf came (C8).
-    pub(super) fn confirmed(self, verdict: Verdict, entropy: &mut dyn Entropy, now: Timestamp) -> Step {
+    /// The answer to certConf came: pkiConf (C8), or an error where it does not matter any more.
+    pub(super) fn concluded(
+        self,
+        verdict: Verdict,
+        rejection_confirmed: bool,
+        entropy: &mut dyn Entropy,
+        now: Timestamp,
+    ) -> Step {
         match verdict {
             Verdict::Accept { issued } => self.finish(&issued, false, entropy, now),
             Verdict::Reject { reasons, issued } => match read(&issued.certificate) {
                 Ok(certificate) => {
-                    let unfit = UnfitCertificate { reasons, certificate, rejection_confirmed: true };
+                    let unfit = UnfitCertificate { reasons, certificate, rejection_confirmed };
                     self.fail(CmpError::Certificate(Box::new(unfit)), None, entropy, now)
                 }
                 Err(error) => self.fail(error.into(), None, entropy, now),

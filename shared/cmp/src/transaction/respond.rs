@@ -78,11 +78,15 @@ impl Transaction {
                 self.context.warnings.push(Warning::AlreadyConfirmed);
                 self.finish(&issued, false, entropy, now)
             }
+            // C7: an error in answer to a rejecting certConf does not hide why it was rejected
+            (PkiBody::Error(_), Awaited::PkiConf { verdict: verdict @ Verdict::Reject { .. } }) => {
+                self.concluded(verdict, false, entropy, now)
+            }
             (PkiBody::Error(_), _) => {
                 let refusal = refusal(&message, None);
                 self.fail(CmpError::Refused(Box::new(refusal)), Some(&peer_nonce), entropy, now)
             }
-            (PkiBody::PkiConf, Awaited::PkiConf { verdict }) => self.confirmed(verdict, entropy, now),
+            (PkiBody::PkiConf, Awaited::PkiConf { verdict }) => self.concluded(verdict, true, entropy, now),
             (PkiBody::Ip(answer) | PkiBody::Cp(answer) | PkiBody::Kup(answer), Awaited::CertRep)
                 if message.body.kind() == kind =>
             {
@@ -264,5 +268,54 @@ fn refusal(message: &PkiMessage, unauthenticated: Option<MessageError>) -> PeerR
         texts,
         error_code,
         unauthenticated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{CertifiedKeyPair, RawSequence, response::EncryptedKey};
+
+    fn response(pair: Option<CertifiedKeyPair>) -> CertResponse {
+        let status = PkiStatusInfo::plain(PkiStatus::Accepted);
+        CertResponse { cert_req_id: 0, status, certified_key_pair: pair, rsp_info: None }
+    }
+
+    fn empty() -> RawSequence {
+        RawSequence::from_tlv(&[0x30, 0x00]).unwrap()
+    }
+
+    fn pair(cert_or_enc_cert: CertOrEncCert) -> CertifiedKeyPair {
+        CertifiedKeyPair { cert_or_enc_cert, private_key: None, publication_info: None }
+    }
+
+    #[test]
+    fn v8_accepted_without_a_certificate_is_refused() {
+        let error = certificate_of(&response(None)).unwrap_err();
+        assert_eq!(error, MessageError::CertificateMissing { status: PkiStatus::Accepted });
+    }
+
+    #[test]
+    fn s24a_an_encrypted_certificate_is_refused_by_name() {
+        for (key, form) in [
+            (EncryptedKey::EncryptedValue(empty()), "EncryptedValue"),
+            (EncryptedKey::EnvelopedData(empty()), "EnvelopedData"),
+        ] {
+            let error = certificate_of(&response(Some(pair(CertOrEncCert::EncryptedCert(key))))).unwrap_err();
+            assert_eq!(error, MessageError::CertificateEncrypted { form });
+        }
+    }
+
+    #[test]
+    fn a_private_key_that_was_not_asked_for_is_refused() {
+        let private_key = Some(EncryptedKey::EnvelopedData(empty()));
+        let pair = CertifiedKeyPair { private_key, ..pair(CertOrEncCert::Certificate(empty())) };
+        assert_eq!(certificate_of(&response(Some(pair))).unwrap_err(), MessageError::PrivateKeySent);
+    }
+
+    #[test]
+    fn bytes_that_are_no_certificate_are_refused() {
+        let error = certificate_of(&response(Some(pair(CertOrEncCert::Certificate(empty()))))).unwrap_err();
+        assert_eq!(error.code(), "certificate_unreadable");
     }
 }

@@ -1,6 +1,6 @@
 //! A client and a server joined in memory, with time moved by hand; the server misbehaves by choice.
 
-#![allow(unreachable_pub)] // a module of a test binary
+#![allow(dead_code, unreachable_pub)] // a module of several test binaries, each uses its own part
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::support::{Authority, CMC_CA, Leaf, Seeded, accepting};
 
-pub const SECRET: &str = "S3cret-of-dev1";
+pub const SECRET: &str = "S3cret-of-dev1-with-128-bits";
 
 /// What the server answers instead of what it should.
 pub type Twist = Box<dyn FnMut(usize, &Received, Answer, &mut ReplyTo, &mut ReplyProtection) -> Answer>;
@@ -217,7 +217,7 @@ impl World {
         match &mut self.open {
             Some(open) => {
                 open.answered(reply);
-                open.certificate = certificate.or(open.certificate.take());
+                open.certificate = certificate.or_else(|| open.certificate.take());
             }
             None => {
                 if let Request::Certificate(asked) = &received.request {
