@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Row;
-use trustfleet_model::device::{Device, Labels};
+use trustfleet_model::device::Device;
 use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::{AgentId, DeviceId, TenantId};
 
@@ -50,14 +50,14 @@ impl TenantTx {
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn registered_device_fetch(&self, name: &ObjectName) -> Result<RegisteredDevice, DbError> {
-        let sql = "/* registered_device_fetch */ SELECT d.tenant_id, d.device_id, d.name, d.agent_id, d.serial, d.mac, \
+        let sql = "/* registered_device_fetch */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
                    d.labels, d.created_at, d.updated_at, a.name AS agent, \
                    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
                    AS trustpoints \
                    FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
                    WHERE d.tenant_id = $1 AND d.name = $2";
         let row = self.query_opt(sql, &[&name.as_str()]).await?.ok_or(DbError::NotFound { kind: "device" })?;
-        read(&row)
+        read(&row, self.tenant_id())
     }
 
     /// At most `limit` devices by name, beginning after `after`; only those of an agent, when one is named.
@@ -70,14 +70,14 @@ impl TenantTx {
         after: Option<&str>,
         limit: i64,
     ) -> Result<Vec<RegisteredDevice>, DbError> {
-        let sql = "/* registered_device_list */ SELECT d.tenant_id, d.device_id, d.name, d.agent_id, d.serial, d.mac, \
+        let sql = "/* registered_device_list */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
                    d.labels, d.created_at, d.updated_at, a.name AS agent, \
                    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
                    AS trustpoints \
                    FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
                    WHERE d.tenant_id = $1 AND ($2::text IS NULL OR d.name > $2) AND ($4::text IS NULL OR a.name = $4) \
                    ORDER BY d.name LIMIT $3";
-        self.query(sql, &[&after, &limit, &agent]).await?.iter().map(read).collect()
+        self.query(sql, &[&after, &limit, &agent]).await?.iter().map(|row| read(row, self.tenant_id())).collect()
     }
 
     /// Changes what is registered, and moves the version on.
@@ -88,8 +88,7 @@ impl TenantTx {
         let sql = "/* registered_device_update */ UPDATE devices SET agent_id = $3, serial = $4, mac = $5, labels = $6, \
                    version = version + 1, updated_at = $7, updated_by = $8 WHERE tenant_id = $1 AND device_id = $2";
         let (agent, labels, serial, mac) = columns(device)?;
-        let count =
-            self.execute(sql, &[&Id(device.id), &agent, &serial, &mac, &labels, &now, &self.name()]).await?;
+        let count = self.execute(sql, &[&Id(device.id), &agent, &serial, &mac, &labels, &now, &self.name()]).await?;
         DbError::one_row(count, "device")
     }
 
@@ -124,19 +123,10 @@ fn columns(device: &Device) -> Result<Written<'_>, DbError> {
     Ok((device.agent_id.map(Id), labels, serial, mac))
 }
 
-fn read(row: &Row) -> Result<RegisteredDevice, DbError> {
+fn read(row: &Row, tenant: TenantId) -> Result<RegisteredDevice, DbError> {
     let columns = Columns::new(row, "devices", "device_id");
-    let labels: Labels = columns.json("labels")?;
     Ok(RegisteredDevice {
-        device: Device {
-            tenant_id: columns.read::<Id<TenantId>>("tenant_id")?.0,
-            id: columns.read::<Id<DeviceId>>("device_id")?.0,
-            name: columns.parse::<String, _>("name")?,
-            agent_id: columns.read::<Option<Id<AgentId>>>("agent_id")?.map(|id| id.0),
-            serial: columns.parse_opt::<String, _>("serial")?,
-            mac: columns.parse_opt::<String, _>("mac")?,
-            labels,
-        },
+        device: super::row::device(row, tenant)?,
         agent: columns.parse_opt::<String, _>("agent")?,
         trustpoints: columns.parse::<i64, _>("trustpoints")?,
         created_at: columns.read("created_at")?,

@@ -5,13 +5,25 @@
 //! statement begins with a comment naming its function; every write checks its row count; every transaction has a
 //! static name, used in metrics and `updated_by`.
 
+mod agent;
+mod ca_server;
+mod column;
+mod configured;
 mod device;
+mod device_registry;
+mod entity;
 mod error;
+mod listing;
+mod mac_secret;
 mod migrate;
+mod note;
 mod outbox;
+mod policy;
 mod row;
 mod sender;
 mod stats;
+mod tenant;
+mod token;
 mod trustpoint;
 mod tx;
 
@@ -24,11 +36,21 @@ use trustfleet_model::ids::TenantId;
 
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
+    agent::Agent,
+    configured::{Configured, UsedBy},
+    device_registry::RegisteredDevice,
     error::DbError,
+    listing::{
+        CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,
+        TrustpointFilter,
+    },
     migrate::{SchemaError, migrate, schema_version},
+    note::Note,
     outbox::ClaimedJob,
     sender::Sender,
     stats::Stats,
+    tenant::Tenant,
+    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken, TokenTenant},
     tx::{SystemTx, TenantTx},
 };
 use crate::{

@@ -123,8 +123,7 @@ impl SystemTx {
                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let ApiTokenInsert { id, tenant_id, hash, role, description, created_at, expires_at } = token;
         let tenant = tenant_id.map(Id);
-        let count =
-            self.execute(sql, &[&Id(*id), &tenant, hash, role, description, created_at, expires_at]).await?;
+        let count = self.execute(sql, &[&Id(*id), &tenant, hash, role, description, created_at, expires_at]).await?;
         DbError::one_row(count, "token")
     }
 

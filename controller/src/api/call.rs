@@ -1,0 +1,379 @@
+//! One admitted request: who asks, for which tenant, and its path, query and headers as domain values.
+
+use std::collections::BTreeMap;
+use std::future::{Ready, ready};
+use std::str::FromStr;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ETAG, IF_MATCH, LOCATION};
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, HttpResponse, dev, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use trustfleet_model::field::{ObjectName, Violations};
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::auth::{Admitted, Api, TenantRef};
+use super::dto::Page;
+use super::problem::{Problem, json};
+use crate::app::Services;
+use crate::db::{DbError, Note, TenantTx, UsedBy};
+use crate::entropy;
+use crate::error::AppError;
+
+/// Objects of one answer, when the client names no limit.
+const LIMIT_DEFAULT: u16 = 100;
+/// Most objects of one answer.
+const LIMIT_MAX: u16 = 1000;
+/// Longest idempotency key, characters.
+const IDEMPOTENCY_KEY_MAX: usize = 128;
+
+/// An admitted request.
+#[derive(Debug)]
+pub struct Call {
+    /// The API's state.
+    pub api: web::Data<Api>,
+    /// When the request came.
+    pub now: Timestamp,
+    admitted: Admitted,
+    request: HttpRequest,
+}
+
+impl FromRequest for Call {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
+        let admitted = request.extensions().get::<Admitted>().cloned();
+        let call = match (request.app_data::<web::Data<Api>>(), admitted) {
+            (Some(api), Some(admitted)) => {
+                Ok(Self { api: api.clone(), now: api.services.clock.now(), admitted, request: request.clone() })
+            }
+            _ => Err(AppError::internal("a handler was reached without the guard of its route").into()),
+        };
+        ready(call)
+    }
+}
+
+impl Call {
+    /// The rest of the controller.
+    pub fn services(&self) -> &Services {
+        &self.api.services
+    }
+
+    /// The tenant in the path.
+    ///
+    /// # Errors
+    /// An internal error on a route without one.
+    pub fn tenant(&self) -> Result<&TenantRef, Problem> {
+        let missing = || AppError::internal("the route has no tenant").into();
+        self.admitted.tenant.as_ref().ok_or_else(missing)
+    }
+
+    /// Who asks, in the words of the audit log.
+    pub fn actor(&self) -> String {
+        self.admitted.caller.actor()
+    }
+
+    /// A part of the path as a name or id; what cannot be one does not exist (404).
+    ///
+    /// # Errors
+    /// 404.
+    pub fn segment<T: FromStr>(&self, segment: &str, kind: &'static str) -> Result<T, Problem> {
+        let text = self.request.match_info().get(segment).unwrap_or_default();
+        text.parse().map_err(|_| Problem::not_found(kind))
+    }
+
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The revision in `If-Match`, where there is one; `*` is any.
+    ///
+    /// # Errors
+    /// 422 when it is no revision.
+    pub fn if_match(&self) -> Result<Option<u32>, Problem> {
+        let Some(value) = self.request.headers().get(IF_MATCH) else { return Ok(None) };
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return Ok(None);
+        }
+        let revision =
+            text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|text| text.parse().ok());
+        let message = "must be the object's revision in double quotes, such as \"3\"";
+        revision.map(Some).ok_or_else(|| Problem::invalid("If-Match", "revision", message))
+    }
+
+    /// The client's idempotency key, where there is one.
+    ///
+    /// # Errors
+    /// 422 when it is not 1 to 128 visible ASCII characters.
+    pub fn idempotency_key(&self) -> Result<Option<String>, Problem> {
+        let Some(value) = self.request.headers().get("Idempotency-Key") else { return Ok(None) };
+        let text = value.to_str().unwrap_or_default();
+        if (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Some(text.to_owned()));
+        }
+        let message = format!("must be 1 to {IDEMPOTENCY_KEY_MAX} visible ASCII characters");
+        Err(Problem::invalid("Idempotency-Key", "idempotency_key", message))
+    }
+
+    /// The client's trace context (W3C), or a new one.
+    ///
+    /// # Errors
+    /// An internal error when there is no randomness.
+    pub fn traceparent(&self) -> Result<String, Problem> {
+        if let Some(text) = self.header("traceparent").filter(|text| is_traceparent(text)) {
+            return Ok(text.to_owned());
+        }
+        let random = entropy::random::<24>()?;
+        Ok(format!("00-{}-{}-01", hex::encode(&random[..16]), hex::encode(&random[16..])))
+    }
+
+    /// Limit, cursor and filters of a list; every unknown or unreadable parameter is named.
+    ///
+    /// # Errors
+    /// 422.
+    pub fn list(&self, filters: &[&str]) -> Result<List, Problem> {
+        List::parse(self.request.query_string(), filters).map_err(Into::into)
+    }
+
+    /// Runs `work` in a transaction of the path's tenant.
+    ///
+    /// # Errors
+    /// What `work` returned, or the database's own.
+    pub async fn tenant_tx<T, F>(&self, name: &'static str, work: F) -> Result<T, Problem>
+    where
+        F: AsyncFn(&TenantTx) -> Result<T, AppError>,
+    {
+        self.services().store.tenant_tx(self.tenant()?.id, name, work).await.map_err(Into::into)
+    }
+
+    /// Appends a line to the tenant's audit log.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn note(
+        &self,
+        tx: &TenantTx,
+        action: &'static str,
+        object_kind: &'static str,
+        object_id: Uuid,
+        detail: Value,
+    ) -> Result<(), DbError> {
+        let note = Note { at: self.now, actor: &self.actor(), action, object_kind, object_id, detail };
+        tx.audit_note(&note).await
+    }
+
+    /// 201 with the object and where it is found from now on.
+    ///
+    /// # Errors
+    /// A body that cannot be written.
+    pub fn created<T: Serialize>(&self, key: &str, body: &T) -> Result<HttpResponse, Problem> {
+        let mut response = json(StatusCode::CREATED, body)?;
+        let location = format!("{}/{key}", self.request.path().trim_end_matches('/'));
+        if let Ok(value) = location.parse() {
+            response.headers_mut().insert(LOCATION, value);
+        }
+        Ok(response)
+    }
+}
+
+/// A fresh id's random part.
+///
+/// # Errors
+/// An internal error when there is no randomness.
+pub fn id_bytes() -> Result<[u8; 10], Problem> {
+    entropy::random().map_err(Into::into)
+}
+
+/// A taken name as the client should read it; everything else as it is.
+pub fn name_taken(error: DbError, kind: &'static str) -> AppError {
+    if error.constraint().is_some_and(|constraint| constraint.ends_with("name_key")) {
+        return AppError::Conflict { code: "name_taken", detail: format!("there is a {kind} of this name already") };
+    }
+    error.into()
+}
+
+/// The refusal to delete what a trustpoint uses.
+pub fn in_use(kind: &'static str, user: &UsedBy) -> AppError {
+    let UsedBy { device, trustpoint } = user;
+    let detail = format!("trustpoint {trustpoint} of device {device} uses this {kind}: change or delete that first");
+    AppError::Conflict { code: "in_use", detail }
+}
+
+/// Notes a reference to something that is not there; other errors are passed on.
+///
+/// # Errors
+/// Every other error.
+pub fn resolved<T>(
+    found: Result<T, DbError>,
+    field: &str,
+    kind: &str,
+    name: &ObjectName,
+    violations: &mut Violations,
+) -> Result<Option<T>, DbError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(DbError::NotFound { .. }) => {
+            violations.add(field, "unknown_reference", format!("there is no {kind} named {name} in this tenant"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let [version, trace, span, flags] = parts[..] else { return false };
+    version == "00"
+        && hex(trace, 32)
+        && hex(span, 16)
+        && hex(flags, 2)
+        && trace.bytes().any(|b| b != b'0')
+        && span.bytes().any(|b| b != b'0')
+}
+
+/// Query parameters of every list.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct ListQuery {
+    /// Most objects in the answer, 1 to 1000; default 100.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u16>,
+    /// The `next` of the answer before.
+    after: Option<String>,
+}
+
+/// The header by which a change is made only to the revision that was read.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct IfMatch {
+    /// The revision that is to be changed, in double quotes; without it, whatever is there.
+    #[param(rename = "If-Match")]
+    if_match: Option<String>,
+}
+
+/// An answer with the object's revision as its entity tag.
+pub fn with_revision(mut response: HttpResponse, revision: u32) -> HttpResponse {
+    if let Ok(tag) = format!("\"{revision}\"").parse() {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+/// Limit, cursor and filters of a list.
+#[derive(Debug)]
+pub struct List {
+    limit: u16,
+    after: Option<String>,
+    filters: BTreeMap<String, String>,
+}
+
+impl List {
+    fn parse(query: &str, known: &[&str]) -> Result<Self, Violations> {
+        let mut violations = Violations::new();
+        let mut list = Self { limit: LIMIT_DEFAULT, after: None, filters: BTreeMap::new() };
+        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match key.as_ref() {
+                "limit" => match value.parse() {
+                    Ok(limit @ 1..=LIMIT_MAX) => list.limit = limit,
+                    _ => violations.add("limit", "range", format!("must be a whole number from 1 to {LIMIT_MAX}")),
+                },
+                "after" => match URL_SAFE_NO_PAD.decode(value.as_ref()).map(String::from_utf8) {
+                    Ok(Ok(after)) => list.after = Some(after),
+                    _ => violations.add("after", "cursor", "must be the `next` of an earlier answer"),
+                },
+                key if known.contains(&key) => {
+                    list.filters.insert(key.to_owned(), value.into_owned());
+                }
+                key => {
+                    let names: Vec<&str> = known.iter().copied().chain(["limit", "after"]).collect();
+                    let message = format!("is not a parameter of this list; it takes {}", names.join(", "));
+                    violations.add(key, "unknown_parameter", message);
+                }
+            }
+        }
+        violations.into_result()?;
+        Ok(list)
+    }
+
+    /// How many rows to ask for: one more than the answer holds, to know whether there are more.
+    pub fn rows(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
+    /// The cursor's text.
+    pub fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
+    /// The cursor as something that must be readable.
+    ///
+    /// # Errors
+    /// 422.
+    pub fn after_as<T: FromStr>(&self) -> Result<Option<T>, Problem> {
+        let message = "must be the `next` of an earlier answer";
+        let parse = |text: &String| text.parse().map_err(|_| Problem::invalid("after", "cursor", message));
+        self.after.as_ref().map(parse).transpose()
+    }
+
+    /// A filter's text.
+    pub fn filter(&self, name: &str) -> Option<&str> {
+        self.filters.get(name).map(String::as_str)
+    }
+
+    /// The answer: at most `limit` of `rows`, and the cursor behind them when there are more.
+    pub fn page<R, T: From<R>>(&self, mut rows: Vec<R>, cursor: impl Fn(&R) -> String) -> Page<T> {
+        let limit = usize::from(self.limit);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(cursor(row)));
+        Page { items: rows.into_iter().map(T::from).collect(), next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bad_query_parameter_is_named_at_once() {
+        let violations = List::parse("limit=0&after=%C3%A4&colour=red&device=ap", &["device"]).unwrap_err();
+        let fields: Vec<_> = violations.as_slice().iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["limit", "after", "colour"]);
+    }
+
+    #[test]
+    fn a_cursor_leads_to_the_next_page_and_the_last_page_has_none() {
+        let list = List::parse("limit=2", &[]).unwrap();
+        let page: Page<String> = list.page(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], Clone::clone);
+        assert_eq!(page.items, ["a", "b"]);
+        let list = List::parse(&format!("limit=2&after={}", page.next.unwrap()), &[]).unwrap();
+        assert_eq!(list.after(), Some("b"));
+        let page: Page<String> = list.page(vec!["c".to_owned()], Clone::clone);
+        assert_eq!((page.items.len(), page.next), (1, None));
+    }
+
+    #[test]
+    fn only_a_well_formed_trace_context_is_taken_over() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for bad in [
+            "",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
+}

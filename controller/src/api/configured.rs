@@ -1,0 +1,131 @@
+//! The five operations that entities, CA servers and policies have in common.
+
+/// Writes list, create, show, update and delete of one kind of configured object.
+macro_rules! configured_handlers {
+    (
+        kind: $kind:tt, tag: $tag:tt, path: $path:tt, item: $item:tt, segment: $segment:tt,
+        operations: [$op_list:tt, $op_create:tt, $op_show:tt, $op_update:tt, $op_delete:tt],
+        actions: [$created:literal, $updated:literal, $deleted:literal],
+        object: $object:ty, bodies: [$create:ident, $update:ident, $body:ident], id: $id:ident,
+        sql: [$insert:ident, $fetch:ident, $list:ident, $replace:ident, $used_by:ident, $delete:ident],
+        check: $check:expr
+    ) => {
+        #[utoipa::path(get, path = $path, tag = $tag, operation_id = $op_list, params(ListQuery),
+            summary = "List by name", responses((status = 200, description = "A part of the list", body = Page<$object>)))]
+        /// Lists by name.
+        ///
+        /// # Errors
+        /// 422 for unreadable parameters; the database's own.
+        pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
+            let list = call.list(&[])?;
+            let rows = call
+                .tenant_tx($op_list, async |tx| Ok(tx.$list(list.after(), list.rows()).await?))
+                .await?;
+            let page: Page<$body> = list.page(rows, |row| row.name.to_string());
+            json(StatusCode::OK, &page)
+        }
+
+        #[utoipa::path(post, path = $path, tag = $tag, operation_id = $op_create, request_body = $create,
+            summary = "Make a new one", responses(
+                (status = 201, description = "Made", body = $object),
+                (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json")))]
+        /// Makes a new one.
+        ///
+        /// # Errors
+        /// 409 when the name is taken, 422 with everything that is wrong.
+        pub async fn create(call: Call, body: Body<$create>) -> Result<HttpResponse, Problem> {
+            let allow_weak = call.tenant()?.allow_weak_algorithms;
+            let (name, spec) = body.check(|body: $create, violations| {
+                let (name, rest) = body.split();
+                let name = violations.check("name", "S1", name.parse::<ObjectName>());
+                let spec = rest.into_spec();
+                ($check)(&spec, allow_weak, violations);
+                name.map(|name| (name, spec))
+            })?;
+            let id = $id::fresh(call.now, id_bytes()?);
+            let made = call
+                .tenant_tx($op_create, async |tx| {
+                    tx.$insert(id, &name, &spec, call.now).await.map_err(|error| name_taken(error, $kind))?;
+                    call.note(tx, $created, $segment, id.as_uuid(), json!({"name": name.as_str()})).await?;
+                    Ok(tx.$fetch(&name).await?)
+                })
+                .await?;
+            call.created(name.as_str(), &$body::from(made))
+        }
+
+        #[utoipa::path(get, path = $item, tag = $tag, operation_id = $op_show, summary = "Show one",
+            responses((status = 200, description = "The object", body = $object)))]
+        /// Shows one.
+        ///
+        /// # Errors
+        /// 404.
+        pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
+            let name: ObjectName = call.segment($segment, $kind)?;
+            let found = call.tenant_tx($op_show, async |tx| Ok(tx.$fetch(&name).await?)).await?;
+            let revision = found.revision;
+            Ok(with_revision(json(StatusCode::OK, &$body::from(found))?, revision))
+        }
+
+        #[utoipa::path(put, path = $item, tag = $tag, operation_id = $op_update, request_body = $update,
+            summary = "Change one: all of it, the name stays", params(IfMatch), responses(
+                (status = 200, description = "Changed", body = $object),
+                (status = 412, description = "If-Match names another revision", body = ProblemBody,
+                    content_type = "application/problem+json")))]
+        /// Changes one.
+        ///
+        /// # Errors
+        /// 404, 412 when the revision is another one by now, 422 with everything that is wrong.
+        pub async fn update(call: Call, body: Body<$update>) -> Result<HttpResponse, Problem> {
+            let name: ObjectName = call.segment($segment, $kind)?;
+            let expected = call.if_match()?;
+            let allow_weak = call.tenant()?.allow_weak_algorithms;
+            // What does not exist is told before what is wrong with its replacement.
+            call.tenant_tx($op_show, async |tx| Ok(tx.$fetch(&name).await?)).await?;
+            let spec = body.check(|body: $update, violations| {
+                let spec = body.into_spec();
+                ($check)(&spec, allow_weak, violations);
+                Some(spec)
+            })?;
+            let changed = call
+                .tenant_tx($op_update, async |tx| {
+                    let present = tx.$fetch(&name).await?;
+                    if expected.is_some_and(|revision| revision != present.revision) {
+                        return Err(AppError::PreconditionFailed { current: present.revision });
+                    }
+                    tx.$replace(present.id, present.revision, &spec, call.now).await?;
+                    let detail = json!({"name": name.as_str(), "revision": present.revision + 1});
+                    call.note(tx, $updated, $segment, present.id.as_uuid(), detail).await?;
+                    Ok(tx.$fetch(&name).await?)
+                })
+                .await?;
+            let revision = changed.revision;
+            Ok(with_revision(json(StatusCode::OK, &$body::from(changed))?, revision))
+        }
+
+        #[utoipa::path(delete, path = $item, tag = $tag, operation_id = $op_delete, summary = "Delete one that no trustpoint uses",
+            responses(
+                (status = 204, description = "Deleted"),
+                (status = 409, description = "A trustpoint uses it", body = ProblemBody,
+                    content_type = "application/problem+json")))]
+        /// Deletes one.
+        ///
+        /// # Errors
+        /// 404, 409 while a trustpoint uses it.
+        pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
+            let name: ObjectName = call.segment($segment, $kind)?;
+            call.tenant_tx($op_delete, async |tx| {
+                let present = tx.$fetch(&name).await?;
+                if let Some(user) = tx.$used_by(present.id).await? {
+                    return Err(in_use($kind, &user));
+                }
+                tx.$delete(present.id).await?;
+                call.note(tx, $deleted, $segment, present.id.as_uuid(), json!({"name": name.as_str()})).await?;
+                Ok(())
+            })
+            .await?;
+            Ok(HttpResponse::NoContent().finish())
+        }
+    };
+}
+
+pub(super) use configured_handlers;

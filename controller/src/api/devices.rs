@@ -1,0 +1,183 @@
+//! Devices: what operators register about them. What happens to their trustpoints is the device actors' business.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use serde_json::json;
+use trustfleet_model::device::Device;
+use trustfleet_model::field::{ObjectName, Violations};
+use trustfleet_model::ids::{AgentId, DeviceId};
+use utoipa::IntoParams;
+
+use super::body::{Body, Findings};
+use super::call::{Call, ListQuery, id_bytes, name_taken, resolved};
+use super::dto::Page;
+use super::dto::device::{DeviceBody, DeviceCreate, DeviceUpdate, Registration};
+use super::problem::{Problem, ProblemBody, json};
+use crate::error::AppError;
+
+/// Filters of the list of devices.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct DeviceQuery {
+    /// Only devices behind the agent of this name.
+    agent: Option<String>,
+}
+
+/// Lists devices by name.
+///
+/// # Errors
+/// 422 for unreadable parameters; the database's own.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/devices", tag = "Devices", operation_id = "device_list",
+    summary = "List devices by name", params(ListQuery, DeviceQuery),
+    responses((status = 200, description = "A part of the list", body = Page<DeviceBody>)))]
+pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
+    let list = call.list(&["agent"])?;
+    let rows = call
+        .tenant_tx("device_list", async |tx| {
+            Ok(tx.registered_device_list(list.filter("agent"), list.after(), list.rows()).await?)
+        })
+        .await?;
+    let page: Page<DeviceBody> = list.page(rows, |row| row.device.name.to_string());
+    json(StatusCode::OK, &page)
+}
+
+/// Registers a device.
+///
+/// # Errors
+/// 409 when the name is taken, 422 with everything that is wrong.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/devices", tag = "Devices", operation_id = "device_create",
+    summary = "Register a device", request_body = DeviceCreate, responses(
+        (status = 201, description = "Registered", body = DeviceBody),
+        (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json")))]
+pub async fn create(call: Call, body: Body<DeviceCreate>) -> Result<HttpResponse, Problem> {
+    let (body, mut findings) = body.open();
+    let read = body.map(|body| {
+        let (name, rest) = body.split();
+        let name = findings.rules.check("name", "name", name.parse::<ObjectName>());
+        (name, rest.check(&mut findings.rules))
+    });
+    let agent_id = find_agent(&call, read.as_ref().map(|(_, registration)| registration), &mut findings).await?;
+    let (name, registration) = findings.finish(read.and_then(|(name, rest)| name.map(|name| (name, rest))))?;
+    let id = DeviceId::fresh(call.now, id_bytes()?);
+    let device = device(&call, id, name, registration, agent_id)?;
+    let made = call
+        .tenant_tx("device_create", async |tx| {
+            tx.registered_device_insert(&device, call.now).await.map_err(|error| name_taken(error, "device"))?;
+            let detail = json!({"name": device.name.as_str()});
+            call.note(tx, "device_created", "device", id.as_uuid(), detail).await?;
+            Ok(tx.registered_device_fetch(&device.name).await?)
+        })
+        .await?;
+    call.created(device.name.as_str(), &DeviceBody::from(made))
+}
+
+/// Shows one device.
+///
+/// # Errors
+/// 404.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/devices/{device}", tag = "Devices", operation_id = "device_show",
+    summary = "Show a device", responses((status = 200, description = "The device", body = DeviceBody)))]
+pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
+    let name: ObjectName = call.segment("device", "device")?;
+    let found = call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
+    json(StatusCode::OK, &DeviceBody::from(found))
+}
+
+/// Changes what is registered.
+///
+/// # Errors
+/// 404, 409 when the agent is to change while a job is under way, 422 with everything that is wrong.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/devices/{device}", tag = "Devices", operation_id = "device_update",
+    summary = "Change a device: all of it, the name stays", request_body = DeviceUpdate, responses(
+        (status = 200, description = "Changed", body = DeviceBody),
+        (status = 409, description = "A job is under way at the present agent", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn update(call: Call, body: Body<DeviceUpdate>) -> Result<HttpResponse, Problem> {
+    let name: ObjectName = call.segment("device", "device")?;
+    call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
+    let (body, mut findings) = body.open();
+    let registration = body.map(|body| body.check(&mut findings.rules));
+    let agent_id = find_agent(&call, registration.as_ref(), &mut findings).await?;
+    let registration = findings.finish(registration)?;
+    let changed = call
+        .tenant_tx("device_update", async |tx| {
+            let present = tx.registered_device_fetch(&name).await?.device;
+            if present.agent_id != agent_id && tx.registered_device_jobs(present.id).await?.0 > 0 {
+                let detail = "a job is under way at the device's present agent: wait until it has ended";
+                return Err(AppError::Conflict { code: "job_under_way", detail: detail.to_owned() });
+            }
+            let registration = registration.clone();
+            let changed = Device {
+                agent_id,
+                serial: registration.serial,
+                mac: registration.mac,
+                labels: registration.labels,
+                ..present
+            };
+            tx.registered_device_update(&changed, call.now).await?;
+            let detail = json!({"name": name.as_str()});
+            call.note(tx, "device_updated", "device", changed.id.as_uuid(), detail).await?;
+            Ok(tx.registered_device_fetch(&name).await?)
+        })
+        .await?;
+    json(StatusCode::OK, &DeviceBody::from(changed))
+}
+
+/// Deletes a device.
+///
+/// # Errors
+/// 404, 409 while it has trustpoints or a history.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/devices/{device}", tag = "Devices", operation_id = "device_delete",
+    summary = "Delete a device that has no trustpoints and never had a job", responses(
+        (status = 204, description = "Deleted"),
+        (status = 409, description = "It has trustpoints, or a history of jobs", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
+    let name: ObjectName = call.segment("device", "device")?;
+    call.tenant_tx("device_delete", async |tx| {
+        let present = tx.registered_device_fetch(&name).await?;
+        if present.trustpoints > 0 {
+            let detail = format!("the device has {} trustpoint(s): delete them first", present.trustpoints);
+            return Err(AppError::Conflict { code: "has_trustpoints", detail });
+        }
+        let (_, jobs) = tx.registered_device_jobs(present.device.id).await?;
+        if jobs > 0 {
+            let detail = format!("the device has a history of {jobs} job(s), which is kept, and the device with it");
+            return Err(AppError::Conflict { code: "has_history", detail });
+        }
+        tx.registered_device_delete(present.device.id).await?;
+        let detail = json!({"name": name.as_str()});
+        Ok(call.note(tx, "device_deleted", "device", present.device.id.as_uuid(), detail).await?)
+    })
+    .await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+async fn find_agent(
+    call: &Call,
+    registration: Option<&Registration>,
+    findings: &mut Findings,
+) -> Result<Option<AgentId>, Problem> {
+    let Some(name) = registration.and_then(|registration| registration.agent.as_ref()) else { return Ok(None) };
+    let (agent, unknown) = call
+        .tenant_tx("device_agent", async |tx| {
+            let mut unknown = Violations::new();
+            let found = resolved(tx.agent_fetch(name).await, "agent", "agent", name, &mut unknown)?;
+            Ok((found.map(|agent| agent.id), unknown))
+        })
+        .await?;
+    findings.add(unknown);
+    Ok(agent)
+}
+
+fn device(
+    call: &Call,
+    id: DeviceId,
+    name: ObjectName,
+    registration: Registration,
+    agent_id: Option<AgentId>,
+) -> Result<Device, Problem> {
+    let Registration { serial, mac, labels, .. } = registration;
+    Ok(Device { tenant_id: call.tenant()?.id, id, name, agent_id, serial, mac, labels })
+}

@@ -1,0 +1,168 @@
+//! Jobs: what was asked of an agent, where it stands, how it ended.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use trustfleet_model::ids::JobId;
+use trustfleet_model::job::{Culprit, Failure, JobState, RequestKind};
+use utoipa::ToSchema;
+
+use super::words;
+
+words! {
+    /// Kind of a CMP request (S27 to S30).
+    RequestKindBody mirrors RequestKind {
+        /// Initialization request.
+        Ir = "ir",
+        /// Certification request: a further certificate for an entity that the PKI knows.
+        Cr = "cr",
+        /// Key update request, signed with the certificate that it replaces.
+        Kur = "kur",
+    }
+}
+
+words! {
+    /// Where a job stands, named for what it waits for.
+    JobStateBody mirrors JobState {
+        /// Accepted; waits to be published.
+        AwaitingPublish = "awaiting_publish",
+        /// Published; waits for the agent to start.
+        AwaitingAgent = "awaiting_agent",
+        /// Started; waits for the CA's answer.
+        AwaitingCa = "awaiting_ca",
+        /// The CA answered `waiting`; the agent polls.
+        AwaitingPoll = "awaiting_poll",
+        /// Done.
+        Succeeded = "succeeded",
+        /// Ended without success.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// Who is to blame for a failure.
+    CulpritBody mirrors Culprit {
+        /// Our own configuration.
+        Configuration = "configuration",
+        /// The CA's message was malformed, not authentic or not what was asked for.
+        PeerMessage = "peer_message",
+        /// The CA refused.
+        PeerRefusal = "peer_refusal",
+        /// The CA could not be reached or did not answer in time.
+        Transport = "transport",
+        /// The device: its disk, its keys, its clock.
+        Device = "device",
+    }
+}
+
+/// What is asked of a trustpoint.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollRequest {
+    /// Kind of the request.
+    pub request: RequestKindBody,
+}
+
+/// Why a job ended without success.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Failure)]
+pub struct FailureBody {
+    /// Who is to blame.
+    pub culprit: CulpritBody,
+    /// Stable snake_case code.
+    pub code: String,
+    /// What was wrong and what to check next.
+    pub message: String,
+    /// PKIStatus of the CA's answer, in the RFC's words.
+    #[schema(required)]
+    pub pki_status: Option<String>,
+    /// PKIFailureInfo bits, in the RFC's words.
+    pub fail_info: Vec<String>,
+    /// The CA's own words: untrusted text.
+    #[schema(required)]
+    pub status_string: Option<String>,
+    /// Whether the CA may have issued a certificate that nobody received.
+    pub maybe_issued: bool,
+}
+
+impl From<Failure> for FailureBody {
+    fn from(failure: Failure) -> Self {
+        Self {
+            culprit: failure.culprit.into(),
+            code: failure.code,
+            message: failure.message,
+            pki_status: failure.pki_status,
+            fail_info: failure.fail_info,
+            status_string: failure.status_string,
+            maybe_issued: failure.maybe_issued,
+        }
+    }
+}
+
+/// A job for an agent.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
+pub struct JobBody {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: JobId,
+    /// Name of its device.
+    pub device: String,
+    /// Name of its trustpoint; null when that is gone by now.
+    #[schema(required)]
+    pub trustpoint: Option<String>,
+    /// Name of the agent it is for.
+    pub agent: String,
+    /// `ir`, `cr`, `kur` or `activate`.
+    #[schema(example = "ir")]
+    pub kind: String,
+    /// Where it stands.
+    pub state: JobStateBody,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// Why it failed.
+    #[schema(required)]
+    pub failure: Option<FailureBody>,
+    /// Public-key fingerprint, reported before the CA was asked.
+    #[schema(required)]
+    pub public_key_sha256: Option<String>,
+    /// transactionID of the CMP exchange, hex.
+    #[schema(required)]
+    pub transaction_id: Option<String>,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last published.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub published_at: Option<Timestamp>,
+    /// When the agent started.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub finished_at: Option<Timestamp>,
+    /// When it was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+impl From<crate::db::ListedJob> for JobBody {
+    fn from(job: crate::db::ListedJob) -> Self {
+        Self {
+            id: job.id,
+            device: job.device.into(),
+            trustpoint: job.trustpoint.map(Into::into),
+            agent: job.agent.into(),
+            kind: job.kind.as_str().to_owned(),
+            state: job.state.into(),
+            requested_by: job.requested_by,
+            failure: job.failure.map(Into::into),
+            public_key_sha256: job.public_key_sha256,
+            transaction_id: job.transaction_id,
+            created_at: job.created_at,
+            published_at: job.published_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            updated_at: job.updated_at,
+        }
+    }
+}

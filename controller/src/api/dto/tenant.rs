@@ -1,0 +1,195 @@
+//! Tenants, and the two kinds of tokens made for them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use trustfleet_model::ids::{TenantId, TokenId};
+use utoipa::ToSchema;
+
+use crate::api::access::Role;
+
+/// What makes a new tenant.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantCreate {
+    /// Its name in URLs: 1 to 63 letters, digits, `.`, `_`, `-`, beginning with a letter or digit.
+    #[schema(min_length = 1, max_length = 63)]
+    pub name: String,
+    /// Its name for people, at most 128 characters; default: the name.
+    #[serde(default)]
+    #[schema(max_length = 128)]
+    pub display_name: Option<String>,
+    /// HMAC-SHA1 and the like may be configured (S8); default false.
+    #[serde(default)]
+    pub allow_weak_algorithms: bool,
+}
+
+/// Who shares this installation without seeing each other.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Tenant)]
+pub struct TenantBody {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: TenantId,
+    /// Its name in URLs.
+    pub name: String,
+    /// Its name for people.
+    pub display_name: String,
+    /// HMAC-SHA1 and the like may be configured (S8).
+    pub allow_weak_algorithms: bool,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+impl From<crate::db::Tenant> for TenantBody {
+    fn from(tenant: crate::db::Tenant) -> Self {
+        Self {
+            id: tenant.id,
+            name: tenant.name.into(),
+            display_name: tenant.display_name,
+            allow_weak_algorithms: tenant.allow_weak_algorithms,
+            created_at: tenant.created_at,
+            updated_at: tenant.updated_at,
+        }
+    }
+}
+
+/// Role of a tenant's token: each may what the one before may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Role)]
+pub enum TenantRole {
+    /// Reads.
+    Viewer,
+    /// Enrols, activates, registers devices and trustpoints.
+    Operator,
+    /// Everything in its tenant.
+    Admin,
+}
+
+impl From<TenantRole> for Role {
+    fn from(role: TenantRole) -> Self {
+        match role {
+            TenantRole::Viewer => Self::Viewer,
+            TenantRole::Operator => Self::Operator,
+            TenantRole::Admin => Self::Admin,
+        }
+    }
+}
+
+/// What makes a new API token.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCreate {
+    /// What it may do.
+    pub role: TenantRole,
+    /// What it is for, 1 to 200 characters; it appears in the audit log.
+    #[schema(min_length = 1, max_length = 200)]
+    pub description: String,
+    /// How long it is valid, seconds, 60 to 315,360,000 (ten years); default: for ever.
+    #[serde(default)]
+    #[schema(minimum = 60, maximum = 315_360_000)]
+    pub valid_for_s: Option<u32>,
+}
+
+/// A new API token: the only answer that holds the token itself.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TokenCreated)]
+pub struct TokenCreatedBody {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: TokenId,
+    /// The token, for the Authorization header; it is shown only here.
+    pub token: String,
+    /// What it may do.
+    pub role: TenantRole,
+    /// What it is for.
+    pub description: String,
+    /// When it ends; null: never.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An API token, without the token.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Token)]
+pub struct TokenBody {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: TokenId,
+    /// What it may do.
+    pub role: String,
+    /// What it is for.
+    pub description: String,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it ends; null: never.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub last_used_at: Option<Timestamp>,
+    /// When it was taken back.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl From<crate::db::ApiToken> for TokenBody {
+    fn from(token: crate::db::ApiToken) -> Self {
+        Self {
+            id: token.id,
+            role: token.role,
+            description: token.description,
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            last_used_at: token.last_used_at,
+            revoked_at: token.revoked_at,
+        }
+    }
+}
+
+/// What makes a new join token.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinTokenCreate {
+    /// Name that the agent must take; default: its own choice.
+    #[serde(default)]
+    #[schema(max_length = 63)]
+    pub agent_name: Option<String>,
+    /// How many agents may join with it, 1 to 1000; default 1. More than one needs `agent_name` left out.
+    #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub uses: u32,
+    /// How long it is valid, seconds, 60 to 2,592,000 (30 days); default one hour.
+    #[serde(default = "one_hour")]
+    #[schema(minimum = 60, maximum = 2_592_000)]
+    pub valid_for_s: u32,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn one_hour() -> u32 {
+    3600
+}
+
+/// A new join token: the only answer that holds the token itself.
+#[derive(Serialize, ToSchema)]
+#[schema(as = JoinTokenCreated)]
+pub struct JoinTokenCreatedBody {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: TokenId,
+    /// The token, for the agent's configuration; it is shown only here.
+    pub token: String,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+    /// How many agents may still join with it.
+    pub uses_left: u32,
+}

@@ -1,0 +1,165 @@
+//! Trustpoints (S17) with what is under way on them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use trustfleet_model::ids::{JobId, TrustpointId};
+use trustfleet_model::secret::SecretText;
+use trustfleet_model::trustpoint::{RequestState, TrustpointStatus};
+use utoipa::ToSchema;
+
+use super::certificate::CertificateFactsBody;
+use super::job::FailureBody;
+use super::words;
+
+words! {
+    /// The state of a trustpoint in one word.
+    TrustpointStatusBody mirrors TrustpointStatus {
+        /// No certificate, and nothing under way.
+        NotEnrolled = "not_enrolled",
+        /// A request is under way.
+        Requesting = "requesting",
+        /// A certificate is issued and waits for its activation.
+        Staged = "staged",
+        /// A certificate is in use.
+        Active = "active",
+        /// The last request failed and there is no certificate in use.
+        Failed = "failed",
+    }
+}
+
+/// What makes a new trustpoint.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustpointCreate {
+    /// Its name, unique on the device, at most 32 characters (S17).
+    #[schema(min_length = 1, max_length = 32)]
+    pub name: String,
+    /// Name of the entity: subject and alternative names (S2).
+    pub entity: String,
+    /// Name of the CA server.
+    pub ca_server: String,
+    /// Name of the policy.
+    pub policy: String,
+    /// Reference and secret of the first request (S12, S13).
+    #[serde(default)]
+    pub mac: Option<MacCreate>,
+}
+
+/// Reference and secret of a MAC-protected request.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MacCreate {
+    /// Reference value, 1 to 256 characters, no `?` (S12).
+    #[schema(min_length = 1, max_length = 256)]
+    pub reference: String,
+    /// Secret, 1 to 128 characters (S13). Never shown again.
+    #[schema(value_type = String, min_length = 1, max_length = 128, write_only, format = Password)]
+    pub secret: SecretText,
+}
+
+/// What is under way on a trustpoint.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = RequestUnderWay)]
+pub struct RequestBody {
+    /// What it waits for.
+    pub awaiting: AwaitingBody,
+    /// The job.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
+    /// Since when it waits for the CA.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Awaiting)]
+pub enum AwaitingBody {
+    /// Nothing is under way.
+    Nothing,
+    /// The agent has not started yet.
+    Agent,
+    /// The CA has not answered yet.
+    Ca,
+    /// The CA said `waiting`; the agent polls.
+    Poll,
+}
+
+impl From<RequestState> for RequestBody {
+    fn from(state: RequestState) -> Self {
+        let (awaiting, since) = match state {
+            RequestState::Nothing => (AwaitingBody::Nothing, None),
+            RequestState::Agent { .. } => (AwaitingBody::Agent, None),
+            RequestState::Ca { since, .. } => (AwaitingBody::Ca, Some(since)),
+            RequestState::Poll { since, .. } => (AwaitingBody::Poll, Some(since)),
+        };
+        Self { awaiting, job_id: state.job_id(), since }
+    }
+}
+
+/// A CA, an identity and the certificates enrolled with them.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Trustpoint)]
+pub struct TrustpointBody {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub id: TrustpointId,
+    /// Its name.
+    pub name: String,
+    /// Name of its device.
+    pub device: String,
+    /// Name of its entity.
+    pub entity: String,
+    /// Name of its CA server.
+    pub ca_server: String,
+    /// Name of its policy.
+    pub policy: String,
+    /// MAC reference value; the secret is never shown.
+    #[schema(required)]
+    pub mac_reference: Option<String>,
+    /// Its state in one word.
+    pub status: TrustpointStatusBody,
+    /// What is under way.
+    pub request: RequestBody,
+    /// The certificate in use.
+    #[schema(required)]
+    pub active: Option<CertificateFactsBody>,
+    /// The certificate issued but not in use yet.
+    #[schema(required)]
+    pub staged: Option<CertificateFactsBody>,
+    /// The certificate in use before.
+    #[schema(required)]
+    pub previous: Option<CertificateFactsBody>,
+    /// Why the last request failed; cleared by the next success.
+    #[schema(required)]
+    pub last_failure: Option<FailureBody>,
+    /// When it was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+impl From<crate::db::ListedTrustpoint> for TrustpointBody {
+    fn from(listed: crate::db::ListedTrustpoint) -> Self {
+        let status = listed.trustpoint.status().into();
+        let trustpoint = listed.trustpoint;
+        Self {
+            id: trustpoint.id,
+            name: trustpoint.name.into(),
+            device: listed.device.into(),
+            entity: listed.entity.into(),
+            ca_server: listed.ca_server.into(),
+            policy: listed.policy.into(),
+            mac_reference: trustpoint.mac_reference,
+            status,
+            request: trustpoint.request.into(),
+            active: trustpoint.active.map(Into::into),
+            staged: trustpoint.staged.map(Into::into),
+            previous: trustpoint.previous.map(Into::into),
+            last_failure: trustpoint.last_failure.map(Into::into),
+            updated_at: listed.updated_at,
+        }
+    }
+}

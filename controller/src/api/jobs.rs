@@ -1,0 +1,59 @@
+//! Jobs: what was asked of agents, where it stands, how it ended.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use trustfleet_model::ids::JobId;
+use trustfleet_model::job::JobState;
+use utoipa::IntoParams;
+
+use super::call::{Call, ListQuery};
+use super::dto::Page;
+use super::dto::job::JobBody;
+use super::problem::{Problem, json};
+use crate::db::JobFilter;
+
+/// Filters of the list of jobs.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct JobQuery {
+    /// Only of the device of this name.
+    device: Option<String>,
+    /// Only of trustpoints of this name.
+    trustpoint: Option<String>,
+    /// Only in this state.
+    state: Option<String>,
+}
+
+/// Lists jobs, newest first.
+///
+/// # Errors
+/// 422 for unreadable parameters; the database's own.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/jobs", tag = "Jobs", operation_id = "job_list",
+    summary = "List jobs, newest first", params(ListQuery, JobQuery),
+    responses((status = 200, description = "A part of the list", body = Page<JobBody>)))]
+pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
+    let list = call.list(&["device", "trustpoint", "state"])?;
+    let state = list.filter("state");
+    if state.is_some_and(|state| !JobState::ALL.iter().any(|known| known.as_str() == state)) {
+        let known = JobState::ALL.map(JobState::as_str).join(", ");
+        return Err(Problem::invalid("state", "choice", format!("must be one of {known}")));
+    }
+    let before = list.after_as()?;
+    let filter = JobFilter { device: list.filter("device"), trustpoint: list.filter("trustpoint"), state, before };
+    let rows = call.tenant_tx("job_list", async |tx| Ok(tx.listed_job_list(filter, list.rows()).await?)).await?;
+    let page: Page<JobBody> = list.page(rows, |row| row.id.to_string());
+    json(StatusCode::OK, &page)
+}
+
+/// Shows one job.
+///
+/// # Errors
+/// 404.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/jobs/{job}", tag = "Jobs", operation_id = "job_show",
+    summary = "Show a job", responses((status = 200, description = "The job", body = JobBody)))]
+pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
+    let id: JobId = call.segment("job", "job")?;
+    let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(id).await?)).await?;
+    json(StatusCode::OK, &JobBody::from(job))
+}

@@ -1,0 +1,281 @@
+//! The OpenAPI 3.1 document, made from the handlers' own descriptions, and a page to browse it.
+//!
+//! What is the same for every operation (security, errors, parts of the path) is added here by rule from the route
+//! table, so that no handler can forget it. The page is built in; nothing is fetched from elsewhere.
+
+use std::sync::OnceLock;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::ContentType;
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::access::Access;
+use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
+use super::{ROUTES, Route};
+use super::{
+    agent_door, agents, ca_servers, certificates, devices, entities, health, jobs, metrics, policies, tenants, tokens,
+    trustpoints,
+};
+use crate::error::AppError;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Trustfleet",
+        description = "Keeps the X.509 certificates of a fleet of devices enrolled, renewed and in service.\n\n\
+            Give a bearer token in the Authorization header. Every error is a problem document (RFC 9457); all invalid \
+            fields are named at once. Objects of other tenants do not exist.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        tenants::list,
+        tenants::create,
+        tenants::show,
+        tokens::list,
+        tokens::create,
+        tokens::revoke,
+        tokens::create_join_token,
+        agents::list,
+        agents::show,
+        entities::list,
+        entities::create,
+        entities::show,
+        entities::update,
+        entities::remove,
+        ca_servers::list,
+        ca_servers::create,
+        ca_servers::show,
+        ca_servers::update,
+        ca_servers::remove,
+        policies::list,
+        policies::create,
+        policies::show,
+        policies::update,
+        policies::remove,
+        devices::list,
+        devices::create,
+        devices::show,
+        devices::update,
+        devices::remove,
+        trustpoints::list,
+        trustpoints::list_of_device,
+        trustpoints::create,
+        trustpoints::show,
+        trustpoints::remove,
+        trustpoints::enroll,
+        trustpoints::activate,
+        jobs::list,
+        jobs::show,
+        certificates::list,
+        certificates::show,
+        agent_door::join,
+        agent_door::challenge,
+        agent_door::session,
+        health::healthz,
+        health::readyz,
+        metrics::metrics,
+        document,
+    ),
+    components(schemas(ProblemBody))
+)]
+struct Document;
+
+/// What the parts of a path are.
+const SEGMENTS: [(&str, &str); 10] = [
+    ("tenant", "Name of the tenant"),
+    ("token", "Id of the token"),
+    ("agent", "Name of the agent"),
+    ("entity", "Name of the entity"),
+    ("ca_server", "Name of the CA server"),
+    ("policy", "Name of the policy"),
+    ("device", "Name of the device"),
+    ("trustpoint", "Name of the trustpoint"),
+    ("job", "Id of the job"),
+    ("certificate", "Id of the certificate"),
+];
+
+/// This document.
+///
+/// # Errors
+/// None once it could be made.
+#[utoipa::path(get, path = "/openapi.json", tag = "Health", operation_id = "openapi", summary = "This document",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+pub async fn document() -> Result<HttpResponse, Problem> {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    let text = match TEXT.get() {
+        Some(text) => text,
+        None => {
+            let text = build()?.to_string();
+            TEXT.get_or_init(|| text)
+        }
+    };
+    Ok(HttpResponse::Ok().insert_header(ContentType::json()).body(text.as_str()))
+}
+
+/// The page at `/docs/`.
+pub fn browsable() -> SwaggerUi {
+    SwaggerUi::new("/docs/{_:.*}").config(Config::new(["/openapi.json"]).persist_authorization(true))
+}
+
+/// The document as JSON.
+///
+/// # Errors
+/// A document that cannot be written: a fault of ours.
+pub fn build() -> Result<Value, AppError> {
+    let mut document =
+        serde_json::to_value(Document::openapi()).map_err(|error| AppError::Internal { source: Box::new(error) })?;
+    for route in ROUTES {
+        let method = route.method.to_ascii_lowercase();
+        if let Some(Value::Object(operation)) = document["paths"][route.path].get_mut(&method) {
+            add_security(operation, route);
+            add_segments(operation, route);
+            add_errors(operation, route);
+        }
+    }
+    document["components"]["securitySchemes"] = json!({
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API token, such as `tft1_...`"}
+    });
+    document["components"]["responses"]["Problem"] = json!({
+        "description": "What was wrong, as a problem document",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    });
+    Ok(document)
+}
+
+fn add_security(operation: &mut Map<String, Value>, route: &Route) {
+    let (security, note) = match route.access {
+        Access::Public => (json!([]), None),
+        Access::Tenant(role) => (json!([{"bearer": []}]), Some(format!("Needs the role `{role}` or a higher one."))),
+        Access::Platform => (json!([{"bearer": []}]), Some("Needs the role `platform_admin`.".to_owned())),
+    };
+    operation.insert("security".to_owned(), security);
+    if let Some(note) = note {
+        // The handlers' own descriptions are written for those who read the source.
+        operation.insert("description".to_owned(), json!(note));
+    } else {
+        operation.remove("description");
+    }
+}
+
+fn add_segments(operation: &mut Map<String, Value>, route: &Route) {
+    let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
+    let Some(parameters) = parameters.as_array_mut() else { return };
+    let segments = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    for (i, segment) in segments.enumerate() {
+        let about = SEGMENTS.iter().find(|(name, _)| *name == segment).map_or("", |(_, about)| about);
+        let parameter = json!({
+            "name": segment, "in": "path", "required": true, "description": about, "schema": {"type": "string"}
+        });
+        parameters.insert(i, parameter);
+    }
+    if parameters.is_empty() {
+        operation.remove("parameters");
+    }
+}
+
+fn add_errors(operation: &mut Map<String, Value>, route: &Route) {
+    let has_body = operation.contains_key("requestBody");
+    let has_parameters = operation.contains_key("parameters");
+    let is_api = route.path.starts_with("/v1/") || route.path.starts_with("/agent/");
+    let mut statuses = Vec::new();
+    if is_api {
+        statuses.extend(["503"]);
+    }
+    if route.access != Access::Public {
+        statuses.extend(["401", "403"]);
+    }
+    if route.path.contains('{') {
+        statuses.push("404");
+    }
+    if has_body {
+        statuses.extend(["400", "413", "415", "422"]);
+    } else if has_parameters {
+        statuses.push("422");
+    }
+    let responses = operation.entry("responses").or_insert_with(|| json!({}));
+    if let Some(responses) = responses.as_object_mut() {
+        for status in statuses {
+            responses.entry(status).or_insert_with(|| json!({"$ref": "#/components/responses/Problem"}));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_and_nothing_else() {
+        let document = build().unwrap();
+        let documented: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, item)| {
+                item.as_object()
+                    .unwrap()
+                    .keys()
+                    .map(|method| (path.clone(), method.to_ascii_uppercase()))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let routed: BTreeSet<(String, String)> =
+            ROUTES.iter().map(|route| (route.path.to_owned(), route.method.to_owned())).collect();
+        assert_eq!(documented, routed);
+    }
+
+    #[test]
+    fn the_document_is_openapi_3_1_and_every_operation_is_complete() {
+        let document = build().unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
+        let mut ids = BTreeSet::new();
+        for route in ROUTES {
+            let operation = &document["paths"][route.path][route.method.to_ascii_lowercase()];
+            let name = format!("{} {}", route.method, route.path);
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.keys().any(|status| status.starts_with('2')), "{name} has no success");
+            assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{name} shares its id");
+            assert!(!operation["summary"].as_str().unwrap().is_empty(), "{name} has no summary");
+            if route.access != Access::Public {
+                assert!(responses.contains_key("401") && responses.contains_key("403"), "{name}");
+                assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
+            }
+            if ["POST", "PUT"].contains(&route.method) && operation.get("requestBody").is_some() {
+                assert!(responses.contains_key("422"), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_in_the_document_leads_somewhere() {
+        fn check(value: &Value, document: &Value) {
+            match value {
+                Value::Object(object) => {
+                    if let Some(Value::String(reference)) = object.get("$ref") {
+                        let pointer = reference.strip_prefix('#').unwrap();
+                        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+                    }
+                    object.values().for_each(|value| check(value, document));
+                }
+                Value::Array(array) => array.iter().for_each(|value| check(value, document)),
+                _ => {}
+            }
+        }
+        let document = build().unwrap();
+        check(&document, &document);
+    }
+
+    #[test]
+    fn the_mac_secret_is_in_no_answer_of_the_document() {
+        let document = build().unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let with_secret: Vec<_> =
+            schemas.iter().filter(|(_, schema)| schema["properties"].get("secret").is_some()).map(|(n, _)| n).collect();
+        assert_eq!(with_secret, ["MacCreate"]);
+        assert_eq!(schemas["MacCreate"]["properties"]["secret"]["writeOnly"], true);
+    }
+}

@@ -1,0 +1,173 @@
+//! Tokens of a tenant: for the REST API, and for agents that are to join. A token is shown once, when it is made.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use trustfleet_model::field::{ObjectName, Violations, check_text};
+use trustfleet_model::ids::TokenId;
+use trustfleet_wire::sign::key_id;
+use zeroize::Zeroizing;
+
+use super::access::Role;
+use super::auth::{new_token, sha256, token_hash};
+use super::body::Body;
+use super::call::{Call, ListQuery, id_bytes};
+use super::dto::Page;
+use super::dto::tenant::{JoinTokenCreate, JoinTokenCreatedBody, TokenBody, TokenCreate, TokenCreatedBody};
+use super::problem::{Problem, json};
+use crate::db::{ApiToken, ApiTokenInsert, DbError, Note};
+use crate::entropy;
+use crate::error::AppError;
+
+const DESCRIPTION_MAX: usize = 200;
+const VALID_MIN_S: u32 = 60;
+/// Ten years.
+const TOKEN_VALID_MAX_S: u32 = 315_360_000;
+/// 30 days.
+const JOIN_TOKEN_VALID_MAX_S: u32 = 2_592_000;
+const JOIN_TOKEN_USES_MAX: u32 = 1000;
+
+/// Lists the tenant's API tokens, without the tokens themselves.
+///
+/// # Errors
+/// 422 for unreadable parameters; the database's own.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/tokens", tag = "Tokens", operation_id = "token_list",
+    summary = "List API tokens, oldest first", params(ListQuery),
+    responses((status = 200, description = "A part of the list", body = Page<TokenBody>)))]
+pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
+    let list = call.list(&[])?;
+    let after: Option<TokenId> = list.after_as()?;
+    let tenant = call.tenant()?.id;
+    let store = &call.services().store;
+    let rows: Result<Vec<ApiToken>, DbError> =
+        store.system_tx("token_list", async |tx| tx.api_token_list(tenant, after, list.rows()).await).await;
+    let page: Page<TokenBody> = list.page(rows?, |token| token.id.to_string());
+    json(StatusCode::OK, &page)
+}
+
+/// Makes an API token.
+///
+/// # Errors
+/// 422 with everything that is wrong.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/tokens", tag = "Tokens", operation_id = "token_create",
+    summary = "Make an API token", request_body = TokenCreate,
+    responses((status = 201, description = "Made; the token is shown only here", body = TokenCreatedBody)))]
+pub async fn create(call: Call, body: Body<TokenCreate>) -> Result<HttpResponse, Problem> {
+    let body = body.check(|body, violations| {
+        violations.check("description", "text", check_text(&body.description, DESCRIPTION_MAX));
+        if let Some(seconds) = body.valid_for_s {
+            check_range("valid_for_s", seconds, VALID_MIN_S, TOKEN_VALID_MAX_S, violations);
+        }
+        Some(body)
+    })?;
+    let tenant = call.tenant()?.id;
+    let token = new_token(&Zeroizing::new(entropy::random()?));
+    let hash = token_hash(token.expose()).ok_or_else(|| AppError::internal("a new token has no hash"))?;
+    let id = TokenId::fresh(call.now, id_bytes()?);
+    let expires_at = body.valid_for_s.map(|seconds| later(call.now, seconds)).transpose()?;
+    let insert = ApiTokenInsert {
+        id,
+        tenant_id: Some(tenant),
+        hash: &hash,
+        role: Role::from(body.role).as_str(),
+        description: &body.description,
+        created_at: call.now,
+        expires_at,
+    };
+    let note = Note {
+        at: call.now,
+        actor: &call.actor(),
+        action: "token_created",
+        object_kind: "token",
+        object_id: id.as_uuid(),
+        detail: json!({"role": insert.role, "description": &body.description, "expires_at": expires_at}),
+    };
+    let store = &call.services().store;
+    store
+        .system_tx("token_create", async |tx| {
+            tx.api_token_insert(&insert).await?;
+            tx.audit_note(tenant, &note).await
+        })
+        .await
+        .map_err(|error: DbError| Problem::from(error))?;
+    let TokenCreate { role, description, .. } = body;
+    let made = TokenCreatedBody { id, token: token.expose().clone(), role, description, expires_at };
+    call.created(&id.to_string(), &made)
+}
+
+/// Takes an API token back.
+///
+/// # Errors
+/// 404, also when it was taken back before.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/tokens/{token}", tag = "Tokens", operation_id = "token_delete",
+    summary = "Take an API token back; it is refused everywhere within five seconds",
+    responses((status = 204, description = "Taken back")))]
+pub async fn revoke(call: Call) -> Result<HttpResponse, Problem> {
+    let id: TokenId = call.segment("token", "token")?;
+    let tenant = call.tenant()?.id;
+    let note = Note {
+        at: call.now,
+        actor: &call.actor(),
+        action: "token_revoked",
+        object_kind: "token",
+        object_id: id.as_uuid(),
+        detail: json!({}),
+    };
+    let store = &call.services().store;
+    store
+        .system_tx("token_delete", async |tx| {
+            tx.api_token_revoke(tenant, id, call.now).await?;
+            tx.audit_note(tenant, &note).await
+        })
+        .await
+        .map_err(|error: DbError| Problem::from(error))?;
+    call.api.forget_token(id);
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Makes a join token, `tfj1.<id>.<secret>.<id of the controller's key>`.
+///
+/// # Errors
+/// 422 with everything that is wrong.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/join-tokens", tag = "Tokens", operation_id = "join_token_create",
+    summary = "Make a token by which agents join", request_body = JoinTokenCreate,
+    responses((status = 201, description = "Made; the token is shown only here", body = JoinTokenCreatedBody)))]
+pub async fn create_join_token(call: Call, body: Body<JoinTokenCreate>) -> Result<HttpResponse, Problem> {
+    let (agent_name, uses, seconds) = body.check(|body, violations| {
+        check_range("uses", body.uses, 1, JOIN_TOKEN_USES_MAX, violations);
+        check_range("valid_for_s", body.valid_for_s, VALID_MIN_S, JOIN_TOKEN_VALID_MAX_S, violations);
+        let name = body.agent_name.map(|name| violations.check("agent_name", "name", name.parse::<ObjectName>()));
+        if name.is_some() && body.uses > 1 {
+            violations.add("uses", "one_name", "is more than 1, but only one agent can have the name agent_name");
+        }
+        Some((name.flatten(), body.uses, body.valid_for_s))
+    })?;
+    let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(*Zeroizing::new(entropy::random::<32>()?)));
+    let id = TokenId::fresh(call.now, id_bytes()?);
+    let expires_at = later(call.now, seconds)?;
+    let secret_hash = sha256(secret.as_bytes());
+    call.tenant_tx("join_token_create", async |tx| {
+        tx.join_token_insert(id, &secret_hash, agent_name.as_ref(), uses, call.now, expires_at).await?;
+        let name = agent_name.as_ref().map(ObjectName::as_str);
+        let detail = json!({"agent_name": name, "uses": uses, "expires_at": expires_at});
+        Ok(call.note(tx, "join_token_created", "join_token", id.as_uuid(), detail).await?)
+    })
+    .await?;
+    let pin = key_id(&call.services().keys.signing.public_key());
+    let token = format!("tfj1.{id}.{}.{pin}", *secret);
+    json(StatusCode::CREATED, &JoinTokenCreatedBody { id, token, expires_at, uses_left: uses })
+}
+
+fn check_range(field: &str, value: u32, least: u32, most: u32, violations: &mut Violations) {
+    if !(least..=most).contains(&value) {
+        violations.add(field, "range", format!("is {value}; allowed are {least} to {most}"));
+    }
+}
+
+fn later(now: Timestamp, seconds: u32) -> Result<Timestamp, AppError> {
+    now.checked_add(SignedDuration::from_secs(seconds.into()))
+        .map_err(|error| AppError::Internal { source: Box::new(error) })
+}

@@ -1,0 +1,308 @@
+//! Trustpoints: made, removed, enrolled and activated by their device's actor; read from the database.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use trustfleet_model::field::{ObjectName, TrustpointName, Violations};
+use trustfleet_model::ids::{CaServerId, DeviceId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
+use trustfleet_model::job::MacCredentials;
+use trustfleet_model::trustpoint::{TrustpointStatus, check_reference, check_secret};
+use utoipa::IntoParams;
+
+use super::body::Body;
+use super::call::{Call, List, ListQuery, id_bytes, resolved};
+use super::dto::Page;
+use super::dto::job::{EnrollRequest, JobBody};
+use super::dto::trustpoint::{MacCreate, TrustpointBody, TrustpointCreate};
+use super::problem::{Problem, ProblemBody, json};
+use crate::db::TrustpointFilter;
+use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, Requester};
+use crate::error::AppError;
+
+/// Filters of the list of trustpoints.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct TrustpointQuery {
+    /// Only of the device of this name.
+    device: Option<String>,
+    /// Only in this state: `not_enrolled`, `requesting`, `staged`, `active` or `failed`.
+    status: Option<String>,
+}
+
+/// The header by which a repeated request finds its job.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct IdempotencyKey {
+    /// 1 to 128 visible ASCII characters; the same key leads to the same job, also after it ended.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 128)]
+    idempotency_key: Option<String>,
+}
+
+/// Lists the tenant's trustpoints.
+///
+/// # Errors
+/// 422 for unreadable parameters; the database's own.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/trustpoints", tag = "Trustpoints", operation_id = "trustpoint_list",
+    summary = "List trustpoints of all devices", params(ListQuery, TrustpointQuery),
+    responses((status = 200, description = "A part of the list", body = Page<TrustpointBody>)))]
+pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
+    let list = call.list(&["device", "status"])?;
+    page(&call, &list, list.filter("device")).await
+}
+
+/// Lists the trustpoints of one device.
+///
+/// # Errors
+/// 404; 422 for unreadable parameters.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints", tag = "Trustpoints",
+    operation_id = "device_trustpoint_list", summary = "List the trustpoints of a device", params(ListQuery),
+    responses((status = 200, description = "A part of the list", body = Page<TrustpointBody>)))]
+pub async fn list_of_device(call: Call) -> Result<HttpResponse, Problem> {
+    let list = call.list(&[])?;
+    let name: ObjectName = call.segment("device", "device")?;
+    find_device(&call, &name).await?;
+    page(&call, &list, Some(name.as_str())).await
+}
+
+async fn page(call: &Call, list: &List, device: Option<&str>) -> Result<HttpResponse, Problem> {
+    let status = list.filter("status");
+    if status.is_some_and(|status| !STATUSES.iter().any(|known| known.as_str() == status)) {
+        let known = STATUSES.map(TrustpointStatus::as_str).join(", ");
+        return Err(Problem::invalid("status", "choice", format!("must be one of {known}")));
+    }
+    let filter = TrustpointFilter { device, status, after: list.after_as()? };
+    let rows =
+        call.tenant_tx("trustpoint_list", async |tx| Ok(tx.listed_trustpoint_list(filter, list.rows()).await?)).await?;
+    let page: Page<TrustpointBody> = list.page(rows, |row| row.trustpoint.id.to_string());
+    json(StatusCode::OK, &page)
+}
+
+const STATUSES: [TrustpointStatus; 5] = [
+    TrustpointStatus::NotEnrolled,
+    TrustpointStatus::Requesting,
+    TrustpointStatus::Staged,
+    TrustpointStatus::Active,
+    TrustpointStatus::Failed,
+];
+
+/// What a new trustpoint refers to.
+#[derive(Clone, Copy, Debug)]
+struct References {
+    entity: EntityId,
+    ca_server: CaServerId,
+    policy: PolicyId,
+}
+
+/// Makes a trustpoint.
+///
+/// # Errors
+/// 404 for the device, 409 when the name is taken, 422 with everything that is wrong.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints", tag = "Trustpoints",
+    operation_id = "trustpoint_create", summary = "Make a trustpoint", request_body = TrustpointCreate, responses(
+        (status = 201, description = "Made", body = TrustpointBody),
+        (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json")))]
+pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResponse, Problem> {
+    let device_name: ObjectName = call.segment("device", "device")?;
+    let device = find_device(&call, &device_name).await?;
+    let (body, mut findings) = body.open();
+    let mut references = None;
+    let mut named = None;
+    if let Some(body) = &body {
+        named = findings.rules.check("name", "S17", body.name.parse::<TrustpointName>());
+        if let Some(mac) = &body.mac {
+            check_reference("mac.reference", &mac.reference, &mut findings.rules);
+            check_secret("mac.secret", mac.secret.expose(), &mut findings.rules);
+        }
+        let (found, unknown) = find_references(&call, body).await?;
+        findings.add(unknown);
+        references = found;
+    }
+    let mac = body.and_then(|body| body.mac);
+    let (name, references) = findings.finish(named.zip(references))?;
+
+    let mac = match mac {
+        Some(mac) => Some(store_secret(&call, mac).await?),
+        None => None,
+    };
+    let command = Command::AddTrustpoint(Box::new(AddTrustpoint {
+        id: TrustpointId::fresh(call.now, id_bytes()?),
+        name: name.clone(),
+        entity_id: references.entity,
+        ca_server_id: references.ca_server,
+        policy_id: references.policy,
+        mac: mac.clone(),
+        requested_by: Requester(call.actor()),
+    }));
+    if let Err(error) = ask(&call, device, command).await {
+        if let (Some(mac), true) = (mac, outcome_is_known(&error)) {
+            drop_secret(&call, mac.secret_id).await;
+        }
+        return Err(error.into());
+    }
+    call.created(name.as_str(), &read(&call, device, &name).await?)
+}
+
+async fn find_references(call: &Call, body: &TrustpointCreate) -> Result<(Option<References>, Violations), Problem> {
+    call.tenant_tx("trustpoint_references", async |tx| {
+        let mut wrong = Violations::new();
+        let entity = match wrong.check("entity", "name", body.entity.parse::<ObjectName>()) {
+            Some(name) => resolved(tx.entity_fetch(&name).await, "entity", "entity", &name, &mut wrong)?,
+            None => None,
+        };
+        let ca_server = match wrong.check("ca_server", "name", body.ca_server.parse::<ObjectName>()) {
+            Some(name) => resolved(tx.ca_server_fetch(&name).await, "ca_server", "CA server", &name, &mut wrong)?,
+            None => None,
+        };
+        let policy = match wrong.check("policy", "name", body.policy.parse::<ObjectName>()) {
+            Some(name) => resolved(tx.policy_fetch(&name).await, "policy", "policy", &name, &mut wrong)?,
+            None => None,
+        };
+        let found = match (entity, ca_server, policy) {
+            (Some(entity), Some(ca_server), Some(policy)) => {
+                Some(References { entity: entity.id, ca_server: ca_server.id, policy: policy.id })
+            }
+            _ => None,
+        };
+        Ok((found, wrong))
+    })
+    .await
+}
+
+/// Stores the MAC secret, encrypted for its row, before the trustpoint that refers to it.
+async fn store_secret(call: &Call, mac: MacCreate) -> Result<MacCredentials, Problem> {
+    let secret_id = SecretId::fresh(call.now, id_bytes()?);
+    let at_rest = &call.services().keys.at_rest;
+    let ciphertext = at_rest
+        .seal(call.tenant()?.id, secret_id, mac.secret.expose().as_bytes())
+        .map_err(|error| AppError::Internal { source: Box::new(error) })?;
+    call.tenant_tx("secret_store", async |tx| {
+        Ok(tx.mac_secret_insert(secret_id, at_rest.id(), &ciphertext, call.now).await?)
+    })
+    .await?;
+    Ok(MacCredentials { reference: mac.reference, secret_id })
+}
+
+/// Removes a secret that nothing refers to; when that fails it stays behind, encrypted and unused.
+async fn drop_secret(call: &Call, secret_id: SecretId) {
+    let dropped = call.tenant_tx("secret_drop", async |tx| Ok(tx.mac_secret_delete(secret_id).await?)).await;
+    if dropped.is_err() {
+        tracing::warn!(secret.id = %secret_id, "a secret without trustpoint stays behind");
+    }
+}
+
+const fn outcome_is_known(error: &AppError) -> bool {
+    !matches!(error, AppError::OutcomeUnknown { .. } | AppError::Internal { .. })
+}
+
+/// Shows one trustpoint.
+///
+/// # Errors
+/// 404.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}", tag = "Trustpoints",
+    operation_id = "trustpoint_show", summary = "Show a trustpoint",
+    responses((status = 200, description = "The trustpoint", body = TrustpointBody)))]
+pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
+    let (device, name) = find(&call).await?;
+    json(StatusCode::OK, &read(&call, device, &name).await?)
+}
+
+/// Removes a trustpoint; its secret goes with it, its jobs and certificates stay as history.
+///
+/// # Errors
+/// 404, 409 while a request is under way.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}", tag = "Trustpoints",
+    operation_id = "trustpoint_delete", summary = "Remove a trustpoint that has nothing under way", responses(
+        (status = 204, description = "Removed"),
+        (status = 409, description = "A request is under way", body = ProblemBody, content_type = "application/problem+json")))]
+pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
+    let (device, trustpoint) = find(&call).await?;
+    let requested_by = Requester(call.actor());
+    ask(&call, device, Command::RemoveTrustpoint(RemoveTrustpoint { trustpoint, requested_by })).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Asks for a certificate.
+///
+/// # Errors
+/// 404; 409 while a request of another kind is under way; 422 naming every missing condition (S32).
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/enroll", tag = "Trustpoints",
+    operation_id = "trustpoint_enroll", summary = "Ask for a certificate", request_body = EnrollRequest,
+    params(IdempotencyKey), responses(
+        (status = 202, description = "The job: a new one, the one of the same kind under way, or that of the same key",
+            body = JobBody),
+        (status = 409, description = "A request of another kind is under way", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpResponse, Problem> {
+    let (device, trustpoint) = find(&call).await?;
+    let request_key = call.idempotency_key()?;
+    let request = body.check(|body, _| Some(body.request.into()))?;
+    let context = call
+        .tenant_tx("enrollment_context", async |tx| {
+            Ok(tx.enrollment_context(device, &trustpoint, request_key.as_deref()).await?)
+        })
+        .await?;
+    let command = Command::Enroll(Box::new(Enroll {
+        trustpoint,
+        request,
+        job_id: JobId::fresh(call.now, id_bytes()?),
+        request_key,
+        requested_by: Requester(call.actor()),
+        traceparent: Some(call.traceparent()?),
+        context,
+    }));
+    accepted(&call, ask(&call, device, command).await?).await
+}
+
+/// Puts the staged certificate into use.
+///
+/// # Errors
+/// 404; 409 when nothing is staged or something else is under way.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/activate", tag = "Trustpoints",
+    operation_id = "trustpoint_activate", summary = "Put the staged certificate into use", responses(
+        (status = 202, description = "The job", body = JobBody),
+        (status = 409, description = "Nothing is staged, or something is under way", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
+    let (device, trustpoint) = find(&call).await?;
+    let command = Command::Activate(Activate {
+        trustpoint,
+        job_id: JobId::fresh(call.now, id_bytes()?),
+        requested_by: Requester(call.actor()),
+        traceparent: Some(call.traceparent()?),
+    });
+    accepted(&call, ask(&call, device, command).await?).await
+}
+
+async fn ask(call: &Call, device: DeviceId, command: Command) -> Result<Reply, AppError> {
+    let tenant = call.tenant().map_err(|_| AppError::internal("the route has no tenant"))?.id;
+    call.services().registry.ask(tenant, device, command).await
+}
+
+async fn accepted(call: &Call, reply: Reply) -> Result<HttpResponse, Problem> {
+    let Reply::Job { job_id } = reply else {
+        return Err(AppError::internal("a device answered a request for a job without one").into());
+    };
+    let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
+    json(StatusCode::ACCEPTED, &JobBody::from(job))
+}
+
+/// The device in the path, and the trustpoint's name if there is such a trustpoint.
+async fn find(call: &Call) -> Result<(DeviceId, TrustpointName), Problem> {
+    let device: ObjectName = call.segment("device", "device")?;
+    let device = find_device(call, &device).await?;
+    let name: TrustpointName = call.segment("trustpoint", "trustpoint")?;
+    call.tenant_tx("trustpoint_show", async |tx| Ok(tx.listed_trustpoint_fetch(device, &name).await?)).await?;
+    Ok((device, name))
+}
+
+async fn find_device(call: &Call, name: &ObjectName) -> Result<DeviceId, Problem> {
+    let found = call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(name).await?)).await?;
+    Ok(found.device.id)
+}
+
+async fn read(call: &Call, device: DeviceId, name: &TrustpointName) -> Result<TrustpointBody, Problem> {
+    let found =
+        call.tenant_tx("trustpoint_show", async |tx| Ok(tx.listed_trustpoint_fetch(device, name).await?)).await?;
+    Ok(found.into())
+}
