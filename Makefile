@@ -19,7 +19,7 @@ setup:
 	@scripts/setup.sh
 
 demo: setup
-	@cargo build --quiet --workspace --bins
+	@cargo build --workspace --bins
 	@$(LAB) demo $(DEMOARGS)
 
 test:

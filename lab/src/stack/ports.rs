@@ -1,9 +1,17 @@
 //! Free ports on the loopback interface.
 //!
 //! They are taken below the kernel's ephemeral range (from 32768 on), so that no outgoing connection of a test takes
-//! the port of a broker that is stopped for a moment and wants it back.
+//! the port of a broker that is stopped for a moment and wants it back. And each is marked by a name that all stacks of
+//! the machine know (an abstract socket, which ends with its process), so that stacks that start at the same time do
+//! not take each other's.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener},
+    },
+};
 
 use aws_lc_rs::rand;
 
@@ -13,13 +21,16 @@ const FIRST: u16 = 15_000;
 const LAST: u16 = 31_999;
 const TRIES: usize = 2_000;
 
-/// Ports held until they are given to the process that is to listen on them, so that two callers in one process never
-/// get the same one.
+/// One port of 127.0.0.1, kept from other stacks until it is dropped.
 #[derive(Debug)]
-pub struct PortReservation(TcpListener, u16);
+pub struct PortReservation {
+    port: u16,
+    listener: Option<TcpListener>,
+    _mark: UnixListener,
+}
 
 impl PortReservation {
-    /// Holds one free port of 127.0.0.1, chosen by chance.
+    /// A free port chosen by chance, occupied until [`Self::open`].
     ///
     /// # Errors
     /// [`StackError::NoFreePort`] after a great many occupied ones.
@@ -28,8 +39,10 @@ impl PortReservation {
             let mut bytes = [0; 2];
             rand::fill(&mut bytes).map_err(|_| StackError::Key { what: "random port" })?;
             let port = FIRST + u16::from_be_bytes(bytes) % (LAST - FIRST + 1);
+            let name = SocketAddr::from_abstract_name(format!("trustfleet-port-{port}"));
+            let Ok(mark) = name.and_then(|name| UnixListener::bind_addr(&name)) else { continue };
             if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-                return Ok(Self(listener, port));
+                return Ok(Self { port, listener: Some(listener), _mark: mark });
             }
         }
         Err(StackError::NoFreePort { first: FIRST, last: LAST })
@@ -37,22 +50,21 @@ impl PortReservation {
 
     /// The port's number.
     pub const fn port(&self) -> u16 {
-        self.1
+        self.port
     }
 
-    /// Lets go of the port: to be called just before its listener starts.
-    pub fn release(self) -> u16 {
-        drop(self.0);
-        self.1
+    /// Makes way for the process that is to listen on the port; other stacks still keep off.
+    pub fn open(&mut self) {
+        self.listener = None;
     }
 }
 
-/// One free port of 127.0.0.1, not held.
+/// One free port of 127.0.0.1, for a listener that starts at once.
 ///
 /// # Errors
 /// [`StackError::NoFreePort`] after a great many occupied ones.
 pub fn free_port() -> Result<u16, StackError> {
-    Ok(PortReservation::any()?.release())
+    Ok(PortReservation::any()?.port())
 }
 
 #[cfg(test)]
@@ -60,12 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn held_ports_differ_and_stay_below_the_ephemeral_range() {
-        let held: Vec<_> = (0..50).map(|_| PortReservation::any().unwrap()).collect();
+    fn reserved_ports_differ_and_stay_below_the_ephemeral_range() {
+        let mut held: Vec<_> = (0..50).map(|_| PortReservation::any().unwrap()).collect();
+        held.iter_mut().for_each(PortReservation::open);
+        held.extend((0..50).map(|_| PortReservation::any().unwrap()));
         let mut ports: Vec<_> = held.iter().map(PortReservation::port).collect();
         ports.sort_unstable();
         ports.dedup();
-        assert_eq!(ports.len(), 50);
+        assert_eq!(ports.len(), 100);
         assert!(ports.iter().all(|port| (FIRST..=LAST).contains(port)));
+        TcpListener::bind((Ipv4Addr::LOCALHOST, held[0].port())).unwrap();
     }
 }

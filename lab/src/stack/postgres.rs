@@ -38,7 +38,7 @@ pub struct Postgres {
     program: PathBuf,
     run_as: Option<RunAs>,
     dir: PathBuf,
-    port: u16,
+    port: PortReservation,
     mark: (&'static str, String),
     process: Option<Process>,
 }
@@ -53,9 +53,9 @@ impl Postgres {
         let bin = bin_dir()?;
         let run_as = if geteuid().is_root() { Some(RunAs::postgres_user()?) } else { None };
         let port = PortReservation::any()?;
-        let mut cluster = Self { program: bin.join("postgres"), run_as, dir, port: port.port(), mark, process: None };
+        let mut cluster = Self { program: bin.join("postgres"), run_as, dir, port, mark, process: None };
         cluster.init(&bin.join("initdb"), options).await?;
-        port.release();
+        cluster.port.open();
         cluster.start().await?;
         cluster.set_up().await?;
         Ok(cluster)
@@ -63,7 +63,7 @@ impl Postgres {
 
     /// The port on 127.0.0.1; the same after a stop and a start.
     pub const fn port(&self) -> u16 {
-        self.port
+        self.port.port()
     }
 
     /// The superuser's URL, on the database `postgres`.
@@ -73,7 +73,7 @@ impl Postgres {
 
     /// The URL of `role` on `database`.
     pub(super) fn url(&self, role: &str, database: &str) -> Result<Url, StackError> {
-        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port).parse().map_err(|error| StackError::Io {
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port()).parse().map_err(|error| StackError::Io {
             what: format!("making a URL for {role}"),
             source: std::io::Error::other(error),
         })
@@ -152,7 +152,7 @@ impl Postgres {
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\nmax_connections = 400\n\
              shared_buffers = '256MB'\nfsync = {durable}\nfull_page_writes = {durable}\nmax_wal_size = '2GB'\n\
              jit = off\ntimezone = 'UTC'\nlog_timezone = 'UTC'\nlog_line_prefix = '%m [%p] %u@%d '\n",
-            self.port
+            self.port()
         )
     }
 

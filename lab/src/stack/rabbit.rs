@@ -34,6 +34,7 @@ pub struct Rabbit {
     epmd_program: PathBuf,
     dir: PathBuf,
     ports: Ports,
+    _reserved: Vec<PortReservation>,
     password: String,
     mark: (&'static str, String),
     epmd: Option<Process>,
@@ -58,11 +59,16 @@ impl Rabbit {
         let script = server_script()?;
         let epmd_program = find_program("epmd", search_path())
             .ok_or(StackError::MissingProgram { program: "epmd", package: "rabbitmq-server" })?;
-        let held = [PortReservation::any()?, PortReservation::any()?, PortReservation::any()?, PortReservation::any()?];
-        let [amqp, distribution, epmd, management] = held.map(PortReservation::release);
+        let mut reserved = Vec::new();
+        for _ in 0..4 {
+            reserved.push(PortReservation::any()?);
+        }
+        reserved.iter_mut().for_each(PortReservation::open);
+        let [amqp, distribution, epmd, management] = std::array::from_fn(|index| reserved[index].port());
         let ports = Ports { amqp, distribution, epmd, management };
         let password = random_word(16)?;
-        let mut rabbit = Self { script, epmd_program, dir, ports, password, mark, epmd: None, node: None };
+        let mut rabbit =
+            Self { script, epmd_program, dir, ports, _reserved: reserved, password, mark, epmd: None, node: None };
         rabbit.write_configuration(keys)?;
         rabbit.start().await?;
         Ok(rabbit)
