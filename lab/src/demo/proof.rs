@@ -73,12 +73,12 @@ pub(super) async fn metrics(rest: &Rest) -> Result<(), DemoError> {
             other => return Err(DemoError::Unexpected(format!("/metrics answers with {other}"))),
         };
         let active = sum(&text, "trustfleet_certificates", &["slot=\"active\""]);
-        let initial = sum(&text, "trustfleet_exchanges_total", &["kind=\"ir\"", "result=\"succeeded\""]);
-        let updates = sum(&text, "trustfleet_exchanges_total", &["kind=\"kur\"", "result=\"succeeded\""]);
+        let initial = sum(&text, "trustfleet_exchanges_total", &["kind=\"ir\"", "result=\"issued\""]);
+        let updates = sum(&text, "trustfleet_exchanges_total", &["kind=\"kur\"", "result=\"issued\""]);
         let wanted = u32::try_from(DEVICES.len()).map_or(f64::NAN, f64::from);
         if active == wanted && initial == wanted && updates == 1.0 {
             println!(
-                "\nmetrics: {active} certificates active, {initial} exchanges by ir and {updates} by kur succeeded"
+                "\nmetrics: {active} certificates active, {initial} certificates issued by ir and {updates} by kur"
             );
             return Ok(());
         }

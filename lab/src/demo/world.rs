@@ -74,7 +74,7 @@ impl World {
     /// # Errors
     /// A program is not installed, or did not start.
     pub(super) async fn start(base_dir: Option<PathBuf>) -> Result<Self, DemoError> {
-        let stack = Stack::start(StackOptions { base_dir, fsync: false, progress: false }).await?;
+        let stack = Stack::start(StackOptions { base_dir, fsync: false, progress: true }).await?;
         let dir = stack.env().dir.join("demo");
         for folder in [dir.clone(), dir.join("logs")] {
             fs::DirBuilder::new().mode(0o700).create(&folder).map_err(DemoError::file("making", &folder))?;
