@@ -229,6 +229,13 @@ mod tests {
     }
 
     #[test]
+    fn p6_rsa_signatures_name_null_parameters_and_ecdsa_none() {
+        let rsa = SoftwareKey::generate(KeyType::Rsa2048).unwrap().algorithm();
+        assert!(rsa.parameters.unwrap().is_null());
+        assert!(SoftwareKey::generate(KeyType::P256).unwrap().algorithm().parameters.is_none());
+    }
+
+    #[test]
     fn other_keys_are_refused_by_name() {
         let error = SoftwareKey::from_pem(
             "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n",

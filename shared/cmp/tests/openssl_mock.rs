@@ -12,7 +12,7 @@ use std::{fs, sync::Arc, thread::sleep, time::Duration};
 
 use jiff::Timestamp;
 use openssl::{MockServer, folder};
-use support::{Authority, Leaf, Seeded, accepting, ir, key, mac, name, signature};
+use support::{Authority, Leaf, Seeded, accepting, ir, key, mac, signature};
 use tempfile::TempDir;
 use trustfleet_cmp::{
     Acceptance, BodyKind, CmpError, Credentials, EnrollRequest, Enrolled, FailureBit, Input, RequestKind, SoftwareKey,
@@ -308,12 +308,4 @@ fn v9_a_certificate_for_another_key_is_rejected_by_certconf() {
         }
         other => panic!("{other:?} {log}"),
     }
-}
-
-#[test]
-fn h7_names_go_out_in_the_order_they_were_given() {
-    let lab = Lab::new(KeyType::P256);
-    let server = lab.mac_server(&["-grant_implicitconf"]);
-    let request = EnrollRequest { recipient: name("/CN=Mock CA/O=Lab/C=DE"), implicit_confirm: true, ..lab.request() };
-    lab.run(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits")).enrolled();
 }

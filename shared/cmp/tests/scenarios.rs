@@ -14,6 +14,7 @@ use support::{Authority, CMC_RA, Leaf, NoEntropy, accepting, key, mac, name, sig
 use trustfleet_cmp::{
     BodyKind, CmpError, Credentials, EnrollRequest, FailureBit, Input, Modifications, RequestKind, SoftwareKey, Step,
     Transaction, Warning,
+    codec::{PkiMessage, raw::directory_name_der},
     error::{ConfigurationError, Unfit},
     key::KeyType,
     protection::{Hash, MacPolicy},
@@ -137,6 +138,55 @@ fn h4_without_a_sender_the_reference_becomes_the_common_name_and_h6_the_senderki
     let request = EnrollRequest { sender: Some(name("/O=Configured/CN=x")), ..world.request() };
     let (_, message) = world.start(request, mac("dev1", SECRET)).unwrap();
     assert_eq!(world.read(&message).reply_to.sender, name("/O=Configured/CN=x").as_der());
+}
+
+#[test]
+fn h7_names_go_out_in_the_order_they_were_given_and_h1_h8_with_version_2_and_the_time() {
+    let mut world = World::new();
+    let request = EnrollRequest {
+        recipient: name("/CN=first/O=second/C=DE"),
+        subject: name("/OU=first/CN=second"),
+        ..world.request()
+    };
+    let (_, message) = world.start(request, mac("dev1", SECRET)).unwrap();
+    let header = PkiMessage::from_der(&message).unwrap().header;
+    assert_eq!(directory_name_der(&header.recipient), Some(name("/CN=first/O=second/C=DE").as_der()));
+    assert_eq!(header.pvno, 2);
+    assert_eq!(header.message_time.unwrap().timestamp(), Some(world.now));
+    let Request::Certificate(asked) = world.read(&message).request else { panic!() };
+    assert_eq!(asked.subject.as_der(), name("/OU=first/CN=second").as_der());
+}
+
+#[test]
+fn h13_implicit_confirmation_is_asked_for_in_the_first_message_only() {
+    let mut world = World::new();
+    world.twist = Box::new(|_, _, answer, _, _| match answer {
+        Answer::Granted { kind, cert_req_id, certificate, .. } => Answer::Granted {
+            kind,
+            cert_req_id,
+            certificate,
+            with_mods: false,
+            ca_pubs: vec![],
+            extra_certs: vec![],
+            implicit_confirm: false,
+        },
+        other => other,
+    });
+    let request = EnrollRequest { implicit_confirm: true, ..world.request() };
+    world.run(request, mac("dev1", SECRET)).enrolled();
+    let asked: Vec<bool> = world.heard.iter().map(|received| received.implicit_confirm).collect();
+    assert_eq!(asked, [true, false]);
+}
+
+#[test]
+fn p3_the_mac_parameters_stay_the_same_over_a_transaction() {
+    let mut world = World::new();
+    let (transaction, first) = world.start(world.request(), mac("dev1", SECRET)).unwrap();
+    let answer = world.serve(&first);
+    let step = transaction.handle(Input::Response(&answer), &mut world.entropy, world.now);
+    let Step::Send { message: second, .. } = step else { panic!("{step:?}") };
+    let algorithm = |message: &[u8]| PkiMessage::from_der(message).unwrap().header.protection_alg.unwrap();
+    assert_eq!(algorithm(&first), algorithm(&second));
 }
 
 #[test]
@@ -601,6 +651,19 @@ fn c7_an_error_in_answer_to_a_rejecting_certconf_does_not_hide_why_it_was_reject
     assert!(end.tell_peer.is_none(), "E2: nothing follows an error");
     let Err(CmpError::Certificate(unfit)) = end.result else { panic!() };
     assert!(!unfit.rejection_confirmed);
+}
+
+#[test]
+fn c8_without_an_authentic_pkiconf_nothing_is_reported_as_enrolled() {
+    let mut world = World::twisted(|nth, _, answer, _, protection| {
+        if nth == 1 {
+            *protection = ReplyProtection::Nothing;
+        }
+        answer
+    });
+    let end = world.run_mac();
+    assert_eq!(end.code(), "unprotected");
+    assert!(end.orphan.is_some());
 }
 
 #[test]
