@@ -17,6 +17,15 @@ pub enum StackError {
     /// PostgreSQL refuses to run as root, and there is nobody else to run it as.
     #[error("postgresql cannot run as root and there is no user `postgres` in /etc/passwd: run `make setup`")]
     NoPostgresUser,
+    /// As root PostgreSQL runs as the user `postgres`, who cannot reach the stack's folder.
+    #[error(
+        "the user postgres, as whom postgresql runs here, may not pass through {}: choose another folder (--dir or \
+         TMPDIR), or `chmod o+x` this one", folder.display()
+    )]
+    NotPassable {
+        /// The first folder on the way that is closed.
+        folder: PathBuf,
+    },
     /// The environment does not come from a stack.
     #[error("{name} is not set: run the command inside `trustfleet-lab stack -- COMMAND`")]
     NotInsideStack {

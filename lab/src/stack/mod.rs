@@ -66,6 +66,7 @@ impl Stack {
     /// [`StackError`]; whatever was started until then is ended again.
     pub async fn start(options: StackOptions) -> Result<Self, StackError> {
         let base = options.base_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let base = base.canonicalize().map_err(StackError::io(format!("looking for the folder {}", base.display())))?;
         let dir = tempfile::Builder::new()
             .prefix("trustfleet-stack-")
             .tempdir_in(&base)

@@ -230,8 +230,14 @@ impl RunAs {
     }
 }
 
-/// Lets other users pass through (not list) a folder that `tempfile` made for its owner alone.
+/// Lets other users pass through (not list) a folder that `tempfile` made for its owner alone, and checks that they get
+/// there when PostgreSQL will be one of them.
 pub(super) fn make_passable(dir: &Path) -> Result<(), StackError> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o711))
-        .map_err(StackError::io(format!("changing the permissions of {}", dir.display())))
+        .map_err(StackError::io(format!("changing the permissions of {}", dir.display())))?;
+    let closed = |folder: &&Path| fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0);
+    match dir.ancestors().find(closed) {
+        Some(folder) if geteuid().is_root() => Err(StackError::NotPassable { folder: folder.to_owned() }),
+        _ => Ok(()),
+    }
 }
