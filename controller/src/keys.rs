@@ -121,7 +121,7 @@ pub fn init(dir: &Path) -> Result<Vec<PathBuf>, KeyError> {
     let bytes = Zeroizing::new(
         entropy::random::<KEY_LEN>().map_err(|_| KeyError::Generate { what: "the key-encryption key" })?,
     );
-    write_new(kek, &Zeroizing::new(format!("{}\n", *Zeroizing::new(STANDARD.encode(&*bytes)))))?;
+    write_new(kek, &Zeroizing::new(format!("{}\n", *Zeroizing::new(STANDARD.encode(*bytes)))))?;
 
     let failed = |_| KeyError::Generate { what: "the signing key" };
     let der = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(failed)?;

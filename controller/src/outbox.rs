@@ -137,7 +137,7 @@ impl Outbox {
         let span = tracing::debug_span!("publish", job.id = %job.job_id, agent.id = %job.agent_id);
         let body = match span.in_scope(|| message::signed(&job, &self.keys, self.clock.now(), self.config.permit_s)) {
             Ok(body) => body,
-            Err(failure) => return self.undeliverable(&job, failure).await,
+            Err(failure) => return self.undeliverable(&job, *failure).await,
         };
         let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(job.agent_id), body, reason: None };
         match self.broker.publish(outgoing).await {

@@ -24,7 +24,7 @@ enum Verb {
     #[command(subcommand)]
     Keys(KeysVerb),
     #[command(flatten)]
-    Operator(cli::OperatorCommand),
+    Operator(Box<cli::OperatorCommand>),
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ pub fn run() -> ExitCode {
                 }
             }),
         ),
-        Verb::Operator(command) => cli::run(command),
+        Verb::Operator(command) => cli::run(*command),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{db::ClaimedJob, keys::Keys};
 const VALID_AFTER_PERMIT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// The bytes to publish, or why the job can never be sent.
-pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u32) -> Result<Vec<u8>, Failure> {
+pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u32) -> Result<Vec<u8>, Box<Failure>> {
     let too_late = |_| failure("clock", "the present moment is out of range: check the controller's clock");
     let start_before = now.checked_add(SignedDuration::from_secs(permit_s.into())).map_err(too_late)?;
     let (task, policy_revision) = match &job.task {
@@ -54,7 +54,7 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         .map_err(|error| failure("unwritable_job", error.to_string()))
 }
 
-fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enroll, Failure> {
+fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enroll, Box<Failure>> {
     let (ca, policy) = (&order.ca_server, &order.policy);
     let mac = match &order.mac {
         None => None,
@@ -104,7 +104,7 @@ fn open_secret(
     job: &ClaimedJob,
     secret_id: SecretId,
     keys: &Keys,
-) -> Result<trustfleet_model::secret::SecretBytes, Failure> {
+) -> Result<trustfleet_model::secret::SecretBytes, Box<Failure>> {
     let missing = "the trustpoint's MAC secret is not stored any more: give the trustpoint its secret again";
     let (kek_id, ciphertext) = job.secret.as_ref().ok_or_else(|| failure("secret_missing", missing))?;
     keys.at_rest
@@ -112,7 +112,7 @@ fn open_secret(
         .map_err(|error| failure("secret_unreadable", format!("the trustpoint's MAC secret: {error}")))
 }
 
-fn certificates(field: &str, list: &[String]) -> Result<Vec<Blob>, Failure> {
+fn certificates(field: &str, list: &[String]) -> Result<Vec<Blob>, Box<Failure>> {
     list.iter()
         .enumerate()
         .map(|(i, pem)| match Certificate::from_pem(pem) {
@@ -125,15 +125,15 @@ fn certificates(field: &str, list: &[String]) -> Result<Vec<Blob>, Failure> {
 }
 
 /// The word of an enum in the API, which is the word on the wire.
-fn word<T: Serialize>(value: &T) -> Result<String, Failure> {
+fn word<T: Serialize>(value: &T) -> Result<String, Box<Failure>> {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => Ok(word),
         _ => Err(failure("unwritable_job", "a setting of the policy has no word on the wire")),
     }
 }
 
-fn failure(code: &str, message: impl Into<String>) -> Failure {
-    Failure {
+fn failure(code: &str, message: impl Into<String>) -> Box<Failure> {
+    Box::new(Failure {
         culprit: Culprit::Configuration,
         code: code.to_owned(),
         message: message.into(),
@@ -141,5 +141,5 @@ fn failure(code: &str, message: impl Into<String>) -> Failure {
         fail_info: Vec::new(),
         status_string: None,
         maybe_issued: false,
-    }
+    })
 }

@@ -1,0 +1,16 @@
+//! The controller against a real PostgreSQL and RabbitMQ: a database and a virtual host for each test.
+//!
+//! Run inside `trustfleet-lab stack -- cargo nextest run -p trustfleet-controller`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod api_access;
+mod api_agents;
+mod api_house;
+mod api_input;
+mod api_objects;
+mod fixture;
+mod group_commit;
+mod outbox;
+mod reports;
+mod support;
+mod walls;

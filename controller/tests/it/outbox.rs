@@ -1,0 +1,155 @@
+//! The outbox: published once, sealed, and never lost.
+
+use std::{process::Command as Process, time::Duration};
+
+use trustfleet_model::{job::RequestKind, secret::Secret};
+use trustfleet_wire::{
+    seal::SealContext,
+    v1::{Event, Request, Task, ToAgent},
+};
+
+use crate::{
+    fixture::{Fixture, SECRET},
+    support::{manage, until, variable},
+};
+
+#[actix::test]
+async fn a_job_is_published_once_with_its_secret_sealed_to_the_agent() {
+    let fixture = Fixture::new().await;
+    let mut queue = fixture.open_queue().await;
+    let job_id = fixture.enroll().await;
+
+    let job = fixture.next_job(&mut queue).await;
+    assert_eq!((job.job_id, job.agent_id, job.device_id), (job_id, fixture.agent.id, fixture.device));
+    assert_eq!((job.device.as_str(), job.trustpoint.as_str()), ("ap-1", "mgmt"));
+    assert!(job.start_before > job.issued_at && job.expires_at > job.start_before);
+    let Task::Enroll(enroll) = &job.task else { panic!("{:?}", job.task) };
+    assert_eq!(enroll.request, Request::Ir);
+    assert_eq!(enroll.subject, "/O=Acme/CN=ap-1");
+    assert_eq!((enroll.key_algorithm.as_str(), enroll.file_format.as_str()), ("ecdsa-p256", "pem"));
+    assert_eq!(enroll.trust_anchors.len(), 1);
+    let mac = enroll.mac.as_ref().unwrap();
+    let context = SealContext { agent_id: job.agent_id, job_id, trustpoint_id: job.trustpoint_id };
+    let opened: Secret<Vec<u8>> = fixture.agent.open.open(&mac.secret, &context).unwrap();
+    assert_eq!(opened.expose().as_slice(), SECRET.as_bytes());
+    assert_eq!((mac.reference.as_str(), mac.algorithm.as_str()), ("ref-1", "hmac-sha256"));
+
+    until("the job to be marked as published", async || {
+        let state: String = fixture.value("SELECT state FROM jobs").await;
+        (state == "awaiting_agent").then_some(())
+    })
+    .await;
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM outbox").await, 0);
+    let sequence: i64 = fixture.value("SELECT sequence FROM jobs").await;
+    assert_eq!(u64::try_from(sequence).unwrap(), job.sequence);
+    assert!(fixture.next(&mut queue, Duration::from_millis(1500)).await.is_none(), "it was published twice");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn the_same_request_twice_is_one_job() {
+    let fixture = Fixture::new().await;
+    let first = fixture.enroll_as(RequestKind::Ir, Some("key-1")).await.unwrap();
+    assert_eq!(fixture.enroll_as(RequestKind::Ir, Some("key-1")).await.unwrap(), first);
+    assert_eq!(fixture.enroll_as(RequestKind::Ir, None).await.unwrap(), first);
+    assert_eq!(fixture.enroll_as(RequestKind::Cr, None).await.unwrap_err().code(), "request_under_way");
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM jobs").await, 1);
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_message_that_no_queue_takes_comes_back_with_the_agents_hello() {
+    let fixture = Fixture::new().await;
+    let job_id = fixture.enroll().await;
+    until("the message to be returned", async || {
+        (fixture.value::<i64>("SELECT count(*) FROM outbox").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(fixture.value::<String>("SELECT state FROM jobs").await, "awaiting_publish");
+
+    let mut queue = fixture.open_queue().await;
+    assert!(fixture.next(&mut queue, Duration::from_millis(1500)).await.is_none());
+    fixture.hello().await;
+    assert_eq!(fixture.next_job(&mut queue).await.job_id, job_id);
+    assert_eq!(fixture.value::<String>("SELECT software FROM agents").await, "test 1");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn the_secret_is_in_no_queue_and_in_no_dump() {
+    let fixture = Fixture::new().await;
+    fixture.services().broker.declare_agent_queue(fixture.agent.id).await.unwrap();
+    fixture.enroll().await;
+    until("the job to be published", async || {
+        (fixture.value::<String>("SELECT state FROM jobs").await == "awaiting_agent").then_some(())
+    })
+    .await;
+
+    let management = variable("TRUSTFLEET_AMQP_MANAGEMENT_URL");
+    let path = format!("api/queues/{}/agent.{}/get", fixture.place.vhost, fixture.agent.id);
+    let ask = r#"{"count":10,"ackmode":"ack_requeue_true","encoding":"auto"}"#;
+    let queued = manage(&management, "POST", &path, ask).await;
+    assert!(queued.contains("payload"), "{queued}");
+    let payload = serde_json::from_str::<serde_json::Value>(&queued).unwrap()[0]["payload"].to_string();
+    let dump = Process::new("pg_dump").arg(fixture.place.admin_url.as_str()).output().unwrap();
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    for (what, text) in [("queue", payload.as_bytes()), ("dump", dump.stdout.as_slice())] {
+        for form in [SECRET.to_owned(), hex::encode(SECRET), base64_of(SECRET)] {
+            let found = text.windows(form.len()).any(|window| window == form.as_bytes());
+            assert!(!found, "the secret is in the {what} as {form}");
+        }
+    }
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_secret_moved_from_another_row_is_never_sent() {
+    let fixture = Fixture::new().await;
+    let other = fixture.add_device("ap-2").await;
+    fixture.add_trustpoint(other, "mgmt").await.unwrap();
+    // Whoever can write the table gives one trustpoint the other's secret.
+    let swapped = "UPDATE secrets SET ciphertext = (SELECT ciphertext FROM secrets ORDER BY secret_id DESC LIMIT 1)";
+    fixture.admin.batch_execute(swapped).await.unwrap();
+    let mut queue = fixture.open_queue().await;
+    fixture.enroll().await;
+    until("the job to fail", async || {
+        (fixture.value::<String>("SELECT state FROM jobs").await == "failed").then_some(())
+    })
+    .await;
+    assert_eq!(fixture.value::<String>("SELECT failure ->> 'code' FROM jobs").await, "secret_unreadable");
+    assert_eq!(fixture.stored_trustpoint().await["request"]["awaiting"], "nothing");
+    assert!(fixture.next(&mut queue, Duration::from_millis(500)).await.is_none());
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_late_agent_returns_the_job_and_it_is_published_anew() {
+    let fixture = Fixture::new().await;
+    let mut queue = fixture.open_queue().await;
+    let job_id = fixture.enroll().await;
+    let first = fixture.next_job(&mut queue).await;
+    until("the job to be marked as published", async || {
+        (fixture.value::<i64>("SELECT count(*) FROM outbox").await == 0).then_some(())
+    })
+    .await;
+    fixture.send_report(&fixture.report(job_id, first.sequence, Event::PermitExpired)).await;
+    let second = fixture.next_job(&mut queue).await;
+    assert_eq!(second.job_id, job_id);
+    assert!(second.sequence > first.sequence);
+
+    // The first return once more, after the new publication: the job is not published a third time.
+    until("the job to be marked as published", async || {
+        (fixture.value::<i64>("SELECT count(*) FROM outbox").await == 0).then_some(())
+    })
+    .await;
+    fixture.send_report(&fixture.report(job_id, first.sequence, Event::PermitExpired)).await;
+    while let Some(message) = fixture.next(&mut queue, Duration::from_millis(1500)).await {
+        assert!(matches!(message, ToAgent::Receipt(_)), "{message:?}");
+    }
+    fixture.core.stop().await;
+}
+
+fn base64_of(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}

@@ -1,0 +1,96 @@
+//! Row level security: the second wall behind the tenant-bound transaction.
+
+use tokio_postgres::Client;
+use trustfleet_controller::db::DbError;
+
+use crate::{
+    fixture::{Fixture, add_agent, add_device, add_tenant},
+    support::connect,
+};
+
+const TABLES: [&str; 13] = [
+    "tenants",
+    "join_tokens",
+    "agents",
+    "secrets",
+    "entities",
+    "ca_servers",
+    "policies",
+    "devices",
+    "trustpoints",
+    "jobs",
+    "outbox",
+    "certificates",
+    "audit",
+];
+
+/// Rows that the API's role sees in a table, as the tenant that is set, or none.
+async fn seen(api: &Client, table: &str) -> Option<i64> {
+    let sql = format!("SELECT count(*) FROM {table}");
+    // No right to read at all is as good as no row.
+    api.query_one(&sql, &[]).await.ok().map(|row| row.get(0))
+}
+
+#[actix::test]
+async fn without_a_tenant_the_apis_role_sees_nothing_at_all() {
+    let fixture = Fixture::new().await;
+    fixture.enroll().await;
+    let api = connect(&fixture.place.api_url).await;
+    for table in TABLES {
+        assert!(matches!(seen(&api, table).await, None | Some(0)), "{table}");
+    }
+    assert_eq!(seen(&api, "api_tokens").await, None);
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn the_apis_role_sees_and_writes_only_the_tenant_of_its_transaction() {
+    let fixture = Fixture::new().await;
+    fixture.enroll().await;
+    let services = fixture.services();
+    let other = add_tenant(services, &fixture.admin, "other").await;
+    let agent = add_agent(services, &fixture.admin, other, "site-9").await;
+    add_device(services, &fixture.admin, other, agent.id, "ap-9").await;
+
+    let api = connect(&fixture.place.api_url).await;
+    api.batch_execute(&format!("SET trustfleet.tenant = '{other}'")).await.unwrap();
+    for (table, rows) in
+        [("tenants", 1), ("agents", 1), ("devices", 1), ("entities", 0), ("trustpoints", 0), ("jobs", 0), ("audit", 0)]
+    {
+        // The audit may be written, not read across the wall; devices of `acme` are not among these.
+        assert_eq!(seen(&api, table).await, Some(rows), "{table}");
+    }
+    let moved = api
+        .execute("UPDATE devices SET tenant_id = $1", &[&fixture.tenant.as_uuid()])
+        .await
+        .expect_err("a row must not leave its tenant");
+    assert!(moved.to_string().contains("db error"), "{moved}");
+    let deleted = api.execute("DELETE FROM devices WHERE name = 'ap-1'", &[]).await.unwrap();
+    assert_eq!(deleted, 0, "a device of another tenant was deleted");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_tenant_bound_transaction_finds_no_device_of_another_tenant() {
+    let fixture = Fixture::new().await;
+    let other = add_tenant(fixture.services(), &fixture.admin, "other").await;
+    let device = fixture.device;
+    let store = &fixture.services().store;
+    let found = store.tenant_tx(other, "test", async |tx| tx.device_state_fetch(device).await).await;
+    assert!(matches!(found, Err(DbError::NotFound { kind: "device" })), "{found:?}");
+    let found = store.tenant_tx(fixture.tenant, "test", async |tx| tx.device_state_fetch(device).await).await;
+    assert_eq!(found.map_err(|error: DbError| error).unwrap().trustpoints.len(), 1);
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn the_audit_can_be_neither_changed_nor_emptied_by_the_controllers_roles() {
+    let fixture = Fixture::new().await;
+    for url in [&fixture.place.api_url, &fixture.place.system_url] {
+        let client = connect(url).await;
+        for sql in ["UPDATE audit SET actor = 'x'", "DELETE FROM audit", "TRUNCATE audit"] {
+            assert!(client.batch_execute(sql).await.is_err(), "{sql} was allowed");
+        }
+    }
+    fixture.core.stop().await;
+}
