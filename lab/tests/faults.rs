@@ -21,7 +21,7 @@ async fn own_stack() -> Stack {
 async fn a_job_survives_the_controllers_death_between_accepting_and_publishing_and_is_done_exactly_once() {
     let mut stack = own_stack().await;
     let mut lab = Lab::start_on(stack.env().clone()).await;
-    let mut fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
     let (_agent, _files) = fleet.start_agent("ap-1").await.unwrap();
     fleet.add_device("ap-1", "ap-1").unwrap();
 
@@ -32,7 +32,6 @@ async fn a_job_survives_the_controllers_death_between_accepting_and_publishing_a
     lab.house.controller.kill().await;
     stack.rabbit.start().await.unwrap();
     lab.house.start_again().await.unwrap();
-    fleet.follow(&lab.house);
 
     let trustpoint = fleet.enrolled("ap-1", &job, LIMIT).await.unwrap();
     assert_eq!(trustpoint["status"], "active");

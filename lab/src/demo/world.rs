@@ -117,8 +117,8 @@ impl World {
     /// # Errors
     /// The migration fails, or the controller does not come up.
     pub(super) async fn start_controller(&mut self) -> Result<Controller, DemoError> {
-        let files =
-            ControllerFiles::write(&self.dir, self.stack.env()).map_err(DemoError::file("writing into", &self.dir))?;
+        let files = ControllerFiles::write(&self.dir, self.stack.env(), 0)
+            .map_err(DemoError::file("writing into", &self.dir))?;
         let mut migrate = self.command("trustfleet")?;
         migrate.arg("migrate").arg("--config").arg(&files.config);
         let index = self.spawn("migrate", migrate)?;

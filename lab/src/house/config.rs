@@ -20,11 +20,12 @@ pub struct ControllerFiles {
 }
 
 impl ControllerFiles {
-    /// Writes the configuration of a controller on the stack's own database and virtual host into `dir`.
+    /// Writes the configuration of a controller on the stack's own database and virtual host into `dir`; it listens on
+    /// `port` of 127.0.0.1, 0 takes a free one.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(dir: &Path, env: &StackEnv) -> io::Result<Self> {
+    pub fn write(dir: &Path, env: &StackEnv, port: u16) -> io::Result<Self> {
         let mut agent_url = env.amqp_url.clone();
         agent_url.set_query(None);
         // Setting no user and no password on a URL with a host cannot fail.
@@ -33,7 +34,7 @@ impl ControllerFiles {
         let files = Self { config: dir.join("controller.toml"), first_token: dir.join("platform.token") };
         let tree = json!({
             "first_token_file": files.first_token,
-            "http": { "listen": "127.0.0.1:0" },
+            "http": { "listen": format!("127.0.0.1:{port}") },
             "database": { "api_url": env.db_api_url, "system_url": env.db_system_url, "owner_url": env.db_owner_url },
             "broker": { "url": env.amqp_url, "agent_url": agent_url },
             "keys": {

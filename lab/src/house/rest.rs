@@ -73,11 +73,6 @@ impl Rest {
         Self { token, ..self.clone() }
     }
 
-    /// The same credential at another address: a controller that came back on another port.
-    pub fn at(&self, base: Url) -> Self {
-        Self { base, ..self.clone() }
-    }
-
     /// The controller's URL.
     pub const fn base(&self) -> &Url {
         &self.base

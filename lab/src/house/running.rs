@@ -12,7 +12,7 @@ use url::Url;
 use super::{AgentFiles, ControllerFiles, Rest, RestError};
 use crate::{
     stack::StackEnv,
-    testkit::{Child, TestkitError, command, eventually},
+    testkit::{Child, PortReservation, TestkitError, command, eventually},
 };
 
 /// Name of the tenant that [`Fleet::create`] makes.
@@ -79,6 +79,7 @@ pub struct House {
     /// Its files.
     pub files: ControllerFiles,
     dir: PathBuf,
+    _port: PortReservation,
 }
 
 impl House {
@@ -87,7 +88,10 @@ impl House {
     /// # Errors
     /// The migration fails, or the controller does not come up.
     pub async fn start(dir: &Path, env: &StackEnv) -> Result<Self, HouseError> {
-        let files = ControllerFiles::write(dir, env).map_err(HouseError::file("writing", dir))?;
+        // A port of its own, so that agents find the controller again after it was restarted.
+        let mut port = PortReservation::any().map_err(TestkitError::from)?;
+        port.open();
+        let files = ControllerFiles::write(dir, env, port.port()).map_err(HouseError::file("writing", dir))?;
         let mut migrate = command("trustfleet")?;
         migrate.arg("migrate").arg("--config").arg(&files.config);
         let status = Child::start("trustfleet migrate", migrate)?;
@@ -96,17 +100,15 @@ impl House {
         let token = fs::read_to_string(&files.first_token)
             .map_err(HouseError::file("reading the platform's token", &files.first_token))?;
         let platform = Rest::new(url, Some(token.trim().to_owned()));
-        Ok(Self { controller, platform, files, dir: dir.to_owned() })
+        Ok(Self { controller, platform, files, dir: dir.to_owned(), _port: port })
     }
 
-    /// Starts the controller again after it ended or was killed; it listens on another port then.
+    /// Starts the controller again after it ended or was killed, at the same address.
     ///
     /// # Errors
     /// It does not come up.
     pub async fn start_again(&mut self) -> Result<(), HouseError> {
-        let (controller, url) = serve(&self.files).await?;
-        self.controller = controller;
-        self.platform = self.platform.at(url);
+        (self.controller, _) = serve(&self.files).await?;
         Ok(())
     }
 
@@ -219,11 +221,6 @@ impl Fleet {
     /// [`RestError`].
     pub fn post(&self, below: &str, body: &Value) -> Result<Value, RestError> {
         self.rest.post(&self.path(below), body)
-    }
-
-    /// Follows a controller that came back on another port.
-    pub fn follow(&mut self, house: &House) {
-        self.rest = self.rest.at(house.platform.base().clone());
     }
 
     /// Makes a join token and starts an agent with it; returns when it has joined.

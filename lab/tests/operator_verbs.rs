@@ -1,0 +1,164 @@
+//! The operator's verbs against a running house: what they show, and what their exit codes say.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use support::{Lab, policy};
+use trustfleet_lab::{house::TENANT, testkit::command};
+
+/// The operator at a shell.
+struct Shell {
+    url: String,
+    token_file: PathBuf,
+}
+
+impl Shell {
+    fn at(lab: &Lab) -> Self {
+        Self { url: lab.house.platform.base().to_string(), token_file: lab.house.files.first_token.clone() }
+    }
+
+    fn run(&self, line: &[&str], stdin: &str) -> Output {
+        let mut command = command("trustfleet").unwrap();
+        command.args(line).env("TRUSTFLEET_URL", &self.url).env("TRUSTFLEET_TENANT", TENANT);
+        command.env("TRUSTFLEET_TOKEN_FILE", &self.token_file);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn done(&self, line: &[&str]) -> (String, String) {
+        self.done_with(line, "")
+    }
+
+    fn done_with(&self, line: &[&str], stdin: &str) -> (String, String) {
+        let output = self.run(line, stdin);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{line:?}: {stdout}{stderr}");
+        (stdout, stderr)
+    }
+
+    fn json(&self, line: &[&str]) -> Value {
+        let line: Vec<_> = line.iter().copied().chain(["--output", "json"]).collect();
+        let (stdout, stderr) = self.done(&line);
+        assert_eq!(stderr, "", "programs get no hints");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    fn refused(&self, line: &[&str], code: i32) -> String {
+        let output = self.run(line, "");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{line:?}: {stderr}");
+        stderr
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_brings_a_device_from_nothing_to_a_renewed_certificate_by_verbs_alone() {
+    let lab = Lab::start().await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let mut shell = Shell::at(&lab);
+    let dir = lab.dir.path();
+
+    let admin = dir.join("admin.token");
+    shell.done(&[
+        "token",
+        "create",
+        "--role",
+        "admin",
+        "--description",
+        "shell",
+        "--write-to",
+        admin.to_str().unwrap(),
+    ]);
+    assert_eq!(fs::metadata(&admin).unwrap().permissions().mode() & 0o777, 0o600);
+    shell.token_file = admin;
+
+    let (root, url) = (fleet.ca_dir.join("root.pem"), fleet.ca_url.to_string());
+    let ca_name = fleet.get("ca-servers/default").unwrap()["ca_name"].as_str().unwrap().to_owned();
+    let root = root.to_str().unwrap();
+    let ca = ["ca-server", "create", "ca", "--ca-name", &ca_name, "--primary-url", &url, "--trust-anchor", root];
+    let (shown, hint) = shell.done(&ca);
+    assert!(shown.contains("trust_anchors[0]") && !shown.contains("BEGIN CERTIFICATE"), "{shown}");
+    assert!(hint.starts_with("next: "), "{hint}");
+    let subject = "/O=Acme/OU={label.site}/CN={device.name}";
+    shell.done(&["entity", "create", "aps", "--subject", subject, "--san", "dns:{device.name}.acme.example"]);
+    let spec = dir.join("policy.toml");
+    fs::write(&spec, "implicit_confirm = true\n[key]\nalgorithm = \"rsa-2048\"\n").unwrap();
+    shell.done(&["policy", "create", "p", "--file", spec.to_str().unwrap(), "--key", "ecdsa-p256"]);
+    assert_eq!(shell.json(&["policy", "show", "p"])["key"]["algorithm"], "ecdsa-p256");
+    let updated = shell.json(&["policy", "update", "p", "--message-timeout", "20"]);
+    assert_eq!((&updated["revision"], &updated["implicit_confirm"]), (&json!(2), &json!(true)));
+
+    let (_agent, _files) = fleet.start_agent("ap-1").await.unwrap();
+    shell.done(&["device", "create", "ap-1", "--agent", "ap-1", "--serial", "SN-1", "--label", "site=berlin"]);
+    let create = ["trustpoint", "create", "ap-1", "radius", "--entity", "aps", "--ca-server", "ca", "--policy", "p"];
+    let mac = ["--mac-reference", "ref-ap-1", "--mac-secret-file", "-"];
+    let (shown, _) = shell.done_with(&[create.as_slice(), &mac].concat(), "secret-ap-1\n");
+    assert!(!shown.contains("secret-ap-1"), "{shown}");
+
+    let (shown, progress) = shell.done(&["trustpoint", "enroll", "ap-1", "radius", "--wait"]);
+    assert!(shown.contains("CN=ap-1,OU=berlin,O=Acme"), "{shown}");
+    assert!(progress.contains("done\n") && progress.contains("next: "), "{progress}");
+    let renewed = shell.json(&["trustpoint", "enroll", "ap-1", "radius", "--request", "kur", "--wait"]);
+    assert_eq!((&renewed["slot"], &renewed["device"]), (&json!("active"), &json!("ap-1")));
+    assert!(!shown.contains(renewed["serial"].as_str().unwrap()));
+
+    let (pem, _) = shell.done(&["certificate", "show", renewed["id"].as_str().unwrap(), "--pem"]);
+    assert_eq!(pem, fs::read_to_string(renewed["file"].as_str().unwrap()).unwrap());
+    let (listed, _) = shell.done(&["trustpoint", "list", "--device", "ap-1"]);
+    assert!(listed.starts_with("DEVICE") && listed.contains("active") && listed.contains("(in "), "{listed}");
+    let all = shell.json(&["certificate", "list", "--all"]);
+    let slots: Vec<_> = all["items"].as_array().unwrap().iter().map(|item| item["slot"].as_str().unwrap()).collect();
+    assert_eq!(slots.len(), 2, "{all}");
+    assert!(slots.contains(&"active") && slots.contains(&"previous"), "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_names_every_field_and_the_exit_code_tells_what_kind_it_is() {
+    let lab = Lab::start().await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let shell = Shell::at(&lab);
+
+    let long = "x".repeat(129);
+    let said = shell
+        .refused(&["entity", "create", "a/b", "--subject", "CN={device.colour}", "--san", &format!("dns:{long}")], 1);
+    for part in ["name: ", "subject: ", "(placeholder)", "sans[0].value: ", "(S22)", "next: correct the fields"] {
+        assert!(said.contains(part), "{part:?} is missing: {said}");
+    }
+    let said = shell.refused(&["device", "show", "nobody"], 1);
+    assert!(said.contains("404") && said.contains("next: check the name"), "{said}");
+    let said = shell.refused(&["device", "list", "--token", "wrong"], 1);
+    assert!(said.contains("401") && said.contains("TRUSTFLEET_TOKEN_FILE"), "{said}");
+    shell.done(&["policy", "delete", "default"]);
+    assert_eq!(fleet.get("policies").unwrap()["items"], json!([]));
+
+    shell.refused(&["device", "colour"], 2);
+    let said = shell.refused(&["device", "list", "--url", "http://127.0.0.1:1"], 3);
+    assert!(said.contains("cannot reach the controller"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_enrolment_is_explained_with_the_cas_reason_and_exit_code_1() {
+    let lab = Lab::start().await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let (_agent, _files) = fleet.start_agent("ap-1").await.unwrap();
+    fleet.add_device_with_secret("ap-1", "ap-1", "not the CA's").unwrap();
+    let shell = Shell::at(&lab);
+
+    let said = shell.refused(&["trustpoint", "enroll", "ap-1", "default", "--wait"], 1);
+    for part in ["failed: ", "code: ", "culprit: ", "next: ", "trustfleet trustpoint enroll ap-1 default --wait"] {
+        assert!(said.contains(part), "{part:?} is missing: {said}");
+    }
+    let (shown, _) = shell.done(&["trustpoint", "show", "ap-1", "default"]);
+    assert!(shown.contains("last_failure.message") && shown.contains("failed"), "{shown}");
+}
