@@ -247,8 +247,8 @@ mod tests {
         let problem = Problem::from(AppError::Unavailable { what: "the database", source: None });
         let response = problem.response();
         assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
-        assert_eq!(response.headers()[header::CONTENT_TYPE], MEDIA_TYPE);
+        assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
+        assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), MEDIA_TYPE);
     }
 
     #[test]
