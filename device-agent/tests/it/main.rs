@@ -1,0 +1,15 @@
+//! The agent without its broker: signed jobs in, a CA over real HTTP, signed reports out, a real disk below.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+#[path = "../../../shared/cmp/tests/support/mod.rs"]
+mod authority;
+mod ca;
+mod house;
+
+mod delays;
+mod enrolment;
+mod faults;
+mod intake;
+mod joining;
+mod restarts;
+mod transport;
