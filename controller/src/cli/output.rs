@@ -94,7 +94,9 @@ fn scalar(name: &str, value: &Value, now: Timestamp) -> String {
     }
     let text = words(value);
     match (text.parse::<Timestamp>(), name.rsplit('.').next()) {
-        (Ok(moment), Some("not_after" | "expires_at")) => expiry_in_words(moment, now),
+        (Ok(moment), Some("not_after" | "expires_at")) => {
+            format!("{} ({})", seconds(moment), until_in_words(moment, now))
+        }
         (Ok(moment), Some(word)) if word.ends_with("_at") || word == "since" => {
             format!("{} ({})", seconds(moment), relative(moment, now))
         }
@@ -149,8 +151,12 @@ pub(super) fn expiry(item: &Value, pointer: &str, now: Timestamp) -> String {
 
 fn expiry_in_words(moment: Timestamp, now: Timestamp) -> String {
     let day = moment.to_zoned(TimeZone::UTC).date();
+    format!("{day} ({})", until_in_words(moment, now))
+}
+
+fn until_in_words(moment: Timestamp, now: Timestamp) -> String {
     let mark = if moment <= now { "EXPIRED " } else { "" };
-    format!("{day} ({mark}{})", relative(moment, now))
+    format!("{mark}{}", relative(moment, now))
 }
 
 fn moment(item: &Value, pointer: &str) -> Option<Timestamp> {
@@ -245,7 +251,7 @@ mod tests {
         let shown = fields(&object, &["name"], now);
         let lines: Vec<Vec<_>> = shown.lines().map(|line| line.splitn(2, ' ').map(str::trim).collect()).collect();
         assert_eq!(lines[0], ["name", "radius"]);
-        assert!(lines.contains(&vec!["active.not_after", "2026-12-01 (in 10 days)"]), "{shown}");
+        assert!(lines.contains(&vec!["active.not_after", "2026-12-01T12:00:00Z (in 10 days)"]), "{shown}");
         assert!(lines.contains(&vec!["sans[0].value", "x"]), "{shown}");
         assert!(lines.contains(&vec!["updated_at", "2026-11-21T11:00:00Z (60 min ago)"]), "{shown}");
     }

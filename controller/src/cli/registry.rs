@@ -171,6 +171,7 @@ impl Flags for PolicyFlags {
 /// One of the three collections.
 struct Collection {
     path: &'static str,
+    /// The word of the command line.
     noun: &'static str,
     columns: &'static [Column],
     first: &'static [&'static str],
@@ -193,7 +194,7 @@ const ENTITIES: Collection = Collection {
 
 const CA_SERVERS: Collection = Collection {
     path: "ca-servers",
-    noun: "CA server",
+    noun: "ca-server",
     columns: &[
         Column::new("NAME", |item, _| text(item, "/name")),
         Column::new("CA NAME", |item, _| text(item, "/ca_name")),
@@ -256,7 +257,7 @@ fn run<F: Args + Flags>(session: &Session, kind: &Collection, verb: Verb<F>) -> 
             session.print_list(
                 &list,
                 kind.columns,
-                &format!("the verbs show, create, update, delete on a {}", kind.noun),
+                &format!("trustfleet {} show NAME, also create, update, delete", kind.noun),
             )
         }
         Verb::Show { name } => {

@@ -134,13 +134,19 @@ const TRUSTPOINTS: &[Column] = &[
     Column::new("DEVICE", |item, _| text(item, "/device")),
     Column::new("TRUSTPOINT", |item, _| text(item, "/name")),
     Column::new("STATUS", |item, _| text(item, "/status")),
-    Column::new("AWAITING", |item, _| text(item, "/request/awaiting")),
+    Column::new("AWAITING", |item, _| awaiting(item)),
     Column::new("SUBJECT", |item, _| text(item, "/active/subject")),
     Column::new("SERIAL", |item, _| text(item, "/active/serial")),
     Column::new("NOT AFTER", |item, now| expiry(item, "/active/not_after", now)),
     Column::new("LAST FAILURE", |item, _| text(item, "/last_failure/code")),
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
 ];
+
+fn awaiting(item: &Value) -> String {
+    let word = text(item, "/request/awaiting");
+    if word == "nothing" { "-".to_owned() } else { word }
+}
+
 const FIRST: &[&str] =
     &["device", "name", "status", "request", "active", "staged", "previous", "last_failure", "entity", "ca_server"];
 

@@ -17,7 +17,7 @@ pub(super) enum DemoError {
     #[error(transparent)]
     Rest(#[from] RestError),
     /// A file or folder.
-    #[error("{what} {} failed: {source}", path.display())]
+    #[error("{what} {} failed", path.display())]
     File {
         /// What was tried.
         what: &'static str,

@@ -14,7 +14,7 @@ mod world;
 use std::{io, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::builder::FalseyValueParser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 
 use self::{
     error::DemoError,
@@ -25,7 +25,9 @@ use self::{
 
 /// Arguments of `demo`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 every certificate was issued and verified; 1 not.")]
+#[command(
+    after_help = "Exit codes: 0 every certificate was issued and verified; 1 not; 130 and the like when interrupted before."
+)]
 pub struct DemoArgs {
     /// End when all is shown, also on a terminal; without a terminal it always does
     #[arg(long, env = "DEMO_EXIT", value_parser = FalseyValueParser::new())]
@@ -37,8 +39,8 @@ pub struct DemoArgs {
 
 /// Runs the demonstration; on a terminal it stays up until Ctrl-C.
 pub async fn run(args: DemoArgs) -> ExitCode {
-    match until_interrupted(args).await {
-        Ok(code) => code,
+    match Signals::listen() {
+        Ok(mut signals) => whole(args, &mut signals).await,
         Err(error) => {
             eprintln!("demo: signals cannot be listened for: {error}");
             ExitCode::FAILURE
@@ -46,37 +48,32 @@ pub async fn run(args: DemoArgs) -> ExitCode {
     }
 }
 
-async fn until_interrupted(args: DemoArgs) -> io::Result<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let code = tokio::select! {
-        code = whole(args) => return Ok(code),
-        _ = interrupt.recv() => 130,
-        _ = terminate.recv() => 143,
-        _ = hangup.recv() => 129,
-    };
-    // The story's future is dropped by now, and with it every process and the folder.
-    println!("\nall stopped, nothing is left behind");
-    Ok(ExitCode::from(code))
-}
-
-/// Everything, with the report of a failure; when it stays up, it is ended by dropping it.
-async fn whole(args: DemoArgs) -> ExitCode {
+async fn whole(args: DemoArgs, signals: &mut Signals) -> ExitCode {
     let screen = Screen::new(Instant::now());
     let stay = !args.exit && io::stdout().is_terminal();
     screen.say("starting a private PostgreSQL and RabbitMQ");
-    let mut world = match World::start(args.dir).await {
-        Ok(world) => world,
-        Err(error) => {
-            eprintln!("\nthe demonstration could not begin: {error}");
-            return ExitCode::FAILURE;
+    // A future that loses against a signal is dropped, and with it every process that it has started.
+    let mut world = tokio::select! {
+        world = World::start(args.dir) => match world {
+            Ok(world) => world,
+            Err(error) => return screen::not_begun(&error),
+        },
+        code = signals.next() => return screen::interrupted(code),
+    };
+    let outcome = tokio::select! {
+        outcome = story(&screen, &mut world) => outcome,
+        code = signals.next() => {
+            world.stop().await;
+            return screen::interrupted(code);
         }
     };
-    let outcome = match story(&screen, &mut world).await {
+    let outcome = match outcome {
         Ok(fleet) if stay => {
             screen::try_next(&world, &fleet);
-            Err(world.first_to_end().await)
+            tokio::select! {
+                error = world.first_to_end() => Err(error),
+                _ = signals.next() => Ok(()),
+            }
         }
         outcome => outcome.map(|_| ()),
     };
@@ -90,6 +87,32 @@ async fn whole(args: DemoArgs) -> ExitCode {
             screen::failure(&error, &mut world);
             world.stop().await;
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// The signals that end the demonstration in order.
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            terminate: unix::signal(SignalKind::terminate())?,
+            hangup: unix::signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one; gives the exit code of a process that it ends.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
+            _ = self.hangup.recv() => 129,
         }
     }
 }

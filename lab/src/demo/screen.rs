@@ -1,8 +1,11 @@
 //! What the demonstration shows: progress, the table, what to try next, and what to look at after a failure.
 
 use std::{
-    env, fs, io,
+    env,
+    error::Error,
+    fs, io,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Instant,
 };
 
@@ -102,22 +105,39 @@ pub(super) fn try_next(world: &World, fleet: &Fleet) {
     );
 }
 
+/// The services did not start.
+pub(super) fn not_begun(error: &DemoError) -> ExitCode {
+    eprintln!("\nthe demonstration could not begin: {}", with_causes(error));
+    ExitCode::FAILURE
+}
+
+/// A signal came before the end.
+pub(super) fn interrupted(code: u8) -> ExitCode {
+    eprintln!("\ninterrupted; all is stopped and removed");
+    ExitCode::from(code)
+}
+
 /// What went wrong, the ends of the logs, and where the whole logs are kept.
 pub(super) fn failure(error: &DemoError, world: &mut World) {
     for (name, tail) in world.log_tails() {
         eprintln!("\n--- the end of the log of {name}:\n{tail}");
     }
-    eprint!("\nthe demonstration failed: {error}");
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        eprint!(": {inner}");
-        cause = inner.source();
-    }
-    eprintln!();
+    eprintln!("\nthe demonstration failed: {}", with_causes(error));
     match keep_logs(world) {
         Ok(kept) => eprintln!("all logs are kept in {}", kept.display()),
         Err(error) => eprintln!("the logs could not be kept: {error}"),
     }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
 }
 
 /// Copies the logs to a folder that stays when everything else goes.
