@@ -5,14 +5,19 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::OnceLock};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use support::mac;
 use trustfleet_cmp::{Input, Step, Transaction, codec::PkiMessage, key::SoftwareKey, transaction::TransactionRecord};
 use world::{SECRET, World};
 
-fn vectors() -> Vec<Vec<u8>> {
+fn vectors() -> &'static [Vec<u8>] {
+    static VECTORS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    VECTORS.get_or_init(read_vectors)
+}
+
+fn read_vectors() -> Vec<Vec<u8>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "der"));
@@ -75,7 +80,7 @@ fn every_vector_handed_in_as_an_answer_ends_the_transaction() {
     let mut world = World::new();
     let (record, _) = awaiting(&mut world);
     for vector in vectors() {
-        assert!(matches!(answer(&mut world, &record, &vector), Step::Failed { .. }));
+        assert!(matches!(answer(&mut world, &record, vector), Step::Failed { .. }));
     }
 }
 
@@ -94,8 +99,7 @@ proptest! {
         cut in any::<Index>(),
         keep in any::<bool>(),
     ) {
-        let vectors = vectors();
-        let mut bytes = which.get(&vectors).clone();
+        let mut bytes = which.get(vectors()).clone();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
