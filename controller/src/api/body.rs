@@ -85,9 +85,9 @@ impl Findings {
     /// # Errors
     /// 422 with everything found; a field whose shape is wrong already is not judged twice.
     pub fn finish<O>(self, checked: Option<O>) -> Result<O, Problem> {
-        let mut all = self.shape;
+        let mut all = self.shape.clone();
         for violation in self.rules.into_vec() {
-            if !is_noted(&all, &violation.field) {
+            if !is_noted(&all, &violation.field) && !is_in_repaired_element(&self.shape, &violation.field) {
                 all.add(violation.field, violation.rule, violation.message);
             }
         }
@@ -216,6 +216,13 @@ fn is_noted(violations: &Violations, field: &str) -> bool {
     violations.as_slice().iter().any(|v| {
         field.strip_prefix(v.field.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     })
+}
+
+/// Whether another field of the same element of a list had a wrong shape: what the element means is unknown then.
+fn is_in_repaired_element(shape: &Violations, field: &str) -> bool {
+    let Some(end) = field.rfind(']') else { return false };
+    let element = &field[..=end];
+    shape.as_slice().iter().any(|v| v.rule != "unknown_field" && v.field.strip_prefix(element).is_some())
 }
 
 fn field(path: &[Segment]) -> String {

@@ -27,7 +27,7 @@ async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     let admin = house.place.admin().await;
     let (_, der) = certificate("ap-1");
     let sql = "INSERT INTO certificates SELECT tenant_id, gen_random_uuid(), device_id, trustpoint_id, job_id, 'active', \
-               '01', 'CN=ap-1', 'CN=CA', now(), now(), '', '', null, $1, ARRAY[$1], now() FROM jobs RETURNING certificate_id";
+               '01', 'CN=ap-1', 'CN=CA', now(), now(), '', '', null, $1::bytea, ARRAY[$1::bytea], now() FROM jobs RETURNING certificate_id";
     let row = admin.query_one(sql, &[&der]).await.unwrap();
     let certificate: uuid::Uuid = row.get(0);
     BTreeMap::from([

@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use crate::{api_house::House, fixture::certificate};
+use crate::{
+    api_house::House,
+    fixture::certificate,
+    support::{connect, variable},
+};
 
 #[actix::test]
 async fn all_invalid_fields_are_named_at_once_for_every_kind_of_object() {
@@ -157,7 +161,7 @@ async fn every_error_is_a_problem_document() {
 #[actix::test]
 async fn without_the_database_the_client_is_told_to_come_back() {
     let house = House::open().await;
-    let admin = house.place.admin().await;
+    let admin = connect(&variable("TRUSTFLEET_PG_ADMIN_URL")).await;
     let name = &house.place.name;
     // As when the server goes away: no new connection, and the ones that are open end.
     admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
