@@ -6,6 +6,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use deadpool_postgres::Object;
 use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc, oneshot},
@@ -164,6 +165,10 @@ impl Committer {
         let parameters = statement::Parameters::of(batch)?;
         let client = self.store.system_client().await?;
         let result = statement::execute(&client, &parameters).await;
+        if matches!(result, Err(DbError::Unavailable { .. } | DbError::OutcomeUnknown { .. })) {
+            // The next batch must not find this connection in the pool.
+            drop(Object::take(client));
+        }
         timer.finish(match &result {
             Ok(_) => crate::metrics::TxOutcome::Committed,
             Err(error) if error.outcome_known() => crate::metrics::TxOutcome::RolledBack,

@@ -375,7 +375,7 @@ mod tests {
             "trustfleet_exchanges_total{kind=\"ir\",result=\"issued\"} 0",
             "trustfleet_exchanges_total{kind=\"kur\",result=\"peer_refusal\"} 0",
             "trustfleet_reports_refused_total{reason=\"not_authentic\"} 0",
-            "trustfleet_certificate_nearest_expiry_timestamp_seconds +Inf",
+            "trustfleet_certificate_nearest_expiry_timestamp_seconds inf",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

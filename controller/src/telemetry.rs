@@ -1,6 +1,10 @@
 //! Logs: lowercase sentences without a full stop, ids as fields, units in names; nothing secret ever.
 
-use std::{error::Error, fmt::Write as _};
+use std::{
+    error::Error,
+    fmt::Write as _,
+    io::{IsTerminal as _, stderr},
+};
 
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -10,7 +14,7 @@ use crate::config::{LogConfig, LogFormat};
 pub fn start(config: &LogConfig) {
     let filter = config.filter.as_deref().unwrap_or("info");
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
     // A second start in one process (tests) keeps the first.
     let _ = match config.format {
         LogFormat::Text => builder.try_init(),

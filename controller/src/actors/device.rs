@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// How often a command is decided anew because the row had changed.
-const DECISIONS_MAX: usize = 10;
+const DECISIONS_MAX: u32 = 10;
+const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
 /// A command with the place for its answer.
 #[derive(Message)]
@@ -95,7 +96,7 @@ impl Work {
         mut cached: Option<DeviceState>,
         command: &Command,
     ) -> (Option<DeviceState>, Result<Reply, AppError>) {
-        for _ in 0..DECISIONS_MAX {
+        for attempt in 1..=DECISIONS_MAX {
             let (state, fresh) = match cached.take() {
                 Some(state) => (state, false),
                 None => match self.load().await {
@@ -122,6 +123,8 @@ impl Work {
                 Ok(()) => return (Some(after), Ok(reply)),
                 Err(CommitError::VersionConflict) => {
                     self.shared.metrics.version_conflict();
+                    // Whoever holds the row gets a moment to finish.
+                    tokio::time::sleep(CONFLICT_PAUSE * attempt).await;
                 }
                 Err(CommitError::NotDone(error)) => return (Some(state), Err(error.into())),
                 Err(CommitError::OutcomeUnknown(error)) => return (None, Err(error.into())),

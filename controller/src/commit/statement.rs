@@ -16,14 +16,15 @@ use crate::{
     device::{CertificateInsert, JobInsert, JobUpdate, SlotChange, TrustpointChange},
 };
 
-/// `devices` rows are locked in the order of their keys, so that two replicas' batches cannot deadlock.
+/// A row that somebody else holds is skipped like a stale one: it must not hold up the rest of the batch, and batches of
+/// two replicas cannot deadlock.
 const SQL: &str = "/* group_commit */
 WITH i AS (
     SELECT * FROM unnest($1::int[], $2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[])
         AS i(n, tenant_id, device_id, version, at)
 ), locked AS (
     SELECT i.* FROM i JOIN devices d ON d.tenant_id = i.tenant_id AND d.device_id = i.device_id AND d.version = i.version
-    ORDER BY d.tenant_id, d.device_id FOR UPDATE OF d
+    FOR NO KEY UPDATE OF d SKIP LOCKED
 ), u AS (
     UPDATE devices d SET version = d.version + 1, updated_at = l.at, updated_by = 'group_commit'
     FROM locked l WHERE d.tenant_id = l.tenant_id AND d.device_id = l.device_id AND d.version = l.version

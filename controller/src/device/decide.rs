@@ -18,6 +18,8 @@ use super::{
 
 mod order;
 mod report;
+#[cfg(test)]
+mod tests;
 
 /// Most trustpoints on one device: its state is read and written as a whole.
 pub(super) const TRUSTPOINTS_MAX: usize = 100;

@@ -68,8 +68,8 @@ async fn an_unknown_outcome_ends_the_actor_and_the_next_one_reads_the_row() {
     let command = fixture.enroll_command(fixture.device, RequestKind::Ir, None).await;
     assert_eq!(fixture.services().registry.len(), 1);
 
-    // The row is held, so that the commit waits; then its connection is cut.
-    fixture.admin.batch_execute("BEGIN; SELECT 1 FROM devices FOR UPDATE").await.unwrap();
+    // The trustpoint is held, so that the commit waits; then its connection is cut.
+    fixture.admin.batch_execute("BEGIN; SELECT 1 FROM trustpoints FOR UPDATE").await.unwrap();
     let killer = fixture.place.admin().await;
     let cut = async {
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -92,6 +92,26 @@ async fn an_unknown_outcome_ends_the_actor_and_the_next_one_reads_the_row() {
     fixture.ask(fixture.device, command.clone()).await.unwrap();
     fixture.ask(fixture.device, command).await.unwrap();
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM jobs").await, 1);
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_device_whose_row_is_held_does_not_hold_up_the_others() {
+    let fixture = Fixture::new().await;
+    let other = fixture.add_device("ap-2").await;
+    fixture.add_trustpoint(other, "mgmt").await.unwrap();
+    let (held, free) = (
+        fixture.enroll_command(fixture.device, RequestKind::Ir, None).await,
+        fixture.enroll_command(other, RequestKind::Ir, None).await,
+    );
+    let hold = "SELECT 1 FROM devices WHERE name = 'ap-1' FOR UPDATE";
+    fixture.admin.batch_execute(&format!("BEGIN; {hold}")).await.unwrap();
+    let both = futures_util::future::join(fixture.ask(fixture.device, held.clone()), fixture.ask(other, free));
+    let (held_answer, free_answer) = tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
+    free_answer.unwrap();
+    assert!(matches!(held_answer, Err(AppError::Busy)), "{held_answer:?}");
+    fixture.admin.batch_execute("ROLLBACK").await.unwrap();
+    fixture.ask(fixture.device, held).await.unwrap();
     fixture.core.stop().await;
 }
 
