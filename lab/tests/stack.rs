@@ -44,7 +44,7 @@ async fn a_command_reaches_both_services_and_nothing_is_left_of_what_it_left_run
 #[tokio::test]
 async fn an_interrupt_is_handed_on_and_ends_everything() {
     let base = tempfile::tempdir().unwrap();
-    let mut stack = start_stack(base.path(), &format!("{NOTE_MARK} trap 'exit 9' INT; sleep 303 & wait"));
+    let mut stack = start_stack(base.path(), &format!("trap 'exit 9' INT; {NOTE_MARK} sleep 303 & wait"));
     mark_of(base.path(), &mut stack).await;
     assert!(Command::new("kill").args(["-INT", &stack.id().to_string()]).status().unwrap().success());
     assert_eq!(stack.wait(PATIENCE).await.unwrap().code(), Some(9), "{}", stack.log());
@@ -55,7 +55,7 @@ async fn an_interrupt_is_handed_on_and_ends_everything() {
 async fn a_stack_that_is_killed_leaves_nothing_either() {
     let base = tempfile::tempdir().unwrap();
     let mut stack =
-        start_stack(base.path(), &format!("{NOTE_MARK} setsid sleep 304 & trap '' TERM; sleep 305; sleep 306"));
+        start_stack(base.path(), &format!("trap '' TERM; {NOTE_MARK} setsid sleep 304 & sleep 305; sleep 306"));
     mark_of(base.path(), &mut stack).await;
     stack.kill().await;
     assert_nothing_left(base.path()).await;
