@@ -23,6 +23,7 @@ use trustfleet_wire::v1::Blob;
 use super::auth::{Api, sha256};
 use super::body::Body;
 use super::call::name_taken;
+use super::dto::agent_door::{ChallengeBody, ChallengeRequestBody, EnvelopeBody, JoinRequestBody, SessionRequestBody};
 use super::problem::{Problem, ProblemBody, json};
 use crate::app::Services;
 use crate::broker::BrokerError;
@@ -45,8 +46,8 @@ const SOFTWARE_MAX: usize = 64;
 /// # Errors
 /// 401 for every wrong attempt, 409 when the name is taken, 422 with everything that is wrong.
 #[utoipa::path(post, path = "/agent/v1/join", tag = "Agents' doors", operation_id = "agent_join",
-    summary = "An agent joins with a one-time token", request_body = serde_json::Value, responses(
-        (status = 200, description = "A signed envelope with the answer", body = serde_json::Value),
+    summary = "An agent joins with a one-time token", request_body = JoinRequestBody, responses(
+        (status = 200, description = "A signed envelope with the answer", body = EnvelopeBody),
         (status = 401, description = "The token or the proof is not good", body = ProblemBody,
             content_type = "application/problem+json"),
         (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json")))]
@@ -128,8 +129,8 @@ pub async fn join(api: web::Data<Api>, body: Body<JoinRequest>) -> Result<HttpRe
 /// # Errors
 /// 422 for an unreadable body.
 #[utoipa::path(post, path = "/agent/v1/challenge", tag = "Agents' doors", operation_id = "agent_challenge",
-    summary = "An agent asks for something to sign", request_body = serde_json::Value,
-    responses((status = 200, description = "The challenge, good for one minute", body = serde_json::Value)))]
+    summary = "An agent asks for something to sign", request_body = ChallengeRequestBody,
+    responses((status = 200, description = "The challenge, good for one minute", body = ChallengeBody)))]
 pub async fn challenge(api: web::Data<Api>, body: Body<ChallengeRequest>) -> Result<HttpResponse, Problem> {
     body.check(|request, _| Some(request.agent_id))?;
     let now = api.services.clock.now();
@@ -142,8 +143,8 @@ pub async fn challenge(api: web::Data<Api>, body: Body<ChallengeRequest>) -> Res
 /// # Errors
 /// 401 for every wrong attempt, 503 while the broker is away.
 #[utoipa::path(post, path = "/agent/v1/session", tag = "Agents' doors", operation_id = "agent_session",
-    summary = "An agent opens a session", request_body = serde_json::Value, responses(
-        (status = 200, description = "A signed envelope with the answer", body = serde_json::Value),
+    summary = "An agent opens a session", request_body = SessionRequestBody, responses(
+        (status = 200, description = "A signed envelope with the answer", body = EnvelopeBody),
         (status = 401, description = "The agent, the challenge or the proof is not good", body = ProblemBody,
             content_type = "application/problem+json")))]
 pub async fn session(api: web::Data<Api>, body: Body<SessionRequest>) -> Result<HttpResponse, Problem> {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -191,7 +192,15 @@ pub async fn guard(
             Err(error) => return Ok(request.into_response(Problem::from(error).response())),
         }
     }
-    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
+    let start = Instant::now();
+    let method = request.method().clone();
+    let route = request.match_pattern().unwrap_or_default();
+    let result = next.call(request).await.map(ServiceResponse::map_into_boxed_body);
+    let status = result.as_ref().map_or(0, |response| response.status().as_u16());
+    let duration_ms = start.elapsed().as_millis();
+    // The pattern, not the path: names of devices are nobody's business who reads logs for something else.
+    tracing::debug!(http.method = %method, http.route = route, http.status = status, duration_ms, "request answered");
+    result
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, AppError> {

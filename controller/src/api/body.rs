@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
@@ -24,6 +25,8 @@ use super::problem::Problem;
 pub const BODY_MAX: usize = 256 * 1024;
 /// How much of a body that is too long is still read, so that the client gets to see the answer, bytes.
 const DRAIN_MAX: usize = 4 * 1024 * 1024;
+/// How long a client may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often one body is repaired before reading ends.
 const REPAIRS_MAX: usize = 200;
 
@@ -105,7 +108,10 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
         let payload = Payload::from_request(request, payload).into_inner();
         Box::pin(async move {
             let unreadable = |_| Problem::http(StatusCode::BAD_REQUEST, "malformed", "the body cannot be read");
-            let bytes = collect(payload.map_err(unreadable)?).await?;
+            let collected = tokio::time::timeout(BODY_TIMEOUT, collect(payload.map_err(unreadable)?)).await;
+            let bytes = collected.map_err(|_| {
+                Problem::http(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")
+            })??;
             if let Some(content_type) = content_type {
                 check_content_type(&content_type)?;
             }

@@ -134,6 +134,7 @@ pub fn build() -> Result<Value, AppError> {
             add_errors(operation, route);
         }
     }
+    document["servers"] = json!([{"url": "/", "description": "The controller that serves this document"}]);
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer", "description": "An API token, such as `tft1_...`"}
     });
@@ -141,7 +142,38 @@ pub fn build() -> Result<Value, AppError> {
         "description": "What was wrong, as a problem document",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     });
-    Ok(document)
+    let names: Vec<String> =
+        document["components"]["schemas"].as_object().into_iter().flat_map(Map::keys).cloned().collect();
+    refer_to_items(&mut document, &names);
+    Ok(without_body_suffix(document))
+}
+
+/// The objects in a list are described once.
+fn refer_to_items(document: &mut Value, names: &[String]) {
+    for name in names {
+        if let Some(item) = name.strip_prefix("Page_").filter(|item| names.iter().any(|name| name == item)) {
+            let reference = json!({"$ref": format!("#/components/schemas/{item}")});
+            document["components"]["schemas"][name]["properties"]["items"]["items"] = reference;
+        }
+    }
+}
+
+/// What is a `...Body` in the source has a plain name for clients.
+fn without_body_suffix(value: Value) -> Value {
+    let plain = |name: &str| name.strip_suffix("Body").unwrap_or(name).to_owned();
+    match value {
+        Value::Object(object) => object
+            .into_iter()
+            .map(|(key, value)| match value {
+                Value::String(text) if key == "$ref" => (key, Value::String(plain(&text))),
+                // Names of schemas begin with a capital; `requestBody` is OpenAPI's own word.
+                value if key.starts_with(char::is_uppercase) => (plain(&key), without_body_suffix(value)),
+                value => (key, without_body_suffix(value)),
+            })
+            .collect(),
+        Value::Array(array) => array.into_iter().map(without_body_suffix).collect(),
+        other => other,
+    }
 }
 
 fn add_security(operation: &mut Map<String, Value>, route: &Route) {
@@ -244,10 +276,24 @@ mod tests {
                 assert!(responses.contains_key("401") && responses.contains_key("403"), "{name}");
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
-            if ["POST", "PUT"].contains(&route.method) && operation.get("requestBody").is_some() {
-                assert!(responses.contains_key("422"), "{name}");
+            if ["POST", "PUT"].contains(&route.method) && !route.path.ends_with("/activate") {
+                assert!(operation.get("requestBody").is_some() && responses.contains_key("422"), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn objects_have_plain_names_and_are_described_once() {
+        let document = build().unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for name in ["Device", "Entity", "CaServer", "Policy", "Trustpoint", "Job", "Certificate", "Problem"] {
+            assert!(schemas.contains_key(name), "{name}");
+        }
+        assert!(!schemas.keys().any(|name| name.ends_with("Body")));
+        assert_eq!(
+            schemas["Page_Device"]["properties"]["items"]["items"],
+            json!({"$ref": "#/components/schemas/Device"})
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::dto::Page;
 use super::dto::job::{EnrollRequest, JobBody};
 use super::dto::trustpoint::{MacCreate, TrustpointBody, TrustpointCreate};
 use super::problem::{Problem, ProblemBody, json};
-use crate::db::TrustpointFilter;
+use crate::db::{ListedTrustpoint, TrustpointFilter};
 use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, Requester};
 use crate::error::AppError;
 
@@ -203,8 +203,8 @@ const fn outcome_is_known(error: &AppError) -> bool {
     operation_id = "trustpoint_show", summary = "Show a trustpoint",
     responses((status = 200, description = "The trustpoint", body = TrustpointBody)))]
 pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
-    let (device, name) = find(&call).await?;
-    json(StatusCode::OK, &read(&call, device, &name).await?)
+    let (_, found) = find_listed(&call).await?;
+    json(StatusCode::OK, &TrustpointBody::from(found))
 }
 
 /// Removes a trustpoint; its secret goes with it, its jobs and certificates stay as history.
@@ -287,13 +287,26 @@ async fn accepted(call: &Call, reply: Reply) -> Result<HttpResponse, Problem> {
     json(StatusCode::ACCEPTED, &JobBody::from(job))
 }
 
+/// The device and the trustpoint in the path.
+async fn find_listed(call: &Call) -> Result<(DeviceId, ListedTrustpoint), Problem> {
+    let device: ObjectName = call.segment("device", "device")?;
+    // A name that no trustpoint can have is looked at after the device: the device may be unknown, too.
+    let name: Result<TrustpointName, Problem> = call.segment("trustpoint", "trustpoint");
+    let Ok(name) = name else {
+        find_device(call, &device).await?;
+        return Err(Problem::not_found("trustpoint"));
+    };
+    call.tenant_tx("trustpoint_show", async |tx| {
+        let device = tx.registered_device_fetch(&device).await?.device.id;
+        Ok((device, tx.listed_trustpoint_fetch(device, &name).await?))
+    })
+    .await
+}
+
 /// The device in the path, and the trustpoint's name if there is such a trustpoint.
 async fn find(call: &Call) -> Result<(DeviceId, TrustpointName), Problem> {
-    let device: ObjectName = call.segment("device", "device")?;
-    let device = find_device(call, &device).await?;
-    let name: TrustpointName = call.segment("trustpoint", "trustpoint")?;
-    call.tenant_tx("trustpoint_show", async |tx| Ok(tx.listed_trustpoint_fetch(device, &name).await?)).await?;
-    Ok((device, name))
+    let (device, found) = find_listed(call).await?;
+    Ok((device, found.trustpoint.name))
 }
 
 async fn find_device(call: &Call, name: &ObjectName) -> Result<DeviceId, Problem> {

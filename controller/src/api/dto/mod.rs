@@ -4,6 +4,7 @@
 //! What comes in refuses unknown fields. Secrets come in and never go out.
 
 pub mod agent;
+pub mod agent_door;
 pub mod ca_server;
 pub mod certificate;
 pub mod device;

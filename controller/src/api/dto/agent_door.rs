@@ -1,0 +1,118 @@
+//! What goes through the agents' doors, for the OpenAPI document alone: the bodies themselves are the wire crate's.
+
+#![allow(dead_code)] // read by the OpenAPI document only
+
+use jiff::Timestamp;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// An agent asks to be taken in.
+#[derive(Debug, ToSchema)]
+#[schema(as = JoinRequest)]
+pub struct JoinRequestBody {
+    /// The whole join token.
+    #[schema(write_only, max_length = 512)]
+    token: String,
+    /// Name wanted; the token may fix it.
+    #[schema(max_length = 63)]
+    name: String,
+    /// Ed25519 public key, 32 bytes, base64.
+    sign_key: String,
+    /// X25519 public key, 32 bytes, base64.
+    seal_key: String,
+    /// Version of the agent's software.
+    #[schema(max_length = 64)]
+    software: String,
+    /// Signature with the Ed25519 key over token, name and both keys, base64.
+    proof: String,
+}
+
+/// An agent wants to open a session.
+#[derive(Debug, ToSchema)]
+#[schema(as = ChallengeRequest)]
+pub struct ChallengeRequestBody {
+    /// The agent.
+    agent_id: Uuid,
+}
+
+/// What the agent has to sign.
+#[derive(Debug, ToSchema)]
+#[schema(as = Challenge)]
+pub struct ChallengeBody {
+    /// Opaque to the agent, base64; good for one minute.
+    challenge: String,
+    /// The controller's time.
+    #[schema(value_type = String, format = DateTime)]
+    now: Timestamp,
+}
+
+/// An agent opens a session.
+#[derive(Debug, ToSchema)]
+#[schema(as = SessionRequest)]
+pub struct SessionRequestBody {
+    /// The agent.
+    agent_id: Uuid,
+    /// The challenge as it came, base64.
+    challenge: String,
+    /// Signature with the agent's Ed25519 key over agent and challenge, base64.
+    proof: String,
+}
+
+/// A signed answer.
+#[derive(Debug, ToSchema)]
+#[schema(as = Envelope)]
+pub struct EnvelopeBody {
+    /// Version of the payload.
+    v: u16,
+    /// Id of the controller's signing key.
+    key: String,
+    /// The answer as JSON, base64.
+    payload: String,
+    /// Ed25519 signature over exactly the payload's bytes, base64.
+    signature: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+    use trustfleet_wire::Envelope;
+    use trustfleet_wire::join::{Challenge, ChallengeRequest, JoinRequest, SessionRequest};
+    use trustfleet_wire::v1::Blob;
+
+    use super::*;
+
+    fn documented<T: ToSchema>() -> BTreeSet<String> {
+        let schema = serde_json::to_value(T::schema()).unwrap();
+        schema["properties"].as_object().unwrap().keys().cloned().collect()
+    }
+
+    fn sent(value: &impl serde::Serialize) -> BTreeSet<String> {
+        match json!(value) {
+            Value::Object(object) => object.keys().cloned().collect(),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn the_document_names_exactly_the_fields_that_go_through_the_doors() {
+        let (agent_id, blob, text) = (Uuid::nil().into(), || Blob(Vec::new()), String::new);
+        let join = JoinRequest {
+            token: text(),
+            name: text(),
+            sign_key: blob(),
+            seal_key: blob(),
+            software: text(),
+            proof: blob(),
+        };
+        assert_eq!(documented::<JoinRequestBody>(), sent(&join));
+        assert_eq!(documented::<ChallengeRequestBody>(), sent(&ChallengeRequest { agent_id }));
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(documented::<ChallengeBody>(), sent(&Challenge { challenge: blob(), now }));
+        let session = SessionRequest { agent_id, challenge: blob(), proof: blob() };
+        assert_eq!(documented::<SessionRequestBody>(), sent(&session));
+        let envelope = Envelope { v: 1, key: text(), payload: blob(), signature: blob() };
+        assert_eq!(documented::<EnvelopeBody>(), sent(&envelope));
+    }
+}
