@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 use trustfleet_cmp::codec::{BodyKind, PkiMessage};
 use trustfleet_cmp::entropy::SystemEntropy;
+use trustfleet_cmp::request::RequestKind;
 use trustfleet_cmp::transaction::{Input, Step, Transaction};
 use trustfleet_model::clock::Clock as _;
 use trustfleet_pki::digest::sha256;
@@ -157,6 +158,8 @@ impl Running<'_> {
                         blocking(move || core.http.tell(&url, &message, TELL_MAX)).await?;
                     }
                     let mut failed = outcome::of_cmp(&error, exchange.url.is_some(), orphan.as_ref());
+                    let by_mac = self.order.mac.is_some() && self.order.kind != RequestKind::Kur;
+                    outcome::advise(&mut failed, by_mac);
                     self.complete(&mut failed, &exchange);
                     if let Some(orphan) = orphan {
                         self.keep_orphan(&orphan.to_pem()).await;

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use trustfleet_cmp::CmpError;
-use trustfleet_cmp::codec::PkiStatus;
+use trustfleet_cmp::codec::{FailureBit, PkiStatus};
 use trustfleet_cmp::outcome::Enrolled;
 use trustfleet_model::field::Violations;
 use trustfleet_model::job::Culprit;
@@ -70,6 +70,27 @@ pub fn of_cmp(error: &CmpError, sent: bool, orphan: Option<&Certificate>) -> Box
         report.status_string = (!refusal.texts.is_empty()).then(|| cut(&refusal.texts.join("; ")));
     }
     report
+}
+
+/// Adds what to check next to a refusal, from its failInfo bits; `by_mac`: the request was protected by a MAC.
+pub fn advise(failed: &mut Failed, by_mac: bool) {
+    let has = |bit: FailureBit| failed.fail_info.iter().any(|name| name == bit.name());
+    let advice = if by_mac && (has(FailureBit::BadMessageCheck) || has(FailureBit::WrongIntegrity)) {
+        "check the MAC reference and the secret of the trustpoint, and that the CA knows them"
+    } else if has(FailureBit::BadTime) {
+        "check the device's clock"
+    } else if has(FailureBit::SignerNotTrusted) {
+        "check that the CA trusts the certificate that signed the request"
+    } else if has(FailureBit::BadCertTemplate) || has(FailureBit::DuplicateCertReq) {
+        "check subject, names and key algorithm against the CA's profile, and whether an update needs a new key"
+    } else if has(FailureBit::TransactionIdInUse) {
+        "the CA still works on an earlier request: look there, then enrol again"
+    } else {
+        return;
+    };
+    if !failed.message.contains("check reference and secret") {
+        failed.message = cut(&format!("{}; {advice}", failed.message));
+    }
 }
 
 /// The certificate as it goes into the record.
@@ -204,6 +225,17 @@ mod tests {
         let report = of_http(&error, error.request_may_have_arrived());
         assert!(!report.maybe_issued && report.message.contains("nothing was issued"));
         assert_eq!((report.culprit.as_str(), report.code.as_str()), ("transport", "ca_unreachable"));
+    }
+
+    #[test]
+    fn a_refused_mac_names_reference_and_secret_also_when_the_ca_signs_its_refusal() {
+        let mut failed = failed(Culprit::PeerRefusal, "refused", "the server refused", false);
+        failed.fail_info = vec!["badMessageCheck".to_owned()];
+        let mut signed = failed.clone();
+        advise(&mut failed, true);
+        advise(&mut signed, false);
+        assert!(failed.message.contains("reference") && failed.message.contains("secret"), "{}", failed.message);
+        assert_eq!(signed.message, "the server refused");
     }
 
     #[test]
