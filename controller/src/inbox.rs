@@ -128,6 +128,11 @@ impl Inbox {
             match self.handle(delivery.body()).await {
                 Fate::Done => return delivery.ack().await,
                 Fate::Refused(refusal, detail) => return self.lay_aside(delivery, refusal, &detail).await,
+                Fate::Later(AppError::Rejected(Rejection::TooEarly)) if attempt == TRIES => {
+                    // Without a receipt the agent sends it again, in its own time; the queue would at once.
+                    tracing::info!("report came too early, its agent will repeat it");
+                    return delivery.ack().await;
+                }
                 Fate::Later(error) if attempt == TRIES => {
                     tracing::warn!(error = %chain(&error), "message goes back to its queue");
                 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -137,6 +137,9 @@ pub fn init(dir: &Path) -> Result<Vec<PathBuf>, KeyError> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0) {
+        tracing::warn!(file = %path.display(), "key file can be used by every user of this machine: chmod o-rwx it");
+    }
     fs::read(path).map(Zeroizing::new).map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })
 }
 
@@ -168,8 +171,6 @@ fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

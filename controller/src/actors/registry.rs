@@ -103,7 +103,7 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let (answer, answered) = oneshot::channel();
             let ask = Ask { command: command.clone(), answer };
-            match self.actor((tenant, device)).try_send(ask) {
+            match self.hand_over((tenant, device), ask) {
                 Ok(()) => {}
                 Err(SendError::Full(_)) => {
                     self.inner.shared.metrics.mailbox_was_full();
@@ -140,14 +140,17 @@ impl Registry {
         }
     }
 
-    fn actor(&self, key: Key) -> Addr<DeviceActor> {
+    /// Puts a command into its actor's mailbox, always through the map's own address: every copy of an address could put
+    /// one message more into a full mailbox, and a copy for each command would make it boundless.
+    fn hand_over(&self, key: Key, ask: Ask) -> Result<(), SendError<Ask>> {
         let mut part = self.part(key).lock().unwrap_or_else(PoisonError::into_inner);
         match part.get(&key) {
-            Some(actor) if actor.connected() => actor.clone(),
+            Some(actor) if actor.connected() => actor.try_send(ask),
             _ => {
                 let actor = self.activate(key);
-                part.insert(key, actor.clone());
-                actor
+                let handed_over = actor.try_send(ask);
+                part.insert(key, actor);
+                handed_over
             }
         }
     }
