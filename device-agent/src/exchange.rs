@@ -282,7 +282,7 @@ impl Running<'_> {
 
     /// A certificate that may be valid at the CA and is not used: kept beside its key, for whoever revokes it (C7).
     async fn keep_orphan(&self, pem: &str) {
-        let path = self.core.slots(self.place).version(self.job.job_id).join("orphan.pem");
+        let path = self.core.slots(self.place).orphan_file(self.job.job_id);
         let pem = pem.to_owned();
         if let Ok(Err(error)) = blocking(move || crate::store::save(&path, pem.as_bytes(), 0o600)).await {
             tracing::error!(job.id = %self.job.job_id, %error, "an orphaned certificate is not saved");

@@ -20,6 +20,9 @@ use crate::record::Outgoing;
 /// How long a report waits for the receipt of the one before it.
 const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the broker may take to confirm a report before it counts as not sent.
+const CONFIRM_MAX: Duration = Duration::from_secs(60);
+
 /// The queue of reports.
 #[derive(Debug)]
 pub struct Reports {
@@ -137,7 +140,7 @@ impl Reports {
                 }
                 let (reports, random) = (Arc::clone(&self), identity.random_u64());
                 tokio::spawn(async move {
-                    let confirmed = told.await.unwrap_or(false);
+                    let confirmed = timeout(CONFIRM_MAX, told).await.is_ok_and(|told| told.unwrap_or(false));
                     reports.sent(job, id, confirmed, random);
                 });
             }

@@ -145,7 +145,12 @@ impl Slots {
         store::remove(&staged)
     }
 
-    /// Removes versions that no link points to, except `keep` (those of unfinished jobs).
+    /// File of a certificate that may be valid at the CA and must not be used: for whoever revokes it (C7).
+    pub fn orphan_file(&self, job: JobId) -> PathBuf {
+        self.version(job).join("orphan.pem")
+    }
+
+    /// Removes versions that no link points to, except `keep` (those of unfinished jobs) and those with an orphan.
     ///
     /// # Errors
     /// The disk's.
@@ -155,8 +160,9 @@ impl Slots {
         let Ok(entries) = fs::read_dir(self.root.join("versions")) else { return Ok(()) };
         for entry in entries.flatten() {
             let version = Path::new("versions").join(entry.file_name());
-            if !kept.contains(&version) {
-                store::remove_folder(&self.root.join(version))?;
+            let folder = self.root.join(&version);
+            if !kept.contains(&version) && !folder.join("orphan.pem").exists() {
+                store::remove_folder(&folder)?;
             }
         }
         Ok(())
@@ -245,7 +251,10 @@ pub(crate) mod tests {
             slots.activate().unwrap();
         }
         assert_eq!(targets(&slots), [None, Some(relative(job(3))), Some(relative(job(2)))]);
+        slots.make_version(job(4)).unwrap();
+        store::save(&slots.orphan_file(job(4)), b"to be revoked", 0o600).unwrap();
         slots.prune(&[]).unwrap();
+        assert!(slots.version(job(4)).exists(), "an orphan is kept");
         assert!(!slots.version(job(1)).exists() && slots.version(job(2)).exists());
     }
 

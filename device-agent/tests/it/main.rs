@@ -11,5 +11,6 @@ mod enrolment;
 mod faults;
 mod intake;
 mod joining;
+mod records;
 mod restarts;
 mod transport;
