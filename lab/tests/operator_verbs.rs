@@ -121,6 +121,8 @@ async fn an_operator_brings_a_device_from_nothing_to_a_renewed_certificate_by_ve
     let slots: Vec<_> = all["items"].as_array().unwrap().iter().map(|item| item["slot"].as_str().unwrap()).collect();
     assert_eq!(slots.len(), 2, "{all}");
     assert!(slots.contains(&"active") && slots.contains(&"previous"), "{all}");
+    let former = all["items"].as_array().unwrap().iter().find(|item| item["slot"] == "previous").unwrap();
+    assert_eq!(former["file"], Value::Null, "another certificate is at its former place");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

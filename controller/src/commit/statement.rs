@@ -72,7 +72,7 @@ WITH i AS (
         serial text, subject text, issuer text, not_before timestamptz, not_after timestamptz, sha256 text,
         public_key_sha256 text, file text, der text, chain jsonb) USING (n)
 ), certificates_moved AS (
-    UPDATE certificates c SET slot = s.slot, file = coalesce(s.file, c.file)
+    UPDATE certificates c SET slot = s.slot, file = s.file
     FROM u JOIN jsonb_to_recordset($11) AS s(n int, certificate_id uuid, slot text, file text) USING (n)
     WHERE c.tenant_id = u.tenant_id AND c.device_id = u.device_id AND c.certificate_id = s.certificate_id
 ), outbox_filled AS (

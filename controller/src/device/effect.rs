@@ -138,7 +138,7 @@ pub struct SlotChange {
     pub certificate_id: CertificateId,
     /// Its new place.
     pub slot: Slot,
-    /// Its file on the device, where that changed.
+    /// Its file on the device; none where nobody has said where it is now.
     pub file: Option<String>,
 }
 

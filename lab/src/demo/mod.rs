@@ -72,7 +72,10 @@ async fn whole(args: DemoArgs, signals: &mut Signals) -> ExitCode {
             screen::try_next(&world, &fleet);
             tokio::select! {
                 error = world.first_to_end() => Err(error),
-                _ = signals.next() => Ok(()),
+                _ = signals.next() => {
+                    println!(); // after the terminal's ^C
+                    Ok(())
+                }
             }
         }
         outcome => outcome.map(|_| ()),

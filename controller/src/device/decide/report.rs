@@ -160,6 +160,9 @@ impl Story<'_> {
                 let now_active = trustpoint.staged.take();
                 let now_previous = mem::replace(&mut trustpoint.active, now_active);
                 let retired = mem::replace(&mut trustpoint.previous, now_previous);
+                if let Some(previous) = &mut trustpoint.previous {
+                    previous.file = None; // another certificate is there by now
+                }
                 let moved = [(&trustpoint.active, Slot::Active), (&trustpoint.previous, Slot::Previous)];
                 for (facts, slot) in moved {
                     let file = (slot == Slot::Active).then(|| file.to_owned());
