@@ -86,7 +86,7 @@ impl Running<'_> {
                 tracing::warn!(job.id = %self.job.job_id, "the ca is asked before the broker has the started report");
             }
         }
-        self.go_on(exchange, Step::Send { transaction: Box::new(transaction), message }).await
+        self.go_on(exchange, Step::Send { transaction: Box::new(transaction), message }, false).await
     }
 
     /// Goes on with an exchange after a restart, where it stopped (W6).
@@ -111,10 +111,12 @@ impl Running<'_> {
             failed.transaction_id = Some(transaction_id);
             Halt::from(failed)
         })?;
-        self.go_on(exchange, step).await
+        let repeated = exchange.url.is_some();
+        self.go_on(exchange, step, repeated).await
     }
 
-    async fn go_on(&self, mut exchange: Exchange, mut step: Step) -> Result<(), Halt> {
+    /// `repeated`: the request may have reached the CA before, so that a refusal now says nothing of the first time.
+    async fn go_on(&self, mut exchange: Exchange, mut step: Step, mut repeated: bool) -> Result<(), Halt> {
         let total = i64::try_from(self.order.acceptance.total_seconds).unwrap_or(i64::MAX);
         let ends_at = exchange.started_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);
         // A place among the exchanges is held only while the CA is asked, not while it lets us wait.
@@ -128,7 +130,7 @@ impl Running<'_> {
                     }
                     exchange.transaction = transaction.record();
                     exchange.poll_at = None;
-                    let answer = self.ask(&mut exchange, message, ends_at).await?;
+                    let answer = self.ask(&mut exchange, message, ends_at, &mut repeated).await?;
                     step = self.handle(*transaction, Some(answer)).await?;
                 }
                 Step::Wait { transaction, seconds } => {
@@ -160,6 +162,7 @@ impl Running<'_> {
                     let mut failed = outcome::of_cmp(&error, exchange.url.is_some(), orphan.as_ref());
                     let by_mac = self.order.mac.is_some() && self.order.kind != RequestKind::Kur;
                     outcome::advise(&mut failed, by_mac);
+                    failed.maybe_issued |= repeated;
                     self.complete(&mut failed, &exchange);
                     if let Some(orphan) = orphan {
                         self.keep_orphan(&orphan.to_pem()).await;
@@ -171,7 +174,13 @@ impl Running<'_> {
     }
 
     /// Sends a message until an answer comes or patience ends; saved before every send.
-    async fn ask(&self, exchange: &mut Exchange, message: Vec<u8>, ends_at: Timestamp) -> Result<Vec<u8>, Halt> {
+    async fn ask(
+        &self,
+        exchange: &mut Exchange,
+        message: Vec<u8>,
+        ends_at: Timestamp,
+        repeated: &mut bool,
+    ) -> Result<Vec<u8>, Halt> {
         let patience = match PkiMessage::from_der(&message).map(|message| message.body.kind()) {
             Ok(BodyKind::PollReq) => Patience::Poll,
             Ok(BodyKind::CertConf) => Patience::Confirm,
@@ -190,6 +199,7 @@ impl Running<'_> {
                 Err(error) => error,
             };
             arrived |= last.request_may_have_arrived();
+            *repeated |= arrived && patience == Patience::Request;
             failures = failures.saturating_add(1);
             let goes_on = patience.goes_on(failures, self.core.identity.clock.now(), ends_at);
             if !goes_on || !last.is_worth_a_repeat() {

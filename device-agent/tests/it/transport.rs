@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use trustfleet_cmp::codec::FailureBit;
 use trustfleet_wire::v1::{Request, Task};
 
 use crate::ca::{TestCa, Trick};
@@ -46,6 +47,17 @@ async fn s37_a_lost_answer_costs_no_second_certificate() {
     enroll_at(&house, &ca, vec![ca.url.clone()]).await;
     house.wait_for("activated").await;
     assert_eq!((ca.heard().as_slice(), ca.issued()), (["ir", "ir"].as_slice(), 1));
+}
+
+#[tokio::test]
+async fn e4_a_refusal_of_repeated_bytes_says_nothing_of_the_first_time() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    ca.trick(Trick::NoAnswer);
+    ca.trick(Trick::Refuse(vec![FailureBit::TransactionIdInUse], "in use".to_owned()));
+    enroll_at(&house, &ca, vec![ca.url.clone()]).await;
+    let failed = house.failed().await;
+    assert_eq!(failed.fail_info, ["transactionIdInUse"]);
+    assert!(failed.maybe_issued, "the first one may have been granted");
 }
 
 #[tokio::test]
