@@ -157,6 +157,7 @@ fn read<T: DeserializeOwned>(mut value: Value) -> (Option<T>, Violations) {
         violations.add("", "type", format!("the body is {}; a JSON object is expected", word(&value)));
         return (None, violations);
     }
+    refuse_nul(&mut value, &mut Vec::new(), &mut violations);
     let mut attempts = HashMap::new();
     for _ in 0..REPAIRS_MAX {
         let error = match serde_path_to_error::deserialize::<_, T>(&value) {
@@ -172,6 +173,31 @@ fn read<T: DeserializeOwned>(mut value: Value) -> (Option<T>, Violations) {
         violations.add("", "type", "the body cannot be read as what this path expects; see /openapi.json");
     }
     (None, violations)
+}
+
+/// PostgreSQL keeps no NUL in texts and JSON, and no field of ours has a use for it.
+fn refuse_nul(value: &mut Value, path: &mut Vec<Segment>, violations: &mut Violations) {
+    match value {
+        Value::String(text) if text.contains('\0') => {
+            note(violations, &field(path), "nul", "contains the character NUL".to_owned());
+            text.clear();
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                path.push(Segment::Seq { index });
+                refuse_nul(item, path, violations);
+                path.pop();
+            }
+        }
+        Value::Object(object) => {
+            for (key, item) in object.iter_mut() {
+                path.push(Segment::Map { key: key.clone() });
+                refuse_nul(item, path, violations);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Notes one complaint of serde and makes the value a little better; `false` when it does not know how.
@@ -391,6 +417,12 @@ mod tests {
             let problem = Body::<Sample>::from_slice(text.as_bytes()).unwrap().check(|s, _| Some(s.name)).unwrap_err();
             assert!(!format!("{problem:?}").contains("4711"), "{problem:?}");
         }
+    }
+
+    #[test]
+    fn no_nul_gets_as_far_as_the_database() {
+        let found = fields(r#"{"name":"a\u0000","parts":[{"kind":"ip","value":"\u0000"}]}"#);
+        assert_eq!(found, [("name", "nul"), ("parts[0].value", "nul")].map(|(f, r)| (f.to_owned(), r.to_owned())));
     }
 
     #[test]

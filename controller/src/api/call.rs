@@ -282,13 +282,17 @@ impl List {
         let mut violations = Violations::new();
         let mut list = Self { limit: LIMIT_DEFAULT, after: None, filters: BTreeMap::new() };
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            if value.contains(char::is_control) {
+                violations.add(key, "control", "contains a control character");
+                continue;
+            }
             match key.as_ref() {
                 "limit" => match value.parse() {
                     Ok(limit @ 1..=LIMIT_MAX) => list.limit = limit,
                     _ => violations.add("limit", "range", format!("must be a whole number from 1 to {LIMIT_MAX}")),
                 },
                 "after" => match URL_SAFE_NO_PAD.decode(value.as_ref()).map(String::from_utf8) {
-                    Ok(Ok(after)) => list.after = Some(after),
+                    Ok(Ok(after)) if !after.contains(char::is_control) => list.after = Some(after),
                     _ => violations.add("after", "cursor", "must be the `next` of an earlier answer"),
                 },
                 key if known.contains(&key) => {
@@ -349,6 +353,12 @@ mod tests {
         let violations = List::parse("limit=0&after=%C3%A4&colour=red&device=ap", &["device"]).unwrap_err();
         let fields: Vec<_> = violations.as_slice().iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["limit", "after", "colour"]);
+    }
+
+    #[test]
+    fn no_control_character_gets_as_far_as_the_database() {
+        assert!(List::parse("device=%00", &["device"]).is_err());
+        assert!(List::parse(&format!("after={}", URL_SAFE_NO_PAD.encode("a\0")), &[]).is_err());
     }
 
     #[test]

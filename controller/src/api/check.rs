@@ -104,6 +104,12 @@ fn first_message(violations: &Violations) -> String {
 /// Checks a CA server in full (S5, S6, S10, S16, S25, S26).
 pub fn ca_server(spec: &CaServerSpec, allow_weak: bool, violations: &mut Violations) {
     spec.check(violations);
+    let urls = [("primary_url", "S6", Some(&spec.primary_url)), ("secondary_url", "S16", spec.secondary_url.as_ref())];
+    for (field, rule, url) in urls {
+        if url.is_some_and(|url| url.contains(|c: char| c.is_control() || c.is_whitespace())) {
+            violations.add(field, rule, "contains white space or a control character; write it as %20 and the like");
+        }
+    }
     let mut certificates = Vec::new();
     for (list, rule, texts) in [
         ("trust_anchors", "S10", &spec.trust_anchors),
