@@ -60,6 +60,13 @@ impl fmt::Debug for Registry {
     }
 }
 
+/// What became of a command on its way to an actor.
+enum Handed {
+    Over,
+    Full,
+    Closed,
+}
+
 /// The threads that actors run on, made inside of an actix system.
 #[derive(Debug)]
 pub struct ActorThreads(Vec<actix::Arbiter>);
@@ -104,12 +111,12 @@ impl Registry {
             let (answer, answered) = oneshot::channel();
             let ask = Ask { command: command.clone(), answer };
             match self.hand_over((tenant, device), ask) {
-                Ok(()) => {}
-                Err(SendError::Full(_)) => {
+                Handed::Over => {}
+                Handed::Full => {
                     self.inner.shared.metrics.mailbox_was_full();
                     return Err(AppError::Busy);
                 }
-                Err(SendError::Closed(_)) => {
+                Handed::Closed => {
                     self.forget_closed((tenant, device));
                     continue;
                 }
@@ -142,16 +149,21 @@ impl Registry {
 
     /// Puts a command into its actor's mailbox, always through the map's own address: every copy of an address could put
     /// one message more into a full mailbox, and a copy for each command would make it boundless.
-    fn hand_over(&self, key: Key, ask: Ask) -> Result<(), SendError<Ask>> {
+    fn hand_over(&self, key: Key, ask: Ask) -> Handed {
         let mut part = self.part(key).lock().unwrap_or_else(PoisonError::into_inner);
-        match part.get(&key) {
+        let sent = match part.get(&key) {
             Some(actor) if actor.connected() => actor.try_send(ask),
             _ => {
                 let actor = self.activate(key);
-                let handed_over = actor.try_send(ask);
+                let sent = actor.try_send(ask);
                 part.insert(key, actor);
-                handed_over
+                sent
             }
+        };
+        match sent {
+            Ok(()) => Handed::Over,
+            Err(SendError::Full(_)) => Handed::Full,
+            Err(SendError::Closed(_)) => Handed::Closed,
         }
     }
 

@@ -97,6 +97,7 @@ impl SystemTx {
     }
 
     /// Removes rows whose message no queue took, or whose job has ended: a hello of the agent brings back what is open.
+    /// A row whose claim is gone stays: the hello came in between.
     ///
     /// # Errors
     /// The database's own.
@@ -105,7 +106,7 @@ impl SystemTx {
         self.execute(
             "/* outbox_remove */ DELETE FROM outbox o
              USING unnest($1::uuid[], $2::bigint[]) AS p(tenant_id, outbox_id)
-             WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id",
+             WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id AND o.claimed_until IS NOT NULL",
             &[&tenants, &outbox_ids],
         )
         .await
@@ -126,7 +127,8 @@ impl SystemTx {
         .await
     }
 
-    /// Puts every unfinished job of an agent into the outbox that is not there; returns how many.
+    /// Puts every unfinished job of an agent into the outbox, and ends the claims of those that are there: a message on
+    /// its way right now may have missed the agent's queue by a moment. Returns how many.
     ///
     /// # Errors
     /// The database's own.
@@ -135,7 +137,7 @@ impl SystemTx {
             "/* outbox_offer_again */ INSERT INTO outbox (tenant_id, job_id, created_at)
              SELECT tenant_id, job_id, $3 FROM jobs
              WHERE tenant_id = $1 AND agent_id = $2 AND finished_at IS NULL ORDER BY job_id
-             ON CONFLICT (tenant_id, job_id) DO NOTHING",
+             ON CONFLICT (tenant_id, job_id) DO UPDATE SET claimed_until = NULL",
             &[&Id(tenant), &Id(agent), &now],
         )
         .await

@@ -2,6 +2,7 @@
 
 use std::{process::Command as Process, time::Duration};
 
+use trustfleet_controller::db::DbError;
 use trustfleet_model::{job::RequestKind, secret::Secret};
 use trustfleet_wire::{
     seal::SealContext,
@@ -152,4 +153,29 @@ async fn a_late_agent_returns_the_job_and_it_is_published_anew() {
 fn base64_of(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+#[actix::test]
+async fn a_hello_between_a_return_and_its_note_loses_no_job() {
+    let fixture = Fixture::new().await;
+    let (tenant, agent, now) = (fixture.tenant, fixture.agent.id, fixture.services().clock.now());
+    fixture.enroll().await;
+    until("the message to be returned", async || {
+        (fixture.value::<i64>("SELECT count(*) FROM outbox").await == 0).then_some(())
+    })
+    .await;
+    // In one transaction, so that the running outbox does not see the row.
+    let removed: Result<u64, DbError> = fixture
+        .services()
+        .store
+        .system_tx("test", async |tx| {
+            tx.outbox_offer_again(tenant, agent, now).await?;
+            let claimed = tx.outbox_claim(10, 60).await?;
+            // The message is returned; before that is noted, the agent has its queue and says hello.
+            tx.outbox_offer_again(tenant, agent, now).await?;
+            tx.outbox_remove(&[(tenant, claimed[0].outbox_id)]).await
+        })
+        .await;
+    assert_eq!(removed.unwrap(), 0, "the late note took away what the hello had asked for");
+    fixture.core.stop().await;
 }
