@@ -8,7 +8,7 @@ LAB := $(TARGET)/debug/trustfleet-lab
 .PHONY: help setup demo test lint layers fmt audit
 
 help:
-	@echo 'make demo     enrol three devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
+	@echo 'make demo     enrol four devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
 	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
 	@echo 'make setup    install what is missing (Debian; elsewhere it says what to install)'

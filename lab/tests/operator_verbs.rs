@@ -8,7 +8,7 @@ use std::{
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -123,6 +123,26 @@ async fn an_operator_brings_a_device_from_nothing_to_a_renewed_certificate_by_ve
     assert!(slots.contains(&"active") && slots.contains(&"previous"), "{all}");
     let former = all["items"].as_array().unwrap().iter().find(|item| item["slot"] == "previous").unwrap();
     assert_eq!(former["file"], Value::Null, "another certificate is at its former place");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s15_a_certificate_is_written_as_der_where_the_policy_says_so() {
+    let lab = Lab::start().await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let (_agent, _files) = fleet.start_agent("ap-1").await.unwrap();
+    fleet.add_device("ap-1", "ap-1").unwrap();
+    let shell = Shell::at(&lab);
+
+    shell.done(&["policy", "update", "default", "--file-format", "der"]);
+    let certificate = shell.json(&["trustpoint", "enroll", "ap-1", "default", "--wait"]);
+    let file = certificate["file"].as_str().unwrap();
+    assert!(file.ends_with("/current/certificate.der"), "{file}");
+    let openssl = ["x509", "-inform", "DER", "-noout", "-serial", "-in", file];
+    let said = Command::new("openssl").args(openssl).output().unwrap();
+    assert_eq!(
+        String::from_utf8(said.stdout).unwrap().trim(),
+        format!("serial={}", certificate["serial"].as_str().unwrap())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

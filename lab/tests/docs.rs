@@ -1,0 +1,96 @@
+//! The documents promise nothing that is not there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn documents() -> Vec<String> {
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let names = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_string_lossy()));
+    std::iter::once("README.md".to_owned()).chain(names.filter(|name| name.ends_with(".md"))).collect()
+}
+
+fn sources(dir: &Path, found: &mut String) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The texts between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_test_that_the_checklist_names_exists() {
+    let mut code = String::new();
+    for member in ["shared", "controller", "device-agent", "lab"] {
+        sources(&root().join(member), &mut code);
+    }
+    let checklist = read("docs/checklist.md");
+    let mut named = 0;
+    for row in checklist.lines().filter(|line| line.starts_with("| S")) {
+        let tests = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
+        let tests: Vec<_> = quoted(tests).collect();
+        assert!(!tests.is_empty(), "no test proves this row: {row}");
+        for test in tests {
+            assert!(code.contains(&format!("fn {test}(")), "there is no test {test}: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "only {named} tests were found in the table");
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    for document in documents() {
+        let folder = Path::new(&document).parent().unwrap().to_owned();
+        for target in read(&document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap();
+            if !file.is_empty() && !file.contains("://") {
+                assert!(root().join(&folder).join(file).exists(), "{document} links to {target}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_operator_guide_names_every_key_of_both_configurations() {
+    let guide = read("docs/operator-guide.md");
+    let keys: BTreeSet<_> = quoted(&guide).collect();
+    for (source, sections) in [("controller/src/config.rs", true), ("device-agent/src/config.rs", false)] {
+        let mut section = None;
+        for line in read(source).lines() {
+            if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
+                section = name.strip_suffix("Config").map(str::to_lowercase);
+            } else if line == "}" {
+                section = None;
+            } else if let (Some(section), Some(field)) = (&section, line.strip_prefix("    pub ")) {
+                let (name, kind) = field.split_once(": ").unwrap_or(("", ""));
+                // The top level's fields of the controller are its sections, apart from plain values.
+                let is_section = sections && section.is_empty() && kind.trim_end_matches(',').ends_with("Config");
+                let key = match section.as_str() {
+                    "" => name.to_owned(),
+                    section => format!("{section}.{name}"),
+                };
+                assert!(name.is_empty() || is_section || keys.contains(key.as_str()), "the guide lacks {key}");
+            }
+        }
+    }
+}
