@@ -234,7 +234,7 @@ pub enum ConfigError {
     },
     /// Unknown or missing keys, wrong types.
     #[error("the configuration is wrong: {0}")]
-    Wrong(#[source] Box<figment::Error>),
+    Wrong(Box<figment::Error>),
     /// A value outside its limits.
     #[error("the configuration is wrong: {key} {message}")]
     Value {
@@ -320,9 +320,16 @@ fn plaintext(url: &Url, key: &'static str, allowed: bool) -> Result<(), ConfigEr
 }
 
 /// A URL that may carry a password, which is never printed.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone)]
 pub struct SecretUrl(Url);
+
+impl<'de> Deserialize<'de> for SecretUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The URL's own reader would quote the text, password and all.
+        let text = trustfleet_model::secret::SecretText::deserialize(deserializer)?;
+        Url::parse(text.expose()).map(Self).map_err(|error| serde::de::Error::custom(format!("not a URL: {error}")))
+    }
+}
 
 impl SecretUrl {
     /// The URL with its password.
@@ -374,6 +381,9 @@ mod tests {
     fn passwords_do_not_show_in_debug_output() {
         let config = Config::from_toml(SAMPLE).unwrap();
         assert!(!format!("{config:?}").contains("secret-word"));
+        let error = Config::from_toml(&SAMPLE.replace("amqp://u:", "amqp//u:")).unwrap_err();
+        assert!(error.to_string().contains("not a URL"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("secret-word"), "{error:?}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ use super::{
 mod order;
 mod report;
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod tests;
 
 /// Most trustpoints on one device: its state is read and written as a whole.

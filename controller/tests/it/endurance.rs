@@ -184,3 +184,44 @@ async fn a_stop_brings_to_its_end_what_was_begun() {
     let jobs: i64 = fixture.admin.query_one("SELECT count(*) FROM jobs", &[]).await.unwrap().get(0);
     assert_eq!(jobs, done, "an accepted command was not kept, or a kept one was not accepted");
 }
+
+#[actix::test]
+async fn two_replicas_on_one_database_make_one_job_and_share_its_reports() {
+    let place = Place::make().await;
+    let second = place.core().await;
+    let core = place.core().await;
+    let fixture = Fixture::on(place, core).await;
+    let mut queue = fixture.open_queue().await;
+    // The same request at both, many times: each replica's actor holds a state that the other one changes.
+    let mut commands = Vec::new();
+    for _ in 0..6 {
+        commands.push(fixture.enroll_command(fixture.device, RequestKind::Ir, Some("key-1")).await);
+    }
+    let asks = commands.into_iter().enumerate().map(|(n, command)| {
+        let registry = if n % 2 == 0 { &fixture.services().registry } else { &second.services.registry };
+        registry.ask(fixture.tenant, fixture.device, command)
+    });
+    let answers: Vec<_> = join_all(asks).await.into_iter().map(Result::unwrap).collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM jobs").await, 1);
+
+    let job = fixture.next_job(&mut queue).await;
+    let started = trustfleet_wire::v1::Event::Started { public_key_sha256: "ab".repeat(32) };
+    let (issued, serial) = crate::fixture::issued("ap-1");
+    let activated = trustfleet_wire::v1::Event::Activated { serial, file: "/current".to_owned() };
+    for event in [started, issued, activated] {
+        let report = fixture.report(job.job_id, job.sequence, event);
+        // Three times each: both replicas get some of them.
+        for _ in 0..3 {
+            fixture.send_report(&report).await;
+        }
+    }
+    until("the certificate to be active", async || {
+        let rows = fixture.admin.query("SELECT slot FROM certificates", &[]).await.unwrap();
+        (rows.first()?.get::<_, String>(0) == "active").then_some(())
+    })
+    .await;
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM certificates").await, 1);
+    second.stop().await;
+    fixture.core.stop().await;
+}

@@ -25,17 +25,17 @@ use crate::device::{
 };
 
 const AGENT: u128 = 10;
-const TRUSTPOINT: u128 = 20;
+pub(super) const TRUSTPOINT: u128 = 20;
 
-fn id<T: From<Uuid>>(n: u128) -> T {
+pub(super) fn id<T: From<Uuid>>(n: u128) -> T {
     Uuid::from_u128(n).into()
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     "2026-11-21T12:00:00Z".parse().unwrap()
 }
 
-fn requester() -> Requester {
+pub(super) fn requester() -> Requester {
     Requester("token:1 (tests)".to_owned())
 }
 
@@ -57,7 +57,7 @@ fn bare() -> DeviceState {
     }
 }
 
-fn add(n: u128, name: &str) -> Command {
+pub(super) fn add(n: u128, name: &str) -> Command {
     Command::AddTrustpoint(Box::new(AddTrustpoint {
         id: id::<TrustpointId>(n),
         name: name.parse().unwrap(),
@@ -70,11 +70,11 @@ fn add(n: u128, name: &str) -> Command {
 }
 
 /// A device with trustpoint `mgmt`.
-fn ready() -> DeviceState {
+pub(super) fn ready() -> DeviceState {
     after(&bare(), &add(TRUSTPOINT, "mgmt"))
 }
 
-fn enroll(job: u128, request: RequestKind, key: Option<&str>) -> Command {
+pub(super) fn enroll(job: u128, request: RequestKind, key: Option<&str>) -> Command {
     Command::Enroll(Box::new(Enroll {
         trustpoint: "mgmt".parse().unwrap(),
         request,
@@ -99,7 +99,7 @@ fn enroll(job: u128, request: RequestKind, key: Option<&str>) -> Command {
     }))
 }
 
-fn activate(job: u128) -> Command {
+pub(super) fn activate(job: u128) -> Command {
     Command::Activate(Activate {
         trustpoint: "mgmt".parse().unwrap(),
         job_id: id::<JobId>(job),
@@ -108,7 +108,7 @@ fn activate(job: u128) -> Command {
     })
 }
 
-fn report_of(job: u128, kind: JobKind, event: ReportEvent) -> Report {
+pub(super) fn report_of(job: u128, kind: JobKind, event: ReportEvent) -> Report {
     let (agent_id, device_id, trustpoint_id) = (id(AGENT), id(2), id(TRUSTPOINT));
     Report {
         report_id: id::<MessageId>(90),
@@ -140,7 +140,7 @@ fn facts(n: u128, not_after: Timestamp) -> CertificateFacts {
     }
 }
 
-fn issued(n: u128) -> ReportEvent {
+pub(super) fn issued(n: u128) -> ReportEvent {
     ReportEvent::Issued(Box::new(IssuedCertificate {
         facts: facts(n, now() + SignedDuration::from_hours(24)),
         der: vec![1],
@@ -151,11 +151,11 @@ fn issued(n: u128) -> ReportEvent {
     }))
 }
 
-fn activated(n: u128) -> ReportEvent {
+pub(super) fn activated(n: u128) -> ReportEvent {
     ReportEvent::Activated { serial: format!("{n:X}"), file: "/current".to_owned() }
 }
 
-fn failure(code: &str) -> Failure {
+pub(super) fn failure(code: &str) -> Failure {
     Failure {
         culprit: Culprit::PeerRefusal,
         code: code.to_owned(),
@@ -167,7 +167,7 @@ fn failure(code: &str) -> Failure {
     }
 }
 
-fn failed(code: &str) -> ReportEvent {
+pub(super) fn failed(code: &str) -> ReportEvent {
     ReportEvent::Failed { failure: failure(code), transaction_id: None }
 }
 
