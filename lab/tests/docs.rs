@@ -94,3 +94,16 @@ fn the_operator_guide_names_every_key_of_both_configurations() {
         }
     }
 }
+
+#[test]
+fn the_operator_guide_names_every_metric_and_none_that_is_not_there() {
+    let source = read("controller/src/metrics.rs");
+    let code = source.split("#[cfg(test)]").next().unwrap();
+    let metrics = |text: &str, quote: char| -> BTreeSet<String> {
+        let words = text.split(quote).filter(|word| word.starts_with("trustfleet_"));
+        words.map(str::to_owned).filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect()
+    };
+    let guide = read("docs/operator-guide.md");
+    let section = guide.split("## Metrics").nth(1).unwrap();
+    assert_eq!(metrics(section, '`'), metrics(code, '"'));
+}

@@ -52,6 +52,8 @@ pub(super) enum CliError {
         job: String,
         /// Its state.
         state: String,
+        /// The agent it is for.
+        agent: String,
         /// How long it was waited for, seconds.
         seconds: u64,
     },
@@ -93,6 +95,10 @@ impl CliError {
                 Some("check --url: is there a proxy in between, or another service on that port?".to_owned())
             }
             Self::JobFailed { next, .. } => Some(next.clone()),
+            Self::StillRunning { job, state, agent, .. } if state == "awaiting_agent" => Some(format!(
+                "does the agent run? `trustfleet agent show {agent}` says when it was last seen; then trustfleet job \
+                 wait {job}"
+            )),
             Self::StillRunning { job, .. } => Some(format!("trustfleet job wait {job}")),
         }
     }

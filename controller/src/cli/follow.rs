@@ -26,10 +26,12 @@ pub(super) fn until_end(session: &Session, id: &str, limit: Duration) -> Result<
     let mut progress = Progress::new(!session.is_json());
     let mut pause = FIRST_PAUSE;
     let mut state = "unknown".to_owned();
+    let mut agent = String::new();
     loop {
         match session.read(&["jobs", id]) {
             Ok(job) => {
                 state = text(&job, "/state");
+                agent = plain(&text(&job, "/agent"));
                 match state.as_str() {
                     "succeeded" => {
                         progress.end(begin.elapsed(), "done");
@@ -47,7 +49,7 @@ pub(super) fn until_end(session: &Session, id: &str, limit: Duration) -> Result<
         }
         if begin.elapsed() + pause > limit {
             progress.end(begin.elapsed(), "not watched any longer");
-            return Err(CliError::StillRunning { job: id.to_owned(), state, seconds: limit.as_secs() });
+            return Err(CliError::StillRunning { job: id.to_owned(), state, agent, seconds: limit.as_secs() });
         }
         thread::sleep(pause);
         pause = (pause * 5 / 4).min(LONGEST_PAUSE);
