@@ -297,6 +297,19 @@ mod tests {
     }
 
     #[test]
+    fn enumerations_are_documented_by_the_words_that_go_over_the_wire() {
+        let document = build().unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        assert_eq!(schemas["KeyAlgorithm"]["enum"], json!(["rsa-2048", "rsa-3072", "rsa-4096", "ecdsa-p256"]));
+        for (name, schema) in schemas {
+            for word in schema["enum"].as_array().into_iter().flatten() {
+                let text = word.as_str().unwrap();
+                assert!(!text.contains(char::is_uppercase), "{name}: {text}");
+            }
+        }
+    }
+
+    #[test]
     fn every_reference_in_the_document_leads_somewhere() {
         fn check(value: &Value, document: &Value) {
             match value {

@@ -29,7 +29,7 @@ pub struct Page<T> {
 
 /// An enumeration of words in JSON that mirrors one of the domain's.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident mirrors $domain:path { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident mirrors $domain:path { $($(#[$variant_doc:meta])* $variant:ident = $text:tt),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         pub enum $name { $($(#[$variant_doc])* #[serde(rename = $text)] $variant),+ }
