@@ -247,6 +247,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_a_good_configuration_with_the_defaults_it_names() {
+        let config = parse(include_str!("../agent.example.toml")).unwrap();
+        assert_eq!(config.parallel_exchanges, default_parallel_exchanges());
+        assert_eq!(config.log_format, LogFormat::default());
+        assert!(!config.insecure_plaintext);
+    }
+
+    #[test]
     fn an_unknown_key_is_named_with_its_line() {
         let error = parse(&format!("{GOOD}insecure_plain_text = true\n")).unwrap_err();
         assert!(error.contains("line 4") && error.contains("insecure_plain_text"), "{error}");

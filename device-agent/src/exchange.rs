@@ -13,6 +13,7 @@ use trustfleet_cmp::entropy::SystemEntropy;
 use trustfleet_cmp::request::RequestKind;
 use trustfleet_cmp::transaction::{Input, Step, Transaction};
 use trustfleet_model::clock::Clock as _;
+use trustfleet_model::job::Culprit;
 use trustfleet_pki::digest::sha256;
 use trustfleet_wire::v1::{Event, Failed, Job};
 
@@ -34,7 +35,7 @@ const TELL_MAX: Duration = Duration::from_secs(5);
 /// How long an answer that is on its way is waited for when the agent stops.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// Tries to save a step after the CA was asked: giving up then would lose what the CA may have issued.
-const SAVE_TRIES: u32 = 6;
+const SAVE_TRIES: u32 = 4;
 
 /// Why work on a job stopped.
 #[derive(Debug)]
@@ -130,7 +131,13 @@ impl Running<'_> {
                     }
                     exchange.transaction = transaction.record();
                     exchange.poll_at = None;
-                    let answer = self.ask(&mut exchange, message, ends_at, &mut repeated).await?;
+                    let answer = match self.ask(&mut exchange, message, ends_at, &mut repeated).await {
+                        Ok(answer) => answer,
+                        Err(halt) => {
+                            self.give_up(&halt, *transaction, &exchange).await;
+                            return Err(halt);
+                        }
+                    };
                     step = self.handle(*transaction, Some(answer)).await?;
                 }
                 Step::Wait { transaction, seconds } => {
@@ -171,6 +178,25 @@ impl Running<'_> {
                 }
             }
         }
+    }
+
+    /// Tells the CA, with best effort, that a device whose disk refuses to go on ends the transaction (E1).
+    async fn give_up(&self, halt: &Halt, transaction: Transaction, exchange: &Exchange) {
+        let Halt::Failed(failed) = halt else { return };
+        let Some(url) = exchange.url.clone().filter(|_| failed.maybe_issued) else { return };
+        if failed.culprit != Culprit::Device.as_str() {
+            return;
+        }
+        let (core, now) = (Arc::clone(self.core), self.core.identity.clock.now());
+        let told = blocking(move || {
+            if let Step::Failed { tell_peer: Some(message), .. } =
+                transaction.handle(Input::Stop, &mut SystemEntropy, now)
+            {
+                core.http.tell(&url, &message, TELL_MAX);
+            }
+        });
+        // Stopping in the middle of a courtesy is no loss.
+        let _ = told.await;
     }
 
     /// Sends a message until an answer comes or patience ends; saved before every send.

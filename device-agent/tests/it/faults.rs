@@ -130,6 +130,24 @@ async fn a_disk_that_takes_no_key_fails_the_job_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn e1_a_disk_that_fails_in_the_middle_ends_the_transaction_and_the_ca_is_told() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    ca.never_confirm_implicitly();
+    let gate = std::sync::Arc::new(crate::ca::Gate::default());
+    ca.trick(Trick::Gate(gate.clone()));
+    house.send(&house.ir(1, &ca)).await;
+    let seen = gate.clone();
+    crate::house::eventually("the ca has the request", || seen.reached.load(std::sync::atomic::Ordering::SeqCst)).await;
+    fs::remove_dir_all(house.state().join("jobs")).unwrap();
+    fs::write(house.state().join("jobs"), b"in the way").unwrap();
+    gate.open.store(true, std::sync::atomic::Ordering::SeqCst);
+    let failed = house.failed().await;
+    assert_eq!(failed.culprit, "device");
+    assert!(failed.maybe_issued, "it was issued, and never confirmed");
+    assert_eq!(ca.heard(), ["ir", "error"], "no certConf for what is not on the disk");
+}
+
+#[tokio::test]
 async fn an_issued_certificate_waits_for_the_disk_and_is_not_lost() {
     let (ca, house) = (TestCa::start(), House::start().await);
     let gate = std::sync::Arc::new(crate::ca::Gate::default());
