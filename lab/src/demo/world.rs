@@ -193,15 +193,12 @@ impl World {
         self.stack.stop().await;
     }
 
-    /// Each process with the end of its log, those that ended by themselves first.
+    /// The ends of the logs that matter: of the processes that ended by themselves, otherwise of all.
     pub(super) fn log_tails(&mut self) -> Vec<(&'static str, String)> {
-        let mut tails: Vec<_> = self
-            .processes
-            .iter_mut()
-            .map(|running| (running.process.ended().is_none(), running.name, tail(&running.log)))
-            .collect();
-        tails.sort_by_key(|(alive, ..)| *alive);
-        tails.into_iter().map(|(_, name, tail)| (name, tail)).collect()
+        let ended: Vec<_> = self.processes.iter_mut().map(|running| running.process.ended().is_some()).collect();
+        let all = !ended.contains(&true);
+        let chosen = self.processes.iter().zip(ended).filter(|(_, ended)| all || *ended);
+        chosen.map(|(running, _)| (running.name, tail(&running.log))).collect()
     }
 
     /// Where the logs are: of this demonstration, of the database, of the broker.
