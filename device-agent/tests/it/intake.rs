@@ -125,3 +125,17 @@ async fn the_trace_goes_through_to_every_report() {
     house.wait_for("activated").await;
     assert!(house.reports().iter().all(|report| report.traceparent == job.traceparent));
 }
+
+#[tokio::test]
+async fn a_gateway_enrols_all_its_devices_however_many_jobs_come_at_once() {
+    const DEVICES: usize = 60;
+    let (ca, house) = (TestCa::start(), House::start().await);
+    for number in 1..=DEVICES {
+        let mut job = house.ir(u128::try_from(number).unwrap(), &ca);
+        job.device = format!("cam-{number}");
+        assert_eq!(house.send(&job).await, Verdict::Ack);
+    }
+    house.wait_for_nth("activated", DEVICES).await;
+    assert_eq!(ca.issued(), u32::try_from(DEVICES).unwrap());
+    assert_eq!(house.kinds().len(), 3 * DEVICES, "each started, issued, activated once");
+}
