@@ -88,6 +88,11 @@ impl CliError {
             Self::Usage(_) | Self::Print(_) => None,
             Self::File { .. } => Some("check the path, and that you may read it".to_owned()),
             Self::Refused(problem) => problem.next(),
+            Self::Unreachable { reason, .. } if reason.contains("peer certificate") => Some(
+                "name the CA of the controller's TLS certificate by --ca-file (or TRUSTFLEET_CA_FILE), and check that the \
+                 URL has the host's name as the certificate has it"
+                    .to_owned(),
+            ),
             Self::Unreachable { .. } => {
                 Some("check --url (or TRUSTFLEET_URL) and that `trustfleet serve` runs there".to_owned())
             }
