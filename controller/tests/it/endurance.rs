@@ -225,3 +225,29 @@ async fn two_replicas_on_one_database_make_one_job_and_share_its_reports() {
     second.stop().await;
     fixture.core.stop().await;
 }
+
+#[actix::test]
+async fn amqps_begins_with_a_tls_handshake_and_never_with_plain_amqp() {
+    use tokio::io::AsyncReadExt as _;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = trustfleet_controller::config::BrokerConfig {
+        url: format!("amqps://u:p@localhost:{port}/%2f").parse::<url::Url>().unwrap().into(),
+        agent_url: "amqps://localhost/%2f".parse().unwrap(),
+        token_lifetime_s: 900,
+        insecure_plaintext: false,
+    };
+    let metrics = Arc::new(trustfleet_controller::metrics::Metrics::new().unwrap());
+    let stop = CancellationToken::new();
+    let (_broker, task) =
+        trustfleet_controller::broker::BrokerHandle::start(&config, backend().handle(), metrics, stop.clone());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut first = [0; 3];
+    stream.read_exact(&mut first).await.unwrap();
+    // RFC 8446 section 5.1: handshake (22), legacy version 3.1 or 3.3; plain AMQP begins with "AMQP".
+    assert_eq!(first[..2], [22, 3], "{first:?}");
+    stop.cancel();
+    drop(stream);
+    task.await.unwrap();
+}
