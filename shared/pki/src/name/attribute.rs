@@ -114,6 +114,13 @@ impl Attribute {
         raw::element(self.tag, &self.value)
     }
 
+    /// The same type, and the same value, as bytes or as text of any string type.
+    pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
+        self.oid == other.oid
+            && (self.tag == other.tag && self.value == other.value
+                || self.text().is_some_and(|text| other.text() == Some(text)))
+    }
+
     /// The value as text, when its type is a string and its bytes fit it.
     pub(super) fn text(&self) -> Option<String> {
         match self.tag {

@@ -111,6 +111,20 @@ impl Name {
         self.rdns.iter().flatten().filter(|attribute| attribute.oid == oid).filter_map(Attribute::text).collect()
     }
 
+    /// Whether both say the same: the same attributes in the same order with the same characters, whatever string types
+    /// hold them. CAs often encode a name anew, with PrintableString for UTF8String or the other way round, and RFC 5280
+    /// section 7.1 has such names match. Stricter than that section: case and spaces count.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        let covers =
+            |one: &[Attribute], all: &[Attribute]| one.iter().all(|a| all.iter().any(|b| a.says_the_same_as(b)));
+        self.rdns.len() == other.rdns.len()
+            && self
+                .rdns
+                .iter()
+                .zip(&other.rdns)
+                .all(|(one, two)| one.len() == two.len() && covers(one, two) && covers(two, one))
+    }
+
     /// The OpenSSL spelling `/C=DE/O=Example/CN=CA`, in the order of the DER; `/` for the NULL-DN.
     pub fn to_slash(&self) -> String {
         text::slash(&self.rdns)

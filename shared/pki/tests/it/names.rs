@@ -167,3 +167,26 @@ fn a_name_that_x509_cert_would_reorder_is_not_given_to_it() {
     assert_eq!(name.as_der(), unsorted);
     assert_eq!(name.to_x509().unwrap_err(), NameError::NotCanonical);
 }
+
+#[test]
+fn names_say_the_same_whatever_their_string_types_but_not_with_other_characters_or_another_order() {
+    let text = Name::parse("/O=Lab/CN=dev1").unwrap();
+    // PrintableString, TeletexString and BMPString of the same characters
+    for same in ["/O=#13034c6162/CN=#130464657631", "/O=#14034c6162/CN=dev1", "/O=#1e06004c00610062/CN=dev1"] {
+        let same = Name::parse(same).unwrap();
+        assert_ne!(same, text, "not the same bytes");
+        assert!(same.says_the_same_as(&text) && text.says_the_same_as(&same));
+    }
+    for other in
+        ["/O=Lab/CN=Dev1", "/O=Lab/CN=dev1 ", "/CN=dev1/O=Lab", "/O=Lab", "/O=Lab+CN=dev1", "/O=Lab/OU=dev1", "/"]
+    {
+        let other = Name::parse(other).unwrap();
+        assert!(!other.says_the_same_as(&text) && !text.says_the_same_as(&other), "{other}");
+    }
+    let twice = Name::parse("/CN=a+CN=a").unwrap();
+    let both = Name::parse("/CN=a+CN=b").unwrap();
+    assert!(!twice.says_the_same_as(&both) && !both.says_the_same_as(&twice));
+    // values that are no strings only by their bytes
+    let bits = |value: &str| Name::parse(&format!("/1.3.6.1.4.1.99999.1=#{value}")).unwrap();
+    assert!(bits("0401ff").says_the_same_as(&bits("0401ff")) && !bits("0401ff").says_the_same_as(&bits("0401fe")));
+}
