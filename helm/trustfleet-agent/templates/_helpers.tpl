@@ -1,0 +1,60 @@
+{{- define "trustfleet-agent.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "trustfleet-agent.fullname" -}}
+{{- $name := include "trustfleet-agent.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Labels by which the pods of this release are found. They never change in the life of a release. */}}
+{{- define "trustfleet-agent.selector" -}}
+app.kubernetes.io/name: {{ include "trustfleet-agent.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "trustfleet-agent.labels" -}}
+{{ include "trustfleet-agent.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: trustfleet
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "trustfleet-agent.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "trustfleet-agent.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "trustfleet-agent.image" -}}
+{{- $repository := required "image.repository must name the agent's image" .Values.image.repository }}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" $repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* The agent's TOML file for one node. Context: a dict of root and name. */}}
+{{- define "trustfleet-agent.config" -}}
+{{- $config := .root.Values.config -}}
+name = {{ .name | toJson }}
+controller_url = {{ required "config.controller_url must be the controller's base URL" $config.controller_url | toJson }}
+state_dir = "/var/lib/trustfleet-agent"
+join_token_file = "/etc/trustfleet-agent/join/token"
+{{- if .root.Values.tlsCa.existingConfigMap }}
+tls_ca_file = "/etc/trustfleet-agent/tls/ca.crt"
+{{- end }}
+insecure_plaintext = {{ $config.insecure_plaintext }}
+parallel_exchanges = {{ int $config.parallel_exchanges }}
+log_format = {{ $config.log_format | toJson }}
+{{- end }}

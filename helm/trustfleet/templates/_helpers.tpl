@@ -1,0 +1,135 @@
+{{- define "trustfleet.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "trustfleet.fullname" -}}
+{{- $name := include "trustfleet.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Labels by which the pods of this release are found. They never change in the life of a release. */}}
+{{- define "trustfleet.selector" -}}
+app.kubernetes.io/name: {{ include "trustfleet.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "trustfleet.labels" -}}
+{{ include "trustfleet.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: trustfleet
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "trustfleet.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "trustfleet.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "trustfleet.image" -}}
+{{- $repository := required "image.repository must name the controller's image" .Values.image.repository }}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" $repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* The parts of a pod that the controller and its migration have in common. */}}
+{{- define "trustfleet.pod" -}}
+automountServiceAccountToken: false
+# The names of services in the cluster are no configuration.
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .Values.runAsId }}
+  runAsGroup: {{ .Values.runAsId }}
+  fsGroup: {{ .Values.runAsId }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.sidecars }}
+initContainers:
+  {{- range . }}
+  - {{- toYaml (merge (dict "restartPolicy" "Always") .) | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "trustfleet.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* The controller's TOML file. Database and broker URLs come from the environment, over this file. */}}
+{{- define "trustfleet.config" -}}
+{{- $config := .Values.config -}}
+{{- if .Values.firstToken.existingSecret }}
+first_token_file = "/etc/trustfleet/first-token/platform-token"
+
+{{ end -}}
+[http]
+listen = "0.0.0.0:8080"
+workers = {{ int $config.http.workers }}
+# TLS ends at the Ingress, or at whatever stands before the Service.
+insecure_plaintext = true
+
+[database]
+max_connections = {{ int $config.database.max_connections }}
+insecure_plaintext = {{ $config.database.insecure_plaintext }}
+
+[broker]
+agent_url = {{ required "config.broker.agent_url must be the broker's URL as agents are told it" $config.broker.agent_url | toJson }}
+token_lifetime_s = {{ int $config.broker.token_lifetime_s }}
+insecure_plaintext = {{ $config.broker.insecure_plaintext }}
+
+[keys]
+signing_key_file = "/etc/trustfleet/keys/controller-signing.pem"
+broker_token_key_file = "/etc/trustfleet/keys/broker-token.pem"
+key_encryption_key_file = "/etc/trustfleet/keys/kek.key"
+
+[outbox]
+claim_s = {{ int $config.outbox.claim_s }}
+permit_s = {{ int $config.outbox.permit_s }}
+
+[actors]
+threads = {{ int $config.actors.threads }}
+mailbox = {{ int $config.actors.mailbox }}
+idle_s = {{ int $config.actors.idle_s }}
+
+[log]
+format = {{ $config.log.format | toJson }}
+filter = {{ $config.log.filter | toJson }}
+{{ end }}
