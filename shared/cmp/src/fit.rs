@@ -44,7 +44,7 @@ pub(crate) fn judge(
     }
     let refuse = acceptance.modifications == Modifications::Refuse;
     let got = certificate.subject();
-    if got != *asked.subject && !asked.subject.is_null() {
+    if !got.says_the_same_as(asked.subject) && !asked.subject.is_null() {
         let (asked, got) = (asked.subject.to_string(), got.to_string());
         if refuse {
             unfit.push(Unfit::Subject { asked, got });
@@ -52,12 +52,19 @@ pub(crate) fn judge(
             warnings.push(Warning::SubjectChanged { asked, got });
         }
     }
-    let missing = missing_names(certificate, asked.sans);
+    let (missing, added) = names_that_differ(certificate, asked.sans);
     if missing > 0 {
         if refuse {
             unfit.push(Unfit::AlternativeNames { missing });
         } else {
             warnings.push(Warning::AlternativeNamesMissing { missing });
+        }
+    }
+    if added > 0 {
+        if refuse {
+            unfit.push(Unfit::AlternativeNamesAdded { added });
+        } else {
+            warnings.push(Warning::AlternativeNamesAdded { added });
         }
     }
     match chain_of(certificate, acceptance, helpers, trusted_ca_pubs, now) {
@@ -100,11 +107,9 @@ fn same_key(issued: &[u8], asked: &[u8]) -> bool {
     issued == asked || (rsa && held.subject_public_key == wanted.subject_public_key)
 }
 
-/// How many of the alternative names asked for are not in the certificate, compared as DER.
-fn missing_names(certificate: &Certificate, asked: &[u8]) -> usize {
-    if asked.is_empty() {
-        return 0;
-    }
+/// How many of the alternative names asked for are not in the certificate, and how many in it were not asked for;
+/// compared as DER.
+fn names_that_differ(certificate: &Certificate, asked: &[u8]) -> (usize, usize) {
     let names = |der: &[u8]| Vec::<Any>::from_der(der).unwrap_or_default();
     let extensions = certificate.parsed().tbs_certificate.extensions.as_deref().unwrap_or_default();
     let held: Vec<Any> = extensions
@@ -112,5 +117,7 @@ fn missing_names(certificate: &Certificate, asked: &[u8]) -> usize {
         .filter(|extension| extension.extn_id == oids::SUBJECT_ALT_NAME)
         .flat_map(|extension| names(extension.extn_value.as_bytes()))
         .collect();
-    names(asked).iter().filter(|name| !held.contains(name)).count()
+    let asked = names(asked);
+    let not_in = |all: &[Any], some: &[Any]| some.iter().filter(|name| !all.contains(name)).count();
+    (not_in(&held, &asked), not_in(&asked, &held))
 }

@@ -64,6 +64,11 @@ pub enum Warning {
         /// How many.
         missing: usize,
     },
+    /// V9.
+    AlternativeNamesAdded {
+        /// How many.
+        added: usize,
+    },
     /// The CA says that it changed something.
     GrantedWithMods,
     /// E6.
@@ -90,6 +95,7 @@ impl Warning {
         match self {
             Self::SubjectChanged { .. } => "subject_changed",
             Self::AlternativeNamesMissing { .. } => "alternative_names_missing",
+            Self::AlternativeNamesAdded { .. } => "alternative_names_added",
             Self::GrantedWithMods => "granted_with_mods",
             Self::RevocationWarning => "revocation_warning",
             Self::KeyUpdateWarning => "key_update_warning",
@@ -109,6 +115,9 @@ impl fmt::Display for Warning {
             Self::SubjectChanged { asked, got } => write!(f, "the CA changed the subject from {asked} to {got}"),
             Self::AlternativeNamesMissing { missing } => {
                 write!(f, "{missing} of the alternative names asked for are not in the certificate")
+            }
+            Self::AlternativeNamesAdded { added } => {
+                write!(f, "{added} alternative names in the certificate were not asked for")
             }
             Self::GrantedWithMods => f.write_str("the CA says that it granted the request with modifications"),
             Self::RevocationWarning => f.write_str("the CA warns that a revocation is imminent"),

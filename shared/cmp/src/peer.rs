@@ -119,13 +119,23 @@ fn signed(
 ) -> Result<(), MessageError> {
     let helpers = helpers(message, acceptance, kept);
     let configured = acceptance.verification_certificates.iter().chain(&acceptance.anchors);
-    let signer = find_signer(message, configured.chain(&helpers))?;
-    authorised(&signer, acceptance, recipient)?;
+    find_signer(message, configured.chain(&helpers), |signer| may_answer(signer, &helpers, acceptance, recipient, now))
+        .map(|_signer| ())
+}
+
+fn may_answer(
+    signer: &Certificate,
+    helpers: &[Certificate],
+    acceptance: &Acceptance,
+    recipient: &Name,
+    now: Timestamp,
+) -> Result<(), MessageError> {
+    authorised(signer, acceptance, recipient)?;
     let name = signer.subject().to_string();
     if !acceptance.ignore_key_usage && !signer.allows_digital_signature() {
         return Err(MessageError::SignerKeyUsage { signer: name });
     }
-    if acceptance.verification_certificates.contains(&signer) {
+    if acceptance.verification_certificates.contains(signer) {
         if signer.is_valid_at(now) {
             return Ok(());
         }
@@ -134,7 +144,7 @@ fn signed(
         return Err(MessageError::SignerUntrusted { signer: name, detail });
     }
     let anchors = [acceptance.anchors.as_slice(), &acceptance.verification_certificates].concat();
-    chain::verify_signer(&signer, &helpers, &anchors, now)
+    chain::verify_signer(signer, helpers, &anchors, now)
         .map_err(|error| MessageError::SignerUntrusted { signer: name, detail: error.to_string() })
 }
 
@@ -150,24 +160,43 @@ pub(crate) fn certificates(list: &[crate::codec::RawSequence]) -> Vec<Certificat
     list.iter().filter_map(|raw| raw.to_tlv().ok()).filter_map(|der| Certificate::from_der(&der).ok()).collect()
 }
 
-/// V4: a certificate whose subject is the sender and whose key made the signature; senderKID narrows the choice.
+/// Most certificates of one key that are judged: a certificate and its renewals by the same key, say.
+const MAX_SIGNERS: usize = 8;
+
+/// V4: a certificate whose subject is the sender, whose key made the signature and which `judge` takes; senderKID
+/// narrows the choice. One key can have several certificates, an expired one among them, so the first is not the last.
 pub(crate) fn find_signer<'a>(
     message: &PkiMessage,
     candidates: impl Iterator<Item = &'a Certificate>,
+    judge: impl Fn(&Certificate) -> Result<(), MessageError>,
 ) -> Result<Certificate, MessageError> {
     let sender = directory_name_der(&message.header.sender).and_then(|der| Name::from_der(der).ok());
     let unknown = |sender: &str| MessageError::SignerUnknown { sender: sender.to_owned() };
     let sender = sender.ok_or_else(|| unknown("(not a directory name)"))?;
     let kid = PkiHeader::octets(message.header.sender_kid.as_ref());
     let fits = |certificate: &&Certificate| {
-        certificate.subject() == sender
+        certificate.subject().says_the_same_as(&sender)
             && (kid.is_empty() || certificate.subject_key_id().is_none_or(|identifier| identifier == kid))
     };
     let mut refused = unknown(&sender.to_string());
+    let mut judged: Vec<&Certificate> = Vec::new();
     for candidate in candidates.filter(fits) {
+        if judged.contains(&candidate) {
+            continue;
+        }
         match signature::verify(message, candidate) {
-            Ok(()) => return Ok(candidate.clone()),
-            Err(error) => refused = error,
+            Ok(()) => {
+                match judge(candidate) {
+                    Ok(()) => return Ok(candidate.clone()),
+                    Err(error) => refused = error,
+                }
+                judged.push(candidate);
+                if judged.len() == MAX_SIGNERS {
+                    break;
+                }
+            }
+            Err(error) if judged.is_empty() => refused = error,
+            Err(_) => {}
         }
     }
     Err(refused)
@@ -177,11 +206,13 @@ pub(crate) fn find_signer<'a>(
 fn authorised(signer: &Certificate, acceptance: &Acceptance, recipient: &Name) -> Result<(), MessageError> {
     let ca = acceptance.expected_signer.as_ref().unwrap_or(recipient);
     let pinned = acceptance.verification_certificates.contains(signer);
-    let named = !ca.is_null() && signer.subject() == *ca;
+    let named = !ca.is_null() && signer.subject().says_the_same_as(ca);
     let delegated = signer.extended_key_usages().iter().any(|usage| [oids::CMC_CA, oids::CMC_RA].contains(usage)) && {
         let issuer = signer.issuer();
         let configured = acceptance.anchors.iter().chain(&acceptance.verification_certificates);
-        issuer == *ca || issuer == *recipient || configured.into_iter().any(|anchor| anchor.subject() == issuer)
+        issuer.says_the_same_as(ca)
+            || issuer.says_the_same_as(recipient)
+            || configured.into_iter().any(|anchor| anchor.subject() == issuer)
     };
     if pinned || named || delegated {
         return Ok(());

@@ -231,13 +231,14 @@ fn authenticate(
     }
     let helpers = [certificates(&message.extra_certs), trust.helpers()].concat();
     let anchors = trust.anchors();
-    let certificate = find_signer(message, helpers.iter().chain(&anchors))?;
-    let signer = certificate.subject().to_string();
-    if !certificate.allows_digital_signature() {
-        return Err(MessageError::SignerKeyUsage { signer });
-    }
-    chain::verify_signer(&certificate, &helpers, &anchors, now)
-        .map_err(|error| MessageError::SignerUntrusted { signer, detail: error.to_string() })?;
+    let certificate = find_signer(message, helpers.iter().chain(&anchors), |certificate| {
+        let signer = certificate.subject().to_string();
+        if !certificate.allows_digital_signature() {
+            return Err(MessageError::SignerKeyUsage { signer });
+        }
+        chain::verify_signer(certificate, &helpers, &anchors, now)
+            .map_err(|error| MessageError::SignerUntrusted { signer, detail: error.to_string() })
+    })?;
     Ok(Client::Signature { certificate })
 }
 

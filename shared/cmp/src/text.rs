@@ -35,7 +35,7 @@ pub fn sanitise_all(texts: Option<&FreeText>) -> Vec<String> {
 
 /// Characters that change the direction or hide others.
 const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+    matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -45,10 +45,10 @@ mod tests {
 
     #[test]
     fn escape_sequences_newlines_and_nul_lose_their_power() {
-        let text = sanitise("ok\u{1b}[31m\r\n2026 ERROR forged\0 %s%n \u{202e}txt");
+        let text = sanitise("ok\u{1b}[31m\r\n2026 ERROR forged\0 %s%n \u{202e}txt \u{61c}");
         assert!(text.chars().all(|c| !c.is_control()), "{text:?}");
         assert!(text.contains("%s%n"));
-        assert!(!text.contains('\u{202e}'));
+        assert!(!text.contains(['\u{202e}', '\u{61c}']));
     }
 
     #[test]

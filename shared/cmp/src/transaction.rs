@@ -17,13 +17,13 @@ use trustfleet_pki::{certificate::Certificate, name::Name};
 pub use self::record::TransactionRecord;
 use self::{
     record::{Bytes, Context, Protection, VERSION},
-    state::{Awaited, Pending, Sent, State},
+    state::{Awaited, Pending, Sent, State, Verdict},
 };
 use crate::{
     check,
     codec::{PkiBody, PkiMessage, header::CMP2000},
     entropy::{Entropy, fresh},
-    error::{CmpError, ConfigurationError, Ended, LocalError, MessageError},
+    error::{CmpError, ConfigurationError, Ended, LocalError, MessageError, UnfitCertificate},
     key::Signer,
     outcome::{Enrolled, Exchanged, Warning},
     peer::Acceptance,
@@ -33,6 +33,9 @@ use crate::{
 
 /// Most entries of a transcript; a server that delays for days would fill the disk otherwise.
 const MAX_TRANSCRIPT: usize = 200;
+
+/// Seconds until the next pollReq when the server answers one by `waiting` instead of saying when to come back.
+const POLL_PAUSE: u64 = 10;
 
 /// One certificate request from the first message to the confirmation.
 #[derive(Debug)]
@@ -151,6 +154,9 @@ impl Transaction {
 
     /// Goes on with a kept transaction: the first step sends the last message's bytes again, or waits on (W6).
     ///
+    /// After the total time nothing is asked for any more (T5); only a certConf is still repeated, because the certificate
+    /// that it is about is here.
+    ///
     /// # Errors
     /// [`ConfigurationError::RecordMismatch`] when the credentials or the key are others than at the start.
     pub fn resume(
@@ -174,7 +180,15 @@ impl Transaction {
             _ => return Err(mismatch("credentials")),
         }
         let sealer = sealer(&record.context.protection, &credentials)?;
-        let transaction = Self { context: record.context, credentials, sealer, acceptance, state: record.state };
+        let mut transaction = Self { context: record.context, credentials, sealer, acceptance, state: record.state };
+        transaction.follow_clock(now);
+        if transaction.seconds_left(now) == 0
+            && matches!(transaction.state, State::CertRep { .. } | State::PollRep { .. })
+        {
+            let error = Ended::TotalTime { seconds: transaction.acceptance.total_seconds }.into();
+            let orphan = transaction.state_certificate();
+            return Ok(Step::Failed { error, tell_peer: None, orphan, transcript: transaction.context.transcript });
+        }
         Ok(transaction.on_timer_or_repeat(now))
     }
 
@@ -194,7 +208,8 @@ impl Transaction {
     }
 
     /// Takes what happened and says what to do next.
-    pub fn handle(self, input: Input<'_>, entropy: &mut dyn Entropy, now: Timestamp) -> Step {
+    pub fn handle(mut self, input: Input<'_>, entropy: &mut dyn Entropy, now: Timestamp) -> Step {
+        self.follow_clock(now);
         match input {
             Input::Stop => self.fail(Ended::Stopped.into(), None, entropy, now),
             Input::Response(bytes) => self.on_response(bytes, entropy, now),
@@ -294,7 +309,16 @@ impl Transaction {
         Ok((nonce, bytes))
     }
 
-    /// W1, W2: asks whether the delayed answer is ready.
+    /// W1, W2: the answer is delayed. The first pollReq goes out at once; a server that answers a pollReq by `waiting`
+    /// again is not asked in a tight circle.
+    fn delayed(self, pending: Pending, peer_nonce: Vec<u8>, entropy: &mut dyn Entropy, now: Timestamp) -> Step {
+        if matches!(self.state, State::PollRep { .. }) {
+            return self.wait(pending, POLL_PAUSE, peer_nonce, now);
+        }
+        self.poll(pending, &peer_nonce, entropy, now)
+    }
+
+    /// Asks whether the delayed answer is ready.
     fn poll(self, pending: Pending, peer_nonce: &[u8], entropy: &mut dyn Entropy, now: Timestamp) -> Step {
         let body = request::poll_req(pending.cert_req_id);
         self.send(body, CMP2000, peer_nonce, |sent| State::PollRep { sent, pending }, entropy, now)
@@ -312,13 +336,15 @@ impl Transaction {
     /// Ends the transaction; tells the server unless it was the server that ended it (E2, E5).
     fn fail(self, error: CmpError, peer_nonce: Option<&[u8]>, entropy: &mut dyn Entropy, now: Timestamp) -> Step {
         let silent = matches!(error, CmpError::Refused(_) | CmpError::Local(_));
+        let error = self.rather_the_rejection(error);
         // certConf said so already
         let told = matches!(error, CmpError::Certificate(_)) && self.state_certificate().is_some();
         let tell_peer = if silent || told {
             None
         } else {
             let body = request::error(error.failure_bit(), error.code());
-            self.sealed(body, CMP2000, peer_nonce.unwrap_or_default(), entropy, now).ok().map(|(_, bytes)| bytes)
+            let peer_nonce = peer_nonce.map_or_else(|| self.last_peer_nonce(), <[u8]>::to_vec);
+            self.sealed(body, CMP2000, &peer_nonce, entropy, now).ok().map(|(_, bytes)| bytes)
         };
         let orphan = match &error {
             CmpError::Certificate(unfit) => Some(unfit.certificate.clone()),
@@ -327,22 +353,58 @@ impl Transaction {
         Step::Failed { error, tell_peer, orphan, transcript: self.context.transcript }
     }
 
+    /// C7: whatever the server answers to a rejecting certConf does not hide why the certificate was rejected.
+    fn rather_the_rejection(&self, error: CmpError) -> CmpError {
+        let (CmpError::Message(_) | CmpError::Refused(_), Some(Verdict::Reject { reasons, .. }), Some(certificate)) =
+            (&error, self.verdict(), self.state_certificate())
+        else {
+            return error;
+        };
+        let reasons = reasons.clone();
+        CmpError::Certificate(Box::new(UnfitCertificate { reasons, certificate, rejection_confirmed: false }))
+    }
+
+    const fn verdict(&self) -> Option<&Verdict> {
+        match &self.state {
+            State::PkiConf { verdict, .. } => Some(verdict),
+            State::PollTime { pending, .. } | State::PollRep { pending, .. } => match &pending.awaited {
+                Awaited::PkiConf { verdict } => Some(verdict),
+                Awaited::CertRep => None,
+            },
+            State::CertRep { .. } => None,
+        }
+    }
+
     /// The certificate that is issued but not confirmed yet.
     fn state_certificate(&self) -> Option<Certificate> {
-        let verdict = match &self.state {
-            State::PkiConf { verdict, .. } => verdict,
-            State::PollTime { pending, .. } | State::PollRep { pending, .. } => match &pending.awaited {
-                Awaited::PkiConf { verdict } => verdict,
-                Awaited::CertRep => return None,
-            },
-            State::CertRep { .. } => return None,
+        self.verdict().and_then(|verdict| Certificate::from_der(&verdict.issued().certificate.0).ok())
+    }
+
+    /// senderNonce of the last answer that was taken; empty before the first one.
+    fn last_peer_nonce(&self) -> Vec<u8> {
+        let sent = match &self.state {
+            State::PollTime { peer_nonce, .. } => return peer_nonce.0.clone(),
+            State::CertRep { sent } | State::PkiConf { sent, .. } | State::PollRep { sent, .. } => sent,
         };
-        Certificate::from_der(&verdict.issued().certificate.0).ok()
+        let answered = PkiMessage::from_der(&sent.bytes.0).ok().and_then(|message| message.header.recip_nonce);
+        answered.map(|nonce| nonce.as_bytes().to_vec()).unwrap_or_default()
     }
 
     fn note(&mut self, sent: bool, kind: Option<crate::codec::BodyKind>, bytes: usize) {
         if self.context.transcript.len() < MAX_TRANSCRIPT {
             self.context.transcript.push(Exchanged { sent, kind, bytes });
+        }
+    }
+
+    /// A device's clock that was ahead at the start and is right now must not stretch a wait, or the whole, by the
+    /// difference: it is taken as if the transaction had begun at this moment.
+    fn follow_clock(&mut self, now: Timestamp) {
+        let back = self.context.started_at.duration_since(now);
+        if back.is_positive() {
+            self.context.started_at = now;
+            if let State::PollTime { not_before, .. } = &mut self.state {
+                *not_before = not_before.checked_sub(back).unwrap_or(now);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The client against our own responder, joined in memory: good ends, refusals, delays and restarts.
 //!
-//! Both halves share a codec, so this proves the state machine, not the encoding (that is vectors.rs, openssl_mock.rs).
+//! Both halves share a codec, so this proves the state machine, not the encoding (that is vectors.rs, openssl_mock.rs, cmpv2_agrees.rs).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -20,7 +20,7 @@ use trustfleet_cmp::{
     protection::{Hash, MacPolicy},
     responder::{Answer, Client, ReplyProtection, Request},
 };
-use trustfleet_pki::name::Name;
+use trustfleet_pki::{name::Name, san::San};
 use world::{SECRET, World};
 
 fn kinds(transcript: &[trustfleet_cmp::Exchanged]) -> Vec<&'static str> {
@@ -90,6 +90,21 @@ fn r6_kur_takes_the_old_certificates_subject_and_names_it() {
     assert_eq!(enrolled.certificate.subject(), name("/O=Lab/CN=dev1"));
     let Request::Certificate(asked) = &world.heard[0].request else { panic!() };
     assert_eq!(asked.old_certificate.as_ref(), Some(&old));
+}
+
+#[test]
+fn r6_a_kur_keeps_the_string_types_of_the_subject_that_the_ca_gave() {
+    let mut world = World::new();
+    let (old_key, old) = world.ca.identity("/O=#13034c6162/CN=#130464657631", KeyType::P256);
+    let request = EnrollRequest {
+        kind: RequestKind::Kur,
+        subject: name("/O=Lab/CN=dev1"),
+        old_certificate: Some(old.clone()),
+        ..world.request()
+    };
+    assert_ne!(request.subject, old.subject(), "not the same bytes");
+    let enrolled = world.run(request, signature(&old_key, &old)).enrolled();
+    assert_eq!(enrolled.certificate.subject(), old.subject());
 }
 
 #[test]
@@ -394,7 +409,7 @@ fn p7_a_mac_in_answer_to_a_signature_is_refused() {
 }
 
 #[test]
-fn p4_an_iteration_count_beyond_the_bounds_is_refused_before_it_is_computed() {
+fn p4_an_iteration_count_beyond_the_bounds_is_refused() {
     // the server uses 101: one set of bounds ends below, the other begins above
     for accepted in [1..=100, 102..=200] {
         let mut world = World::twisted(|_, _, answer, _, protection| {
@@ -507,6 +522,51 @@ fn s9_a_pinned_verification_certificate_needs_no_chain_but_its_validity() {
 }
 
 #[test]
+fn s9_of_several_certificates_of_one_key_any_that_is_good_verifies() {
+    for good_last in [false, true] {
+        let mut world = World::new();
+        let (signer, leaf) =
+            (key(KeyType::P256), |not_after, key: &SoftwareKey| Leaf { not_after, ..Leaf::new("/CN=pinned", key) });
+        let expired = world.ca.issue(&leaf("2021-01-01T00:00:00Z", &signer));
+        let renewed = world.ca.issue(&leaf("2045-01-01T00:00:00Z", &signer));
+        let (signer, shown): (Arc<dyn trustfleet_cmp::Signer>, _) = (signer, renewed.clone());
+        world.twist = Box::new(move |_, _, answer, _, protection| {
+            let (signer, certificate) = (Arc::clone(&signer), shown.clone());
+            *protection = ReplyProtection::Signature { signer, certificate, chain: vec![] };
+            answer
+        });
+        let mut pinned = vec![renewed, expired];
+        if good_last {
+            pinned.reverse();
+        }
+        world.acceptance.verification_certificates = pinned;
+        run_signed(&mut world).enrolled();
+    }
+}
+
+/// `/O=Lab/CN=Issuing CA` in PrintableStrings, where a name written as text has UTF8Strings.
+const PRINTABLE_CA: &str = "/O=#13034c6162/CN=#130a49737375696e67204341";
+
+#[test]
+fn v6_the_string_types_of_the_cas_name_do_not_matter_but_its_characters_do() {
+    for (recipient, code) in [("/O=Lab/CN=Issuing CA", "enrolled"), ("/O=Lab/CN=Issuing cA", "signer_not_authorised")] {
+        let ca = Authority::root(PRINTABLE_CA, KeyType::P256);
+        let mut world = World { acceptance: accepting(std::slice::from_ref(&ca.certificate)), ca, ..World::new() };
+        assert_ne!(world.ca.certificate.subject(), name("/O=Lab/CN=Issuing CA"), "not the same bytes");
+        let signer: Arc<dyn trustfleet_cmp::Signer> = Arc::<SoftwareKey>::clone(&world.ca.key);
+        let certificate = world.ca.certificate.clone();
+        world.twist = Box::new(move |_, _, answer, _, protection| {
+            let (signer, certificate) = (Arc::clone(&signer), certificate.clone());
+            *protection = ReplyProtection::Signature { signer, certificate, chain: vec![] };
+            answer
+        });
+        let (identity_key, identity) = world.ca.identity("/CN=identity", KeyType::P256);
+        let request = EnrollRequest { recipient: name(recipient), ..world.request() };
+        assert_eq!(world.run(request, signature(&identity_key, &identity)).code(), code);
+    }
+}
+
+#[test]
 fn p11_a_signer_without_digitalsignature_is_refused_unless_that_is_ignored() {
     let without = |leaf| Leaf { digital_signature: false, usages: vec![CMC_RA], ..leaf };
     let mut world = World::new();
@@ -592,6 +652,28 @@ fn v9_changed_names_are_warned_of_or_refused_by_policy() {
 }
 
 #[test]
+fn v9_added_alternative_names_are_warned_of_or_refused_by_policy() {
+    for modifications in [Modifications::Warn, Modifications::Refuse] {
+        let mut world = World::new();
+        let two = ["dev1.example", "other.example"].map(|dns| San::parse("dns", dns).unwrap());
+        let names = trustfleet_pki::san::extension_value(&two).unwrap();
+        let added = world.ca.issue(&Leaf { san_der: Some(names), ..Leaf::new("/CN=dev1", world.key.as_ref()) });
+        granting(&mut world, added);
+        world.acceptance.modifications = modifications;
+        let end = world.run_mac();
+        match modifications {
+            Modifications::Warn => {
+                assert_eq!(end.enrolled().warnings, [Warning::AlternativeNamesAdded { added: 1 }]);
+            }
+            Modifications::Refuse => {
+                let Err(CmpError::Certificate(unfit)) = end.result else { panic!() };
+                assert_eq!(unfit.reasons, [Unfit::AlternativeNamesAdded { added: 1 }]);
+            }
+        }
+    }
+}
+
+#[test]
 fn v10_a_certificate_of_another_ca_is_rejected() {
     let mut world = World::new();
     let foreign = Authority::root("/O=Lab/CN=Issuing CA", KeyType::P256);
@@ -651,6 +733,25 @@ fn c7_an_error_in_answer_to_a_rejecting_certconf_does_not_hide_why_it_was_reject
     assert!(end.tell_peer.is_none(), "E2: nothing follows an error");
     let Err(CmpError::Certificate(unfit)) = end.result else { panic!() };
     assert!(!unfit.rejection_confirmed);
+}
+
+#[test]
+fn c7_nor_does_an_answer_that_cannot_be_authenticated() {
+    let mut world = World::new();
+    let other = world.ca.issue(&Leaf::new("/CN=dev1", key(KeyType::P256).as_ref()));
+    granting(&mut world, other.clone());
+    let mut grant = std::mem::replace(&mut world.twist, Box::new(|_, _, answer, _, _| answer));
+    world.twist = Box::new(move |nth, received, answer, to, protection| {
+        if nth == 1 {
+            *protection = ReplyProtection::Nothing;
+            return Answer::Error { failure: vec![FailureBit::BadCertId], text: String::new() };
+        }
+        grant(nth, received, answer, to, protection)
+    });
+    let end = world.run_mac();
+    assert_eq!(end.orphan, Some(other));
+    let Err(CmpError::Certificate(unfit)) = end.result else { panic!("{:?}", end.result) };
+    assert!(unfit.reasons.contains(&Unfit::PublicKey) && !unfit.rejection_confirmed);
 }
 
 #[test]
@@ -750,6 +851,34 @@ fn w4_polling_ends_with_the_total_time_however_long_the_server_wants() {
 }
 
 #[test]
+fn w4_a_server_that_only_ever_says_waiting_is_not_asked_in_a_circle() {
+    for with in [Answer::Waiting { kind: RequestKind::Ir, cert_req_id: 0 }, Answer::ErrorWaiting] {
+        let mut world = World::twisted(move |nth, _, _, _, _| {
+            assert!(nth < 100, "asked without end");
+            with.clone()
+        });
+        world.acceptance.total_seconds = 60;
+        let end = world.run_mac();
+        assert_eq!(end.code(), "total_time_exceeded");
+        assert_eq!(end.waits.iter().sum::<u64>(), 60);
+        assert!(world.heard.len() <= 10, "{}", world.heard.len());
+    }
+}
+
+#[test]
+fn w4_a_clock_that_is_set_back_stretches_neither_a_wait_nor_the_whole() {
+    let mut world = polling_world(60);
+    world.acceptance.total_seconds = 300;
+    let transaction = until_waiting(&mut world);
+    world.now -= SignedDuration::from_hours(24 * 365 * 10);
+    let Step::Wait { transaction, seconds } = restarted(&world, &transaction) else { panic!() };
+    assert!(seconds <= 60, "{seconds}");
+    let end = world.go_on(Step::Wait { transaction, seconds });
+    assert_eq!(end.code(), "total_time_exceeded");
+    assert!(end.waits.iter().sum::<u64>() <= 300, "{:?}", end.waits);
+}
+
+#[test]
 fn w3_a_negative_checkafter_is_refused_and_zero_still_waits() {
     assert_eq!(polling_world(-1).run_mac().code(), "check_after_absurd");
     let mut world = polling_world(0);
@@ -789,7 +918,9 @@ fn s37_polling_is_stopped_by_hand_and_the_server_is_told() {
         panic!();
     };
     assert_eq!(error.code(), "stopped");
-    assert!(matches!(world.read(&tell_peer.unwrap()).request, Request::Error { .. }));
+    let told = world.read(&tell_peer.unwrap());
+    assert!(matches!(told.request, Request::Error { .. }));
+    assert_eq!(world.open.as_ref().unwrap().check(&told), Ok(()), "H12: with the server's last nonce");
 }
 
 #[test]
@@ -856,6 +987,26 @@ fn t5_a_lost_answer_is_asked_for_again_with_the_same_bytes() {
         panic!();
     };
     assert_eq!(again, message);
+}
+
+#[test]
+fn t5_after_the_total_time_a_restart_asks_for_nothing_but_confirms_what_is_here() {
+    let mut world = World::new();
+    world.acceptance.total_seconds = 300;
+    let (transaction, message) = world.start(world.request(), mac("dev1", SECRET)).unwrap();
+    let began = world.now;
+    world.now += SignedDuration::from_secs(301);
+    let Step::Failed { error, tell_peer: None, orphan: None, .. } = restarted(&world, &transaction) else { panic!() };
+    assert_eq!(error.code(), "total_time_exceeded");
+
+    world.now = began;
+    let answer = world.serve(&message);
+    let step = transaction.handle(Input::Response(&answer), &mut world.entropy, world.now);
+    let Step::Send { transaction, message: confirmation } = step else { panic!() };
+    world.now += SignedDuration::from_secs(301);
+    let Step::Send { transaction, message } = restarted(&world, &transaction) else { panic!() };
+    assert_eq!(message, confirmation);
+    world.go_on(Step::Send { transaction, message }).enrolled();
 }
 
 #[test]

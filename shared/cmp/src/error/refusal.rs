@@ -42,6 +42,12 @@ pub enum Unfit {
         /// How many.
         missing: usize,
     },
+    /// V9, only where modifications are refused.
+    #[error("it has {added} alternative names that were not asked for")]
+    AlternativeNamesAdded {
+        /// How many.
+        added: usize,
+    },
     /// V10.
     #[error("it does not chain to a configured enrolment anchor: {detail}")]
     Chain {

@@ -249,3 +249,44 @@ impl fmt::Debug for PbmKey {
         f.write_str("PbmKey(redacted)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{PkiBody, PkiHeader, raw::directory_name};
+
+    #[test]
+    fn p4_four_thousand_million_iterations_are_refused_without_computing_one() {
+        let plain = |oid| AlgorithmIdentifierOwned { oid, parameters: None };
+        let parameters = PbmParameter {
+            salt: OctetString::new([1; 16]).unwrap(),
+            owf: plain(oids::SHA512),
+            iteration_count: u32::MAX,
+            mac: plain(oids::HMAC_WITH_SHA512),
+        };
+        let name = directory_name(&[0x30, 0x00]).unwrap();
+        let header = PkiHeader {
+            pvno: 2,
+            sender: name.clone(),
+            recipient: name,
+            message_time: None,
+            protection_alg: Some(AlgorithmIdentifierOwned {
+                oid: oids::PASSWORD_BASED_MAC,
+                parameters: Some(Any::encode_from(&parameters).unwrap()),
+            }),
+            sender_kid: None,
+            recip_kid: None,
+            transaction_id: None,
+            sender_nonce: None,
+            recip_nonce: None,
+            free_text: None,
+            general_info: None,
+        };
+        let mut message = PkiMessage::assemble(header, PkiBody::PkiConf).unwrap();
+        message.protection = Some(vec![0; 64]);
+        let begin = std::time::Instant::now();
+        let error = verify(&message, b"secret", &AcceptedMacs::strong(), &ACCEPTED_ITERATIONS).unwrap_err();
+        assert!(matches!(error, MessageError::Iterations { got: u32::MAX, .. }), "{error}");
+        assert!(begin.elapsed().as_secs() < 30, "that many would take many minutes");
+    }
+}

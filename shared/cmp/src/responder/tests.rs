@@ -209,7 +209,7 @@ fn bytes_that_are_no_message_are_answered_by_baddataformat() {
 }
 
 #[test]
-fn c3_certconf_is_about_the_issued_certificate_and_no_other() {
+fn c3_c6_certconf_is_about_the_issued_certificate_and_no_other() {
     let pem = include_str!("../../tests/vectors/dev.crt");
     let issued = Certificate::from_pem(pem).unwrap();
     let message = Message::of(PkiBody::PkiConf).seal();
@@ -233,7 +233,7 @@ fn c3_certconf_is_about_the_issued_certificate_and_no_other() {
 }
 
 #[test]
-fn h12_the_next_message_must_carry_the_last_nonce_of_the_server() {
+fn h12_p7_the_next_message_carries_the_servers_last_nonce_and_comes_from_the_same_client() {
     let message = Message::of(PkiBody::PkiConf).seal();
     let received = receive(&message, &Known, &ResponderPolicy::default(), now()).unwrap();
     let reply = Reply { der: Vec::new(), sender_nonce: vec![9; 16] };

@@ -69,7 +69,7 @@ impl Transaction {
             }
             // W2
             (PkiBody::Error(error), awaited) if error.status_info.status == PkiStatus::Waiting => {
-                self.poll(Pending { cert_req_id: WHOLE_MESSAGE, original_nonce, awaited }, &peer_nonce, entropy, now)
+                self.delayed(Pending { cert_req_id: WHOLE_MESSAGE, original_nonce, awaited }, peer_nonce, entropy, now)
             }
             // C9
             (PkiBody::Error(error), Awaited::PkiConf { verdict: Verdict::Accept { issued } })
@@ -172,7 +172,7 @@ impl Transaction {
         match response.status.status {
             PkiStatus::Waiting => {
                 let pending = Pending { cert_req_id: CERT_REQ_ID, original_nonce, awaited: Awaited::CertRep };
-                return self.poll(pending, &peer_nonce, entropy, now);
+                return self.delayed(pending, peer_nonce, entropy, now);
             }
             PkiStatus::Rejection if response.certified_key_pair.is_some() => {
                 return self.fail(MessageError::CertificateWithRejection.into(), Some(&peer_nonce), entropy, now);
