@@ -97,8 +97,11 @@ impl House {
         let status = Child::start("trustfleet migrate", migrate)?;
         finish(status).await?;
         let (controller, url) = serve(&files).await?;
-        let token = fs::read_to_string(&files.first_token)
-            .map_err(HouseError::file("reading the platform's token", &files.first_token))?;
+        let token = fs::read_to_string(&files.first_token).map_err(|error| TestkitError::Process {
+            name: "trustfleet serve",
+            what: format!("listens, but {} cannot be read: {error}", files.first_token.display()),
+            tail: controller.log(),
+        })?;
         let platform = Rest::new(url, Some(token.trim().to_owned()));
         Ok(Self { controller, platform, files, dir: dir.to_owned(), _port: port })
     }
