@@ -54,10 +54,8 @@ pub async fn migrate(owner: &SecretUrl) -> Result<Vec<String>, SchemaError> {
     let (mut client, connection) =
         tokio_postgres::connect(owner.expose().as_str(), NoTls).await.map_err(SchemaError::Connect)?;
     let driver = tokio::spawn(connection);
-    let report = migrations::runner()
-        .run_async(&mut client)
-        .await
-        .map_err(|error| SchemaError::Migrate(Box::new(error)));
+    let report =
+        migrations::runner().run_async(&mut client).await.map_err(|error| SchemaError::Migrate(Box::new(error)));
     driver.abort();
     Ok(report?.applied_migrations().iter().map(ToString::to_string).collect())
 }
