@@ -1,7 +1,8 @@
 //! Path validation: does a certificate lead to a trust anchor at a given moment?
 //!
-//! Paths of end entities are built and checked by rustls-webpki. Two things that it leaves out are added: an issuer
-//! with a keyUsage must have keyCertSign, and an anchor must be within its own validity. Revocation is not looked at
+//! Paths of end entities are built and checked by rustls-webpki. Three things that it leaves out are added: an issuer
+//! with a keyUsage must have keyCertSign, an anchor must be within its own validity, and an anchor that says that it is
+//! no CA issues nothing. Revocation is not looked at
 //! here. What it must never do: take a helper certificate for an anchor (rule X3).
 
 use std::time::Duration;
@@ -26,7 +27,7 @@ const MAX_HELPERS: usize = 64;
 /// Verifies that `cert`, an end-entity certificate, leads to one of `anchors` at `at`, over any of `helpers`.
 ///
 /// Any extended key usage is accepted. Anchors may be roots or issuing CAs. A certificate that is itself an anchor
-/// only has to be within its validity.
+/// only has to be within its validity; an end entity's among the anchors counts for itself alone.
 ///
 /// # Errors
 /// [`ChainError`] says what is missing; an anchor that has expired counts as none.
@@ -41,7 +42,8 @@ pub fn verify_end_entity(
     if usable.contains(&cert) {
         return Ok(());
     }
-    let ders: Vec<CertificateDer<'_>> = usable.iter().map(|anchor| CertificateDer::from(anchor.as_der())).collect();
+    let issuers = usable.iter().filter(|anchor| anchor_may_issue(anchor));
+    let ders: Vec<CertificateDer<'_>> = issuers.map(|anchor| CertificateDer::from(anchor.as_der())).collect();
     let roots = ders
         .iter()
         .map(|der| anchor_from_trusted_cert(der).map_err(|reason| ChainError::Anchor { reason: reason.to_string() }))
@@ -215,6 +217,14 @@ fn issuers_may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
         }
     }
     Ok(())
+}
+
+/// Old roots have no basicConstraints; whoever says that it is no CA, or may not sign certificates, is none.
+fn anchor_may_issue(anchor: &Certificate) -> bool {
+    const BASIC_CONSTRAINTS: &str = "2.5.29.19";
+    let extensions = anchor.parsed().tbs_certificate.extensions.as_deref().unwrap_or_default();
+    let silent = !extensions.iter().any(|extension| extension.extn_id.to_string() == BASIC_CONSTRAINTS);
+    (anchor.is_ca() || silent) && anchor.key_usage().is_none_or(|usage| usage.key_cert_sign())
 }
 
 fn may_sign_certificates(cert: &Certificate) -> bool {

@@ -22,6 +22,9 @@ pub const MAX_TEXT_CHARS: usize = 512;
 /// Longest DER that [`Name::from_der`] reads, in bytes.
 pub const MAX_DER_BYTES: usize = 16 * 1024;
 
+/// Most attributes of one RDN that are compared by what they say: each is compared with each, and names come from peers.
+const MAX_COMPARED: usize = 8;
+
 /// A distinguished name: the DER as it was received or made, and its RDNs decoded for display.
 ///
 /// Equal, ordered and hashed by its DER. There is no serde: a text loses the string types, so callers keep the text
@@ -117,12 +120,11 @@ impl Name {
     pub fn says_the_same_as(&self, other: &Self) -> bool {
         let covers =
             |one: &[Attribute], all: &[Attribute]| one.iter().all(|a| all.iter().any(|b| a.says_the_same_as(b)));
-        self.rdns.len() == other.rdns.len()
-            && self
-                .rdns
-                .iter()
-                .zip(&other.rdns)
-                .all(|(one, two)| one.len() == two.len() && covers(one, two) && covers(two, one))
+        let same = |one: &[Attribute], two: &[Attribute]| {
+            one.len() == two.len() && one.len() <= MAX_COMPARED && covers(one, two) && covers(two, one)
+        };
+        self == other
+            || self.rdns.len() == other.rdns.len() && self.rdns.iter().zip(&other.rdns).all(|(one, two)| same(one, two))
     }
 
     /// The OpenSSL spelling `/C=DE/O=Example/CN=CA`, in the order of the DER; `/` for the NULL-DN.

@@ -110,6 +110,25 @@ fn an_end_entity_or_a_ca_without_key_cert_sign_issues_nothing() {
 }
 
 #[test]
+fn an_end_entity_among_the_anchors_issues_nothing() {
+    let Pki { openssl, root, leaf, .. } = pki();
+    let at = soon_after(&leaf);
+    let child = openssl.issued("child", "leaf", END_ENTITY, "");
+    for anchors in [vec![leaf.clone()], vec![leaf.clone(), root]] {
+        let error = verify_end_entity(&child, from_ref(&leaf), &anchors, at).unwrap_err();
+        assert!(matches!(error, ChainError::UnknownIssuer { .. } | ChainError::Rule { .. }), "{error}");
+        assert_eq!(verify_end_entity(&leaf, &[], &anchors, at), Ok(()), "it counts for itself");
+    }
+    // a root as old as version 1, without any extension
+    openssl.key("v1");
+    openssl.run("req -new -key v1.key -subj /O=Lab/CN=v1 -out v1.csr");
+    openssl.run("x509 -req -in v1.csr -signkey v1.key -days 30 -out v1.pem");
+    let old = openssl.certificate("v1");
+    let below = openssl.issued("below-v1", "v1", END_ENTITY, "");
+    assert_eq!(verify_end_entity(&below, &[], &[old], soon_after(&below)), Ok(()));
+}
+
+#[test]
 fn a_ca_certificate_is_a_signer_but_no_end_entity() {
     let Pki { openssl, root, issuing, .. } = pki();
     let at = soon_after(&issuing);

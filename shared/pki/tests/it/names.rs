@@ -186,6 +186,9 @@ fn names_say_the_same_whatever_their_string_types_but_not_with_other_characters_
     let twice = Name::parse("/CN=a+CN=a").unwrap();
     let both = Name::parse("/CN=a+CN=b").unwrap();
     assert!(!twice.says_the_same_as(&both) && !both.says_the_same_as(&twice));
+    // each with each is bounded: an RDN as long as this is only the same byte for byte
+    let long = |last: &str| Name::parse(&format!("/{}CN={last}", "CN=a+".repeat(8))).unwrap();
+    assert!(long("b").says_the_same_as(&long("b")) && !long("b").says_the_same_as(&long("#130162")));
     // values that are no strings only by their bytes
     let bits = |value: &str| Name::parse(&format!("/1.3.6.1.4.1.99999.1=#{value}")).unwrap();
     assert!(bits("0401ff").says_the_same_as(&bits("0401ff")) && !bits("0401ff").says_the_same_as(&bits("0401fe")));
