@@ -135,12 +135,6 @@ pub enum ConfigurationError {
         /// Which part.
         what: &'static str,
     },
-    /// A kept transaction does not decode.
-    #[error("the kept transaction cannot be read: {detail}")]
-    RecordUnreadable {
-        /// What is wrong.
-        detail: String,
-    },
     /// The shell gave a response where none was awaited.
     #[error("a response was handed in while {state}")]
     UnexpectedInput {
@@ -166,7 +160,6 @@ impl ConfigurationError {
             Self::KeyIsNotTheCertificates { .. } => "key_is_not_the_certificates",
             Self::SignerExpired { .. } => "signer_expired",
             Self::RecordMismatch { .. } => "record_mismatch",
-            Self::RecordUnreadable { .. } => "record_unreadable",
             Self::UnexpectedInput { .. } => "unexpected_input",
         }
     }
