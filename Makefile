@@ -5,12 +5,13 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/trustfleet-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint layers fmt audit
+.PHONY: help setup demo test lint layers fmt audit interop
 
 help:
 	@echo 'make demo     enrol four devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
 	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
+	@echo 'make interop  the Helm charts under the real tools, and the programs under the charts (docs/interop.md)'
 	@echo 'make setup    install what is missing (Debian; elsewhere it says what to install)'
 	@echo 'make fmt      format everything'
 	@echo 'make audit    look for known vulnerabilities in dependencies (needs the network)'
@@ -46,3 +47,8 @@ fmt:
 audit:
 	@scripts/setup.sh lint
 	cargo deny check advisories
+
+# The demonstration's set-up: it runs the programs in a private PostgreSQL and RabbitMQ.
+interop: setup
+	@cargo build --workspace --bins
+	@scripts/interop/run.sh

@@ -47,7 +47,7 @@ def rows(value, described, path=()):
         for key, below in value.items():
             yield from rows(below, described, (*path, key))
     else:
-        raise SystemExit(f"values.yaml: {name} has no description (a comment above it that begins with \"# -- \")")
+        raise SystemExit(f'values.yaml: {name} has no description (a comment above it that begins with "# -- ")')
 
 
 def main(arguments):

@@ -49,7 +49,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $config := .root.Values.config -}}
 name = {{ .name | toJson }}
 controller_url = {{ required "config.controller_url must be the controller's base URL" $config.controller_url | toJson }}
-state_dir = "/var/lib/trustfleet-agent"
+{{- /* Below the mount: kubelet makes a folder that all may read, the agent insists on one of its own. */}}
+state_dir = "/var/lib/trustfleet-agent/state"
 join_token_file = "/etc/trustfleet-agent/join/token"
 {{- if .root.Values.tlsCa.existingConfigMap }}
 tls_ca_file = "/etc/trustfleet-agent/tls/ca.crt"

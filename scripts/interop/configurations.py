@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""configurations.py TRUSTFLEET AGENT FILE...: the real programs take the configurations in rendered manifests.
+
+The controller has no verb that only checks. So `migrate` reads the file, with a database that nobody answers for: a
+wrong configuration and an absent database are different errors. The same file with one unknown key must be refused, or
+this check would prove nothing.
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import yaml
+
+from pod import Pod
+
+NOWHERE = "postgres://trustfleet_owner@127.0.0.1:1/trustfleet"
+URLS = {"API_URL": NOWHERE, "SYSTEM_URL": NOWHERE, "OWNER_URL": NOWHERE, "URL": "amqp://u:p@127.0.0.1:1/%2f"}
+
+
+class AnySecret(dict):
+    """Every Secret exists, with whatever key is asked for."""
+
+    def __contains__(self, key):
+        return key[0] == "Secret" or super().__contains__(key)
+
+    def __missing__(self, key):
+        return {"data": AnyKey()}
+
+
+class AnyKey(dict):
+    def __missing__(self, key):
+        return ""
+
+    def items(self):
+        return []
+
+
+class CheckedPod(Pod):
+    def data(self, kind, name):
+        return AnyKey() if kind == "Secret" else super().data(kind, name)
+
+    def value(self, variable, node):
+        if "secretKeyRef" in variable.get("valueFrom", {}):
+            return URLS[variable["name"].rsplit("__", 1)[1]]
+        return super().value(variable, node)
+
+
+def run(pod, binary, arguments, **more):
+    done = subprocess.run(
+        [binary, *arguments], env={**pod.environment, **more}, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def controller(pod, binary):
+    config = pod.arguments()[-1]
+    arguments = ["migrate", "--config", config]
+    code, said = run(pod, binary, arguments, TRUSTFLEET__DATABASE__OWNER_URL=NOWHERE)
+    if code == 0 or "owner cannot be connected" not in said:
+        yield f"refused: {said.strip()[-500:]}"
+    with open(config, "a") as file:
+        file.write("\ncolour = 1\n")
+    code, said = run(pod, binary, arguments, TRUSTFLEET__DATABASE__OWNER_URL=NOWHERE)
+    if code == 0 or "the configuration is wrong" not in said or "colour" not in said:
+        yield f"an unknown key was not refused: {said.strip()[-500:]}"
+
+
+def agent(pod, binary):
+    config = pod.arguments()[-1]
+    code, said = run(pod, binary, ["status", "--config", config])
+    if code != 0:
+        yield f"refused: {said.strip()[-500:]}"
+    with open(config, "a") as file:
+        file.write("\ncolour = 1\n")
+    code, said = run(pod, binary, ["status", "--config", config])
+    if code == 0 or "colour" not in said:
+        yield f"an unknown key was not refused: {said.strip()[-500:]}"
+
+
+def main(trustfleet, trustfleet_agent, *files):
+    faults, count = [], 0
+    for file in map(pathlib.Path, files):
+        documents = [d for d in yaml.safe_load_all(file.read_text()) if d]
+        objects = AnySecret({(d["kind"], d["metadata"]["name"]): d for d in documents if d["kind"] == "ConfigMap"})
+        objects["ConfigMap", "pgbouncer"] = objects["ConfigMap", "roots"] = {"data": AnyKey()}
+        for document in documents:
+            if document["kind"] not in ("Deployment", "DaemonSet", "Job"):
+                continue
+            nodes = ["worker-1"]
+            if document["kind"] == "DaemonSet":
+                terms = document["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+                terms = terms["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+                nodes = [term["matchFields"][0]["values"][0] for term in terms]
+            for node in nodes:
+                with tempfile.TemporaryDirectory() as folder:
+                    kind = document["kind"]
+                    pod = CheckedPod(document, objects, folder, node)
+                    found = agent(pod, trustfleet_agent) if kind == "DaemonSet" else controller(pod, trustfleet)
+                    faults += [f"{file.name}: {kind}: {fault}" for fault in found]
+                    count += 1
+    print("\n".join(faults) if faults else f"{count} rendered configurations were taken, and refused with one key more")
+    sys.exit(bool(faults))
+
+
+main(*sys.argv[1:])
