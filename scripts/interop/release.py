@@ -137,27 +137,28 @@ class Release:
         return done.stdout
 
     def first_token(self, replicas):
+        """By the commands of the notes that Helm shows after the installation."""
         token = self.work / "platform.token"
         self.admin = self.work / "acme-admin.token"
-        urls = [url for _, _, url in replicas]
-        self.cli(urls[0], "tenant", "create", "acme", "--display-name", "Acme", token=token)
-        self.cli(
-            urls[1],
-            "token",
-            "create",
-            "--tenant",
-            "acme",
-            "--role",
-            "admin",
-            "--description",
-            "first admin",
-            "--write-to",
-            str(self.admin),
-            token=token,
-        )
-        check(True, "the first token from the Secret lets its owner in at both replicas")
+        commands = re.findall(r"^    (trustfleet .*)$", self.notes(), re.M)
+        check(len(commands) == 2, "the notes tell how to make a first tenant and its admin")
+        for command, (_, _, url) in zip(commands, replicas):
+            path = f"{os.path.dirname(TRUSTFLEET)}:{os.environ['PATH']}"
+            environment = {"PATH": path, "TRUSTFLEET_URL": url}
+            done = subprocess.run(
+                command, shell=True, cwd=self.work, env=environment, capture_output=True, text=True, check=False
+            )
+            check(done.returncode == 0, None, said=done.stdout + done.stderr)
+        check(True, "the first token from the Secret lets its owner in at both replicas, as the notes say")
         secret = token.read_text()
         check(not any(secret in pod.log() for pod, _, _ in replicas), "and stands in no log")
+
+    def notes(self):
+        options = ["-f", f"{ROOT}/helm/trustfleet/ci/1-required-values.yaml", "--dry-run=client"]
+        options += ["--set", "firstToken.existingSecret=trustfleet-first-token", "-n", "pki"]
+        command = [HELM, "install", "trustfleet", f"{ROOT}/helm/trustfleet", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.split("NOTES:", 1)[1].replace("\\\n", "")
 
     def agent(self, replicas):
         url = replicas[0][2]
