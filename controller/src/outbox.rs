@@ -102,7 +102,7 @@ impl Outbox {
                 fates.extend(at_work.join_next().await.and_then(Result::ok));
             }
             let outbox = self.clone();
-            at_work.spawn(async move { (job.tenant_id, job.outbox_id, outbox.publish(job).await) });
+            at_work.spawn(async move { (job.claim, outbox.publish(job).await) });
         }
         while let Some(fate) = at_work.join_next().await {
             // A panic leaves its row claimed, until the claim runs out.
@@ -110,11 +110,11 @@ impl Outbox {
         }
 
         let (mut published, mut remove, mut release) = (Vec::new(), Vec::new(), Vec::new());
-        for (tenant, outbox_id, fate) in fates {
+        for (claim, fate) in fates {
             match fate {
-                Fate::Published => published.push((tenant, outbox_id)),
-                Fate::Remove => remove.push((tenant, outbox_id)),
-                Fate::Release => release.push((tenant, outbox_id)),
+                Fate::Published => published.push(claim),
+                Fate::Remove => remove.push(claim),
+                Fate::Release => release.push(claim),
             }
         }
         let now = self.clock.now();
@@ -142,7 +142,7 @@ impl Outbox {
         let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(job.agent_id), body, reason: None };
         match self.broker.publish(outgoing).await {
             Ok(Published::Confirmed) => {
-                tracing::info!(job.id = %job.job_id, agent.id = %job.agent_id, sequence = job.outbox_id, "job published");
+                tracing::info!(job.id = %job.job_id, agent.id = %job.agent_id, sequence = job.claim.outbox_id, "job published");
                 self.metrics.published(PublishOutcome::Confirmed);
                 Fate::Published
             }
@@ -163,7 +163,7 @@ impl Outbox {
         tracing::warn!(job.id = %job.job_id, code = failure.code, "job cannot be sent");
         self.metrics.published(PublishOutcome::Undeliverable);
         let command = Command::Undeliverable(Undeliverable { job_id: job.job_id, failure });
-        match self.registry.ask(job.tenant_id, job.device_id, command).await {
+        match self.registry.ask(job.claim.tenant_id, job.device_id, command).await {
             Ok(_) => Fate::Remove,
             Err(AppError::NotFound { .. } | AppError::Rejected(_)) => Fate::Remove,
             Err(error) => {

@@ -46,7 +46,7 @@ pub use self::{
     },
     migrate::{SchemaError, migrate, schema_version},
     note::Note,
-    outbox::ClaimedJob,
+    outbox::{Claim, ClaimedJob},
     sender::Sender,
     stats::Stats,
     tenant::Tenant,

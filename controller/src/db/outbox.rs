@@ -8,14 +8,24 @@ use trustfleet_model::{
 };
 
 use super::{DbError, SystemTx, tx::Id};
+use crate::telemetry::chain;
+
+/// One claim of one row: a replica that comes late with its word about an older claim touches nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// The row's tenant.
+    pub tenant_id: TenantId,
+    /// The row, and the message's sequence.
+    pub outbox_id: i64,
+    /// How often the row was claimed, this time included.
+    pub attempt: i32,
+}
 
 /// A row of the outbox with everything that its message needs.
 #[derive(Clone, Debug)]
 pub struct ClaimedJob {
-    /// Its tenant.
-    pub tenant_id: TenantId,
-    /// The outbox row, and the message's sequence.
-    pub outbox_id: i64,
+    /// The claim.
+    pub claim: Claim,
     /// The job.
     pub job_id: JobId,
     /// Whether the job has ended meanwhile: then there is nothing to publish.
@@ -41,10 +51,11 @@ pub struct ClaimedJob {
 }
 
 impl SystemTx {
-    /// Claims up to `limit` rows for `claim_s` seconds of the database's clock, oldest first.
+    /// Claims up to `limit` rows for `claim_s` seconds of the database's clock, oldest first. A row that cannot be read
+    /// is logged and left out, and stays claimed meanwhile: it must not hold up the others.
     ///
     /// # Errors
-    /// The database's own; rows that cannot be read.
+    /// The database's own.
     pub async fn outbox_claim(&self, limit: u16, claim_s: u32) -> Result<Vec<ClaimedJob>, DbError> {
         let rows = self
             .query(
@@ -56,9 +67,9 @@ impl SystemTx {
                      UPDATE outbox o SET claimed_until = clock_timestamp() + make_interval(secs => $2),
                                          attempts = o.attempts + 1
                      FROM c WHERE o.tenant_id = c.tenant_id AND o.outbox_id = c.outbox_id
-                     RETURNING o.tenant_id, o.outbox_id, o.job_id
+                     RETURNING o.tenant_id, o.outbox_id, o.attempts, o.job_id
                  )
-                 SELECT m.tenant_id, m.outbox_id, m.job_id, j.finished_at IS NOT NULL AS finished, j.device_id,
+                 SELECT m.tenant_id, m.outbox_id, m.attempts, m.job_id, j.finished_at IS NOT NULL AS finished, j.device_id,
                         d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key, j.task,
                         j.traceparent, s.kek_id, s.ciphertext
                  FROM m
@@ -67,20 +78,28 @@ impl SystemTx {
                  JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id
                  LEFT JOIN trustpoints t ON t.tenant_id = j.tenant_id AND t.trustpoint_id = j.trustpoint_id
                  LEFT JOIN secrets s ON s.tenant_id = j.tenant_id
-                      AND s.secret_id = (j.task #>> '{mac,secret_id}')::uuid
+                      AND s.secret_id = CASE WHEN j.task #>> '{mac,secret_id}'
+                              ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                          THEN (j.task #>> '{mac,secret_id}')::uuid END
                  ORDER BY m.outbox_id",
                 &[&i64::from(limit), &f64::from(claim_s)],
             )
             .await?;
-        rows.iter().map(claimed_job).collect()
+        let readable = |row| {
+            claimed_job(row)
+                .inspect_err(|error| tracing::error!(error = %chain(error), "a job in the outbox cannot be read"))
+                .ok()
+        };
+        Ok(rows.iter().filter_map(readable).collect())
     }
 
-    /// Removes rows that the broker has confirmed, and notes the publication on their jobs.
+    /// Removes rows that the broker has confirmed, and notes the publication on their jobs. Also when the claim ran out
+    /// meanwhile: the message is in its queue.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn outbox_mark_published(&self, rows: &[(TenantId, i64)], now: Timestamp) -> Result<u64, DbError> {
-        let (tenants, outbox_ids) = columns(rows);
+    pub async fn outbox_mark_published(&self, claims: &[Claim], now: Timestamp) -> Result<u64, DbError> {
+        let (tenants, outbox_ids, _) = columns(claims);
         self.execute(
             "/* outbox_mark_published */ WITH p AS (
                  SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS p(tenant_id, outbox_id)
@@ -97,17 +116,18 @@ impl SystemTx {
     }
 
     /// Removes rows whose message no queue took, or whose job has ended: a hello of the agent brings back what is open.
-    /// A row whose claim is gone stays: the hello came in between.
+    /// A row whose claim is gone stays: the hello came in between, or another replica has it by now.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn outbox_remove(&self, rows: &[(TenantId, i64)]) -> Result<u64, DbError> {
-        let (tenants, outbox_ids) = columns(rows);
+    pub async fn outbox_remove(&self, claims: &[Claim]) -> Result<u64, DbError> {
+        let (tenants, outbox_ids, attempts) = columns(claims);
         self.execute(
             "/* outbox_remove */ DELETE FROM outbox o
-             USING unnest($1::uuid[], $2::bigint[]) AS p(tenant_id, outbox_id)
-             WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id AND o.claimed_until IS NOT NULL",
-            &[&tenants, &outbox_ids],
+             USING unnest($1::uuid[], $2::bigint[], $3::int[]) AS p(tenant_id, outbox_id, attempt)
+             WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id AND o.attempts = p.attempt
+                   AND o.claimed_until IS NOT NULL",
+            &[&tenants, &outbox_ids, &attempts],
         )
         .await
     }
@@ -116,13 +136,13 @@ impl SystemTx {
     ///
     /// # Errors
     /// The database's own.
-    pub async fn outbox_release(&self, rows: &[(TenantId, i64)]) -> Result<u64, DbError> {
-        let (tenants, outbox_ids) = columns(rows);
+    pub async fn outbox_release(&self, claims: &[Claim]) -> Result<u64, DbError> {
+        let (tenants, outbox_ids, attempts) = columns(claims);
         self.execute(
             "/* outbox_release */ UPDATE outbox o SET claimed_until = NULL
-             FROM unnest($1::uuid[], $2::bigint[]) AS p(tenant_id, outbox_id)
-             WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id",
-            &[&tenants, &outbox_ids],
+             FROM unnest($1::uuid[], $2::bigint[], $3::int[]) AS p(tenant_id, outbox_id, attempt)
+             WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id AND o.attempts = p.attempt",
+            &[&tenants, &outbox_ids, &attempts],
         )
         .await
     }
@@ -144,8 +164,8 @@ impl SystemTx {
     }
 }
 
-fn columns(rows: &[(TenantId, i64)]) -> (Vec<uuid::Uuid>, Vec<i64>) {
-    rows.iter().map(|(tenant, outbox_id)| (tenant.as_uuid(), *outbox_id)).unzip()
+fn columns(claims: &[Claim]) -> (Vec<uuid::Uuid>, Vec<i64>, Vec<i32>) {
+    claims.iter().map(|claim| (claim.tenant_id.as_uuid(), claim.outbox_id, claim.attempt)).collect()
 }
 
 fn claimed_job(row: &Row) -> Result<ClaimedJob, DbError> {
@@ -158,8 +178,7 @@ fn claimed_job(row: &Row) -> Result<ClaimedJob, DbError> {
     let kek_id: Option<String> = row.try_get("kek_id")?;
     let ciphertext: Option<Vec<u8>> = row.try_get("ciphertext")?;
     Ok(ClaimedJob {
-        tenant_id,
-        outbox_id: row.try_get("outbox_id")?,
+        claim: Claim { tenant_id, outbox_id: row.try_get("outbox_id")?, attempt: row.try_get("attempts")? },
         job_id,
         finished: row.try_get("finished")?,
         device_id,

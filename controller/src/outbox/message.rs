@@ -31,7 +31,7 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
     };
     let message = ToAgent::Job(Box::new(Job {
         job_id: job.job_id,
-        tenant_id: job.tenant_id,
+        tenant_id: job.claim.tenant_id,
         agent_id: job.agent_id,
         device_id: job.device_id,
         device: job.device.clone(),
@@ -40,7 +40,7 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
             .trustpoint
             .clone()
             .ok_or_else(|| failure("trustpoint_removed", "the trustpoint was removed"))?,
-        sequence: job.outbox_id.unsigned_abs(),
+        sequence: job.claim.outbox_id.unsigned_abs(),
         issued_at: now,
         expires_at: start_before.checked_add(VALID_AFTER_PERMIT).map_err(too_late)?,
         start_before,
@@ -108,7 +108,7 @@ fn open_secret(
     let missing = "the trustpoint's MAC secret is not stored any more: give the trustpoint its secret again";
     let (kek_id, ciphertext) = job.secret.as_ref().ok_or_else(|| failure("secret_missing", missing))?;
     keys.at_rest
-        .open(job.tenant_id, secret_id, kek_id, ciphertext)
+        .open(job.claim.tenant_id, secret_id, kek_id, ciphertext)
         .map_err(|error| failure("secret_unreadable", format!("the trustpoint's MAC secret: {error}")))
 }
 

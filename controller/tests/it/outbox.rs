@@ -173,9 +173,66 @@ async fn a_hello_between_a_return_and_its_note_loses_no_job() {
             let claimed = tx.outbox_claim(10, 60).await?;
             // The message is returned; before that is noted, the agent has its queue and says hello.
             tx.outbox_offer_again(tenant, agent, now).await?;
-            tx.outbox_remove(&[(tenant, claimed[0].outbox_id)]).await
+            tx.outbox_remove(&[claimed[0].claim]).await
         })
         .await;
     assert_eq!(removed.unwrap(), 0, "the late note took away what the hello had asked for");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_late_word_about_an_older_claim_leaves_the_next_replicas_claim_alone() {
+    let fixture = Fixture::new().await;
+    let (tenant, agent, now) = (fixture.tenant, fixture.agent.id, fixture.services().clock.now());
+    fixture.enroll().await;
+    until("the message to be returned", async || {
+        (fixture.value::<i64>("SELECT count(*) FROM outbox").await == 0).then_some(())
+    })
+    .await;
+    // In one transaction, so that the running outbox does not see the row; a claim of no time is over at once.
+    let (removed, released): (u64, u64) = fixture
+        .services()
+        .store
+        .system_tx("test", async |tx| {
+            tx.outbox_offer_again(tenant, agent, now).await?;
+            let frozen = tx.outbox_claim(10, 0).await?[0].claim;
+            let next = tx.outbox_claim(10, 60).await?[0].claim;
+            assert_eq!((next.outbox_id, next.attempt), (frozen.outbox_id, frozen.attempt + 1));
+            Ok::<_, DbError>((tx.outbox_remove(&[frozen]).await?, tx.outbox_release(&[frozen]).await?))
+        })
+        .await
+        .unwrap();
+    assert_eq!((removed, released), (0, 0), "the job would be lost if the next replica could not publish it");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_job_that_cannot_be_read_does_not_hold_up_the_others() {
+    let fixture = Fixture::new().await;
+    fixture.enroll().await;
+    until("the message to be returned", async || {
+        (fixture.value::<i64>("SELECT count(*) FROM outbox").await == 0).then_some(())
+    })
+    .await;
+    let spoil = r#"UPDATE jobs SET task = '{"task":"of a later version","mac":{"secret_id":"no id"}}'"#;
+    fixture.admin.batch_execute(spoil).await.unwrap();
+    let mut queue = fixture.open_queue().await;
+    fixture.hello().await;
+    until("the spoiled job to be in the outbox", async || {
+        (fixture.value::<i64>("SELECT count(*) FROM outbox").await == 1).then_some(())
+    })
+    .await;
+
+    let other = fixture.add_device("ap-2").await;
+    fixture.add_trustpoint(other, "mgmt").await.unwrap();
+    let command = fixture.enroll_command(other, RequestKind::Ir, None).await;
+    fixture.ask(other, command).await.unwrap();
+    assert_eq!(fixture.next_job(&mut queue).await.device_id, other);
+    until("the other job to be marked as published", async || {
+        let sql = "SELECT count(*) FROM jobs WHERE state = 'awaiting_agent'";
+        (fixture.value::<i64>(sql).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM outbox").await, 1, "the spoiled job is gone");
     fixture.core.stop().await;
 }
