@@ -133,6 +133,11 @@ impl Inbox {
                     tracing::info!("report came too early, its agent will repeat it");
                     return delivery.ack().await;
                 }
+                Fate::Later(error) if attempt == TRIES && !error.is_transient() && is_report(delivery.body()) => {
+                    // Back in its queue it would come at once, and with its repetitions fill what all devices share.
+                    tracing::error!(error = %chain(&error), "report cannot be worked on, its agent will repeat it");
+                    return delivery.ack().await;
+                }
                 Fate::Later(error) if attempt == TRIES => {
                     tracing::warn!(error = %chain(&error), "message goes back to its queue");
                 }
@@ -212,6 +217,15 @@ impl Inbox {
     }
 
     async fn report(&self, report: Report, sender: &Sender) -> Fate {
+        // Before any actor is woken: a report may name whatever device it likes.
+        match sender.job {
+            None => return Fate::Refused(Refusal::UnknownJob, Rejection::UnknownJob.to_string()),
+            Some(job) if job.agent_id != report.agent_id || job.device_id != report.device_id => {
+                let detail = format!("agent {}: {}", report.agent_id, Rejection::ForeignJob);
+                return Fate::Refused(Refusal::ForeignJob, detail);
+            }
+            Some(_) => {}
+        }
         let now = self.clock.now();
         if now.duration_since(sender.last_seen_at).as_secs() >= SEEN_EVERY_S {
             let (tenant, agent) = (report.tenant_id, report.agent_id);
@@ -268,6 +282,11 @@ impl Inbox {
             Err(error) => Err(away(error)),
         }
     }
+}
+
+fn is_report(body: &[u8]) -> bool {
+    let message = Envelope::from_bytes(body).and_then(|envelope| envelope.peek::<FromAgent>());
+    matches!(message, Ok(FromAgent::Report(_)))
 }
 
 fn away(error: BrokerError) -> AppError {

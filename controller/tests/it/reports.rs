@@ -172,7 +172,11 @@ async fn a_report_about_another_agents_job_is_refused_and_laid_aside() {
     fixture.send(&thief, &FromAgent::Report(Box::new(report))).await;
     refused(&fixture, "foreign_job").await;
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM certificates").await, 0);
-    assert_eq!(fixture.value::<String>("SELECT state FROM jobs").await, "awaiting_agent");
+    // The agent may have the job before it is marked as published.
+    until("the job to wait for its agent still", async || {
+        (fixture.value::<String>("SELECT state FROM jobs").await == "awaiting_agent").then_some(())
+    })
+    .await;
     fixture.core.stop().await;
 }
 
@@ -197,7 +201,11 @@ async fn a_report_with_a_foreign_signature_is_refused_and_laid_aside() {
         let letter = tokio::time::timeout(Duration::from_secs(5), letters.next()).await.unwrap().unwrap();
         letter.ack().await;
     }
-    assert_eq!(fixture.value::<String>("SELECT state FROM jobs").await, "awaiting_agent");
+    // The agent may have the job before it is marked as published.
+    until("the job to wait for its agent still", async || {
+        (fixture.value::<String>("SELECT state FROM jobs").await == "awaiting_agent").then_some(())
+    })
+    .await;
     fixture.core.stop().await;
 }
 
@@ -209,6 +217,44 @@ async fn an_update_needs_a_certificate_in_use_and_the_error_names_everything_tha
     let fields: Vec<&str> = error.violations().unwrap().as_slice().iter().map(|v| v.field.as_str()).collect();
     assert_eq!(fields, ["device.agent", "trustpoint.active"]);
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM jobs").await, 0);
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_report_that_cannot_be_worked_on_leaves_its_queue_and_is_taken_when_it_comes_again() {
+    let fixture = Fixture::new().await;
+    let mut queue = fixture.open_queue().await;
+    let job_id = fixture.enroll().await;
+    let sequence = fixture.next_job(&mut queue).await.sequence;
+    // A row that this program cannot read, and an actor that has to read it.
+    let spoil = "UPDATE trustpoints SET state = jsonb_set(state, '{v}', '7'); UPDATE devices SET version = version + 1";
+    fixture.admin.batch_execute(spoil).await.unwrap();
+    let report = fixture.report(job_id, sequence, failed("refused"));
+    for _ in 0..3 {
+        fixture.send_report(&report).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    let mend = "UPDATE trustpoints SET state = jsonb_set(state, '{v}', '1'); UPDATE devices SET version = version + 1";
+    fixture.admin.batch_execute(mend).await.unwrap();
+    assert!(fixture.next(&mut queue, Duration::from_secs(2)).await.is_none(), "it went round and round");
+    told(&fixture, &mut queue, &report).await;
+    assert_eq!(fixture.value::<String>("SELECT state FROM jobs").await, "failed");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn a_report_about_a_device_of_somebody_else_wakes_no_actor() {
+    let fixture = Fixture::new().await;
+    let mut queue = fixture.open_queue().await;
+    let job_id = fixture.enroll().await;
+    let sequence = fixture.next_job(&mut queue).await.sequence;
+    let actors = fixture.services().registry.len();
+    let mut report = fixture.report(job_id, sequence, failed("refused"));
+    report.device_id = fixture.services().fresh(trustfleet_model::ids::DeviceId::fresh).unwrap();
+    fixture.send_report(&report).await;
+    refused(&fixture, "foreign_job").await;
+    assert_eq!(fixture.services().registry.len(), actors);
     fixture.core.stop().await;
 }
 
