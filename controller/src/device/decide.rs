@@ -234,6 +234,11 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
 
 fn undeliverable(state: &DeviceState, undeliverable: &Undeliverable, now: Timestamp) -> Result<Decision, Rejection> {
     let Some(open) = state.open_jobs.get(&undeliverable.job_id) else { return Ok(unchanged(Reply::Known)) };
+    let request = state.trustpoints.get(&open.trustpoint_id).map(|trustpoint| &trustpoint.request);
+    if matches!(request, Some(RequestState::Ca { .. } | RequestState::Poll { .. })) {
+        // Only the repetition cannot be sent: the agent has the job, and what it brings must find it open.
+        return Ok(unchanged(Reply::Known));
+    }
     let mut changes = Changes::next(state, now);
     changes.finish(undeliverable.job_id, JobState::Failed, |update| {
         update.failure = Some(undeliverable.failure.clone());

@@ -455,3 +455,11 @@ fn a_job_that_cannot_be_sent_fails_and_makes_room_for_the_next() {
     assert_eq!(mgmt(&ended.state).status(), TrustpointStatus::Failed);
     assert_eq!(changes(&ended.state, &enroll(41, RequestKind::Ir, None)).jobs.len(), 1);
 }
+
+#[test]
+fn a_job_that_its_agent_has_begun_is_not_ended_because_it_cannot_be_sent_again() {
+    let begun = changes(&under_way(), &report(40, ReportEvent::Started { public_key_sha256: "aa".to_owned() })).state;
+    let command = Command::Undeliverable(Undeliverable { job_id: id(40), failure: failure("secret_unreadable") });
+    assert_eq!(unchanged(&begun, &command), Reply::Known);
+    assert!(mgmt(&changes(&begun, &report(40, issued(50))).state).staged.is_some());
+}
