@@ -206,6 +206,10 @@ impl Raw {
         if error::connection_lost(&error) || error::lost_a_race(&error) {
             self.may_run_again.store(true, Ordering::Relaxed);
         }
+        if error::lost_a_race(&error) {
+            // Told only when the runs are used up: nothing was changed, and the caller may try again.
+            return DbError::Unavailable { source: Box::new(error) };
+        }
         error.into()
     }
 

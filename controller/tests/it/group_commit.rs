@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use trustfleet_controller::{device::Command, error::AppError};
+use trustfleet_controller::{db::DbError, device::Command, error::AppError};
 use trustfleet_model::job::RequestKind;
 
 use crate::{fixture::Fixture, support::until};
@@ -175,4 +175,21 @@ fn metric(fixture: &Fixture, name: &str) -> f64 {
     let (text, _) = fixture.services().metrics.render().unwrap();
     let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric is there");
     line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[actix::test]
+async fn a_transaction_that_loses_every_race_may_be_tried_again_later() {
+    let fixture = Fixture::new().await;
+    let (name, now) = ("ap-1".parse().unwrap(), fixture.services().clock.now());
+    let lost: Result<(), DbError> = fixture
+        .services()
+        .store
+        .tenant_tx(fixture.tenant, "test", async |tx| {
+            let device = tx.registered_device_fetch(&name).await?.device;
+            fixture.admin.batch_execute("UPDATE devices SET version = version + 1").await.unwrap();
+            tx.registered_device_update(&device, now).await
+        })
+        .await;
+    assert!(matches!(lost, Err(DbError::Unavailable { .. })), "{lost:?}");
+    fixture.core.stop().await;
 }
