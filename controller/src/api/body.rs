@@ -179,7 +179,10 @@ fn read<T: DeserializeOwned>(mut value: Value) -> (Option<T>, Violations) {
 fn refuse_nul(value: &mut Value, path: &mut Vec<Segment>, violations: &mut Violations) {
     match value {
         Value::String(text) if text.contains('\0') => {
-            note(violations, &field(path), "nul", "contains the character NUL".to_owned());
+            // No more than repairs: noting one costs more with every one before it.
+            if violations.as_slice().len() < REPAIRS_MAX {
+                note(violations, &field(path), "nul", "contains the character NUL".to_owned());
+            }
             text.clear();
         }
         Value::Array(items) => {
@@ -423,6 +426,13 @@ mod tests {
     fn no_nul_gets_as_far_as_the_database() {
         let found = fields(r#"{"name":"a\u0000","parts":[{"kind":"ip","value":"\u0000"}]}"#);
         assert_eq!(found, [("name", "nul"), ("parts[0].value", "nul")].map(|(f, r)| (f.to_owned(), r.to_owned())));
+    }
+
+    #[test]
+    fn a_body_full_of_mistakes_is_refused_with_the_first_of_them() {
+        let many = vec!["\\u0000"; 25_000].iter().map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(",");
+        let found = fields(&format!("{{\"name\":\"a\",\"colours\":[{many}]}}"));
+        assert!((REPAIRS_MAX..=2 * REPAIRS_MAX).contains(&found.len()), "{}", found.len());
     }
 
     #[test]
