@@ -116,7 +116,7 @@ pub struct BrokerConfig {
     /// How long an agent's broker token is valid, seconds, 60 to 86,400.
     #[serde(default = "default_token_lifetime_s")]
     pub token_lifetime_s: u32,
-    /// Allow `amqp://` to a broker that is not on loopback.
+    /// Allow `amqp://` to a broker that is not on loopback, for the controller and for agents.
     #[serde(default)]
     pub insecure_plaintext: bool,
 }
@@ -275,8 +275,15 @@ impl Config {
         let database = "database.insecure_plaintext";
         plaintext(&self.database.api_url.0, database, self.database.insecure_plaintext)?;
         plaintext(&self.database.system_url.0, database, self.database.insecure_plaintext)?;
-        if self.broker.url.0.scheme() != "amqps" {
-            plaintext(&self.broker.url.0, "broker.insecure_plaintext", self.broker.insecure_plaintext)?;
+        if let Some(owner) = &self.database.owner_url {
+            plaintext(&owner.0, database, self.database.insecure_plaintext)?;
+        }
+        for (key, url) in [("broker.url", &self.broker.url.0), ("broker.agent_url", &self.broker.agent_url)] {
+            match url.scheme() {
+                "amqps" => {}
+                "amqp" => plaintext(url, "broker.insecure_plaintext", self.broker.insecure_plaintext)?,
+                _ => return Err(ConfigError::Value { key, message: "must begin with amqp:// or amqps://".to_owned() }),
+            }
         }
         if !self.http.insecure_plaintext && !self.http.listen.ip().is_loopback() {
             let message = "must be set to true to listen for plain HTTP outside of loopback: only behind a TLS proxy";
@@ -393,6 +400,14 @@ mod tests {
         assert!(error.to_string().contains("broker.insecure_plaintext"), "{error}");
         assert!(Config::from_toml(&far.replace("[broker]", "[broker]\ninsecure_plaintext = true")).is_ok());
         assert!(Config::from_toml(&far.replace("url = \"amqp:", "url = \"amqps:")).is_ok());
+        // What agents are told, and what only `migrate` uses, are no exception.
+        let told = SAMPLE.replace("agent_url = \"amqp://127.0.0.1", "agent_url = \"amqp://broker.example");
+        let error = Config::from_toml(&told).unwrap_err();
+        assert!(error.to_string().contains("broker.insecure_plaintext"), "{error}");
+        assert!(Config::from_toml(&told.replace("agent_url = \"amqp:", "agent_url = \"https:")).is_err());
+        let owner = SAMPLE.replace("[database]", "[database]\nowner_url = \"postgres://o@db.example/t\"");
+        let error = Config::from_toml(&owner).unwrap_err();
+        assert!(error.to_string().contains("database.insecure_plaintext"), "{error}");
         let wide = format!("{SAMPLE}\n[http]\nlisten = \"0.0.0.0:80\"");
         assert!(Config::from_toml(&wide).is_err());
     }
