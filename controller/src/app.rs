@@ -8,7 +8,7 @@ use std::{io, net::TcpListener, path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::{
     runtime::{Builder, Handle},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
     task::JoinHandle,
 };
@@ -242,6 +242,8 @@ async fn ended(what: &str, task: JoinHandle<()>) {
 struct Running {
     core: Core,
     server: actix_web::dev::Server,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Running {
@@ -252,20 +254,21 @@ impl Running {
         api::ensure_first_token(&core.services).await.map_err(|error| StartError::FirstToken(error.into()))?;
         let address = listener.local_addr().map_err(process)?;
         let server = api::serve(core.services.clone(), listener).map_err(process)?;
+        // Caught before anybody is told that there is something to stop.
+        let terminate = signal(SignalKind::terminate()).map_err(process)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(process)?;
         tracing::info!(address = %address, "listening");
         // The one line on stdout, for whoever started this with port 0.
         println!("{}", serde_json::json!({ "listening": format!("http://{address}") }));
-        Ok(Self { core, server })
+        Ok(Self { core, server, terminate, interrupt })
     }
 
-    async fn until_signal(self) -> Result<(), StartError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(process)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(process)?;
+    async fn until_signal(mut self) -> Result<(), StartError> {
         let handle = self.server.handle();
         let serving = actix::spawn(self.server);
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM, stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT, stopping"),
+            _ = self.terminate.recv() => tracing::info!("SIGTERM, stopping"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT, stopping"),
         }
         handle.stop(true).await;
         let served = serving.await;
