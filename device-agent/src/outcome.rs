@@ -17,6 +17,9 @@ use crate::keys::KeysError;
 use crate::record::{IssuedCertificate, Outcome};
 use crate::store::StoreError;
 
+/// Most bytes of CA certificates in a report: with base64 twice over them, well below what the controller reads.
+const CHAIN_MAX: usize = 128 * 1024;
+const _: () = assert!(CHAIN_MAX * 16 / 9 < trustfleet_wire::envelope::MESSAGE_MAX / 2);
 /// Longest message of a failure, characters.
 const MESSAGE_MAX: usize = 1_000;
 
@@ -145,7 +148,8 @@ pub fn millis_between(from: Timestamp, to: Timestamp) -> u64 {
 }
 
 /// The CA certificates that came (S35): first the path from the issuer upwards, then the others. Intermediates that
-/// did not come but are configured close gaps in the path; a configured root is not added.
+/// did not come but are configured close gaps in the path; a configured root is not added. At most [`CHAIN_MAX`] bytes:
+/// a report that is too long for the controller would be repeated for ever.
 fn chain(enrolled: &Enrolled, anchors: &[Certificate]) -> Vec<Certificate> {
     let came: Vec<&Certificate> =
         enrolled.chain_helpers.iter().chain(&enrolled.ca_pubs).filter(|certificate| certificate.is_ca()).collect();
@@ -168,7 +172,20 @@ fn chain(enrolled: &Enrolled, anchors: &[Certificate]) -> Vec<Certificate> {
             chain.push(certificate.clone());
         }
     }
+    let fitting = fitting(chain.iter().map(|ca| ca.as_der().len()));
+    chain.truncate(fitting);
     chain
+}
+
+/// How many of the first certificates have at most [`CHAIN_MAX`] bytes together.
+fn fitting(lengths: impl Iterator<Item = usize>) -> usize {
+    lengths
+        .scan(0, |sum: &mut usize, length| {
+            *sum = sum.saturating_add(length);
+            Some(*sum)
+        })
+        .take_while(|sum| *sum <= CHAIN_MAX)
+        .count()
 }
 
 fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: bool) -> Box<Failed> {
@@ -236,6 +253,13 @@ mod tests {
         advise(&mut signed, false);
         assert!(failed.message.contains("reference") && failed.message.contains("secret"), "{}", failed.message);
         assert_eq!(signed.message, "the server refused");
+    }
+
+    #[test]
+    fn s35_a_ca_that_sends_certificates_without_end_cannot_make_a_report_too_long_to_be_read() {
+        assert_eq!(fitting([2_000; 3].into_iter()), 3);
+        assert_eq!(fitting([CHAIN_MAX, 1].into_iter()), 1);
+        assert_eq!(fitting([1_000, usize::MAX, 1].into_iter()), 1);
     }
 
     #[test]
