@@ -243,7 +243,8 @@ impl Inbox {
             Ok(random) => CertificateId::fresh(now, random),
             Err(error) => return Fate::Later(error),
         };
-        let kind = sender.job.map(|job| job.kind);
+        // After its end a job can still tell of a failed activation: that is no exchange.
+        let kind = sender.job.filter(|_| !sender.finished).map(|job| job.kind);
         let command = parse::report(report, sender, certificate_id, now);
         let result = exchange_result(&command);
         match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {

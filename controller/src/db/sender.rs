@@ -15,6 +15,8 @@ pub struct Sender {
     pub last_seen_at: Timestamp,
     /// The job, where the agent's tenant has one of that id.
     pub job: Option<JobFacts>,
+    /// Whether the job has ended.
+    pub finished: bool,
     /// Sequence of the job's last publication.
     pub sequence: Option<i64>,
     /// Whether the job waits to be published.
@@ -36,6 +38,7 @@ impl SystemTx {
             .query_opt(
                 "/* sender_fetch */ SELECT a.sign_key, a.last_seen_at, j.job_id, j.agent_id, j.device_id,
                         j.trustpoint_id, j.kind, j.sequence,
+                        j.finished_at IS NOT NULL AS finished,
                         EXISTS (SELECT FROM outbox o WHERE o.tenant_id = j.tenant_id AND o.job_id = j.job_id)
                             AS in_outbox
                  FROM agents a LEFT JOIN jobs j ON j.tenant_id = a.tenant_id AND j.job_id = $3
@@ -61,6 +64,7 @@ impl SystemTx {
             sign_key: row.try_get("sign_key")?,
             last_seen_at: row.try_get("last_seen_at")?,
             job,
+            finished: row.try_get("finished")?,
             sequence: row.try_get("sequence")?,
             in_outbox: row.try_get("in_outbox")?,
         }))

@@ -142,6 +142,21 @@ async fn a_failure_is_told_at_the_job_and_at_the_trustpoint_and_nothing_is_store
 }
 
 #[actix::test]
+async fn a_failed_activation_is_no_failed_exchange() {
+    let fixture = Fixture::new().await;
+    let mut queue = fixture.open_queue().await;
+    let job_id = fixture.enroll().await;
+    let sequence = fixture.next_job(&mut queue).await.sequence;
+    told(&fixture, &mut queue, &fixture.report(job_id, sequence, issued("ap-1").0)).await;
+    told(&fixture, &mut queue, &fixture.report(job_id, sequence, failed("reload_failed"))).await;
+    assert_eq!(fixture.stored_trustpoint().await["last_failure"]["code"], "reload_failed");
+    let (text, _) = fixture.services().metrics.render().unwrap();
+    assert!(text.contains("trustfleet_exchanges_total{kind=\"ir\",result=\"issued\"} 1"), "{text}");
+    assert!(text.contains("trustfleet_exchanges_total{kind=\"ir\",result=\"peer_refusal\"} 0"), "{text}");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
 async fn an_activation_that_overtakes_the_issue_is_not_lost() {
     let fixture = Fixture::new().await;
     let mut queue = fixture.open_queue().await;
@@ -233,7 +248,8 @@ async fn a_report_that_cannot_be_worked_on_leaves_its_queue_and_is_taken_when_it
     for _ in 0..3 {
         fixture.send_report(&report).await;
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Longer than all tries.
+    tokio::time::sleep(Duration::from_secs(5)).await;
 
     let mend = "UPDATE trustpoints SET state = jsonb_set(state, '{v}', '1'); UPDATE devices SET version = version + 1";
     fixture.admin.batch_execute(mend).await.unwrap();
