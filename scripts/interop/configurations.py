@@ -3,13 +3,16 @@
 
 The controller has no verb that only checks. So `migrate` reads the file, with a database that nobody answers for: a
 wrong configuration and an absent database are different errors. The same file with one unknown key must be refused, or
-this check would prove nothing.
+this check would prove nothing. And each key of the operator guide (which a test holds to the programs) is set by the chart
+in some way.
 """
 
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 
 import yaml
 
@@ -17,6 +20,11 @@ from pod import Pod
 
 NOWHERE = "postgres://trustfleet_owner@127.0.0.1:1/trustfleet"
 URLS = {"API_URL": NOWHERE, "SYSTEM_URL": NOWHERE, "OWNER_URL": NOWHERE, "URL": "amqp://u:p@127.0.0.1:1/%2f"}
+
+
+GUIDE = pathlib.Path(__file__).resolve().parent.parent.parent / "docs/operator-guide.md"
+# The chart hands the join token over as a file.
+NOT_BY_CHART = {"join_token"}
 
 
 class AnySecret(dict):
@@ -79,8 +87,23 @@ def agent(pod, binary):
         yield f"an unknown key was not refused: {said.strip()[-500:]}"
 
 
+def guide_keys(title):
+    section = re.search(rf"^## {title}$(.*?)^## ", GUIDE.read_text(), re.M | re.S).group(1)
+    rows = re.findall(r"^\| (`.*?) \|", section, re.M)
+    return {key for row in rows for key in re.findall(r"`([a-z0-9_.]+)`", row)}
+
+
+def rendered_keys(pod):
+    tree = tomllib.loads(pathlib.Path(pod.arguments()[-1]).read_text())
+    for name, below in tree.items():
+        yield from ([f"{name}.{key}" for key in below] if isinstance(below, dict) else [name])
+    for variable in pod.environment:
+        if variable.startswith("TRUSTFLEET__"):
+            yield variable.removeprefix("TRUSTFLEET__").lower().replace("__", ".")
+
+
 def main(trustfleet, trustfleet_agent, *files):
-    faults, count = [], 0
+    faults, count, keys = [], 0, {"agent": set(), "controller": set()}
     for file in map(pathlib.Path, files):
         documents = [d for d in yaml.safe_load_all(file.read_text()) if d]
         objects = AnySecret({(d["kind"], d["metadata"]["name"]): d for d in documents if d["kind"] == "ConfigMap"})
@@ -97,9 +120,13 @@ def main(trustfleet, trustfleet_agent, *files):
                 with tempfile.TemporaryDirectory() as folder:
                     kind = document["kind"]
                     pod = CheckedPod(document, objects, folder, node)
+                    keys["agent" if kind == "DaemonSet" else "controller"].update(rendered_keys(pod))
                     found = agent(pod, trustfleet_agent) if kind == "DaemonSet" else controller(pod, trustfleet)
                     faults += [f"{file.name}: {kind}: {fault}" for fault in found]
                     count += 1
+    for program, rendered in keys.items():
+        missing = guide_keys(f"The {program}'s configuration") - rendered - NOT_BY_CHART
+        faults += [f"no value of the chart sets {key} of the {program}" for key in sorted(missing)]
     print("\n".join(faults) if faults else f"{count} rendered configurations were taken, and refused with one key more")
     sys.exit(bool(faults))
 
