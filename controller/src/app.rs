@@ -37,6 +37,8 @@ const STATS_EVERY: Duration = Duration::from_secs(2);
 const STATS_SHARE: u32 = 20;
 /// How long the outbox, the inbox and the committer may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the parts are looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -106,6 +108,9 @@ pub enum StartError {
     /// The first platform token could not be made or written.
     #[error("the first platform token could not be made (first_token_file)")]
     FirstToken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A part that must always run has ended, by a panic.
+    #[error("{0} ended by itself, the log says why; the process ends with it, to be started again")]
+    PartEnded(&'static str),
     /// Threads, signals or metrics.
     #[error("the process could not be set up")]
     Process(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -154,11 +159,18 @@ pub struct Core {
     pub services: Services,
     threads: ActorThreads,
     intake: CancellationToken,
-    intake_tasks: Vec<JoinHandle<()>>,
+    intake_parts: Vec<Part>,
     commit: CancellationToken,
-    commit_task: JoinHandle<()>,
+    commit_part: Part,
     broker: CancellationToken,
-    broker_task: JoinHandle<()>,
+    broker_part: Part,
+}
+
+/// A task that must run as long as the process does, and what to call it in the log.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    task: JoinHandle<()>,
 }
 
 impl Core {
@@ -207,34 +219,60 @@ impl Core {
             metrics: Arc::clone(&metrics),
             new_jobs,
         };
-        let intake_tasks = vec![
-            backend.spawn(outbox.run(intake.clone())),
-            backend.spawn(inbox.run(intake.clone())),
-            backend.spawn(keep_stats(store.clone(), registry.clone(), Arc::clone(&metrics), intake.clone())),
+        let stats = keep_stats(store.clone(), registry.clone(), Arc::clone(&metrics), intake.clone());
+        let intake_parts = vec![
+            Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
+            Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
+            Part { name: "the statistics", task: backend.spawn(stats) },
         ];
-        let services = Services { store, registry, keys, broker, clock, metrics, config: Arc::new(config) };
-        Ok(Self { services, threads, intake, intake_tasks, commit, commit_task, broker: broker_token, broker_task })
+        Ok(Self {
+            services: Services { store, registry, keys, broker, clock, metrics, config: Arc::new(config) },
+            threads,
+            intake,
+            intake_parts,
+            commit,
+            commit_part: Part { name: "the group commit", task: commit_task },
+            broker: broker_token,
+            broker_part: Part { name: "the connection to the broker", task: broker_task },
+        })
+    }
+
+    /// Returns when a part has ended without being told to: the process could not do its work any more.
+    async fn part_ended(&self) -> &'static str {
+        let parts = self.intake_parts.iter().chain([&self.commit_part, &self.broker_part]);
+        first_ended(parts).await
     }
 
     /// Ends everything in order: no new work, what was begun is committed, then the broker and the actors.
     pub async fn stop(self) {
         self.intake.cancel();
-        for task in self.intake_tasks {
-            ended("outbox and inbox", task).await;
+        for part in self.intake_parts {
+            part.end().await;
         }
         self.commit.cancel();
-        ended("group commit", self.commit_task).await;
+        self.commit_part.end().await;
         self.broker.cancel();
-        ended("connection to the broker", self.broker_task).await;
+        self.broker_part.end().await;
         self.threads.stop();
     }
 }
 
-async fn ended(what: &str, task: JoinHandle<()>) {
-    match tokio::time::timeout(STOP_TIMEOUT, task).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(what, error = %error, "did not end in order"),
-        Err(_) => tracing::error!(what, "did not end in time"),
+impl Part {
+    async fn end(self) {
+        match tokio::time::timeout(STOP_TIMEOUT, self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(part = self.name, error = %error, "did not end in order"),
+            Err(_) => tracing::error!(part = self.name, "did not end in time"),
+        }
+    }
+}
+
+async fn first_ended<'a>(parts: impl Iterator<Item = &'a Part> + Clone) -> &'static str {
+    loop {
+        if let Some(part) = parts.clone().find(|part| part.task.is_finished()) {
+            return part.name;
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
     }
 }
 
@@ -266,15 +304,21 @@ impl Running {
     async fn until_signal(mut self) -> Result<(), StartError> {
         let handle = self.server.handle();
         let serving = actix::spawn(self.server);
-        tokio::select! {
-            _ = self.terminate.recv() => tracing::info!("SIGTERM, stopping"),
-            _ = self.interrupt.recv() => tracing::info!("SIGINT, stopping"),
+        let lost = tokio::select! {
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+            name = self.core.part_ended() => Some(name),
+        };
+        match lost {
+            None => tracing::info!("told to stop, stopping"),
+            Some(part) => tracing::error!(part, "ended by itself, stopping"),
         }
         handle.stop(true).await;
         let served = serving.await;
         self.core.stop().await;
         tracing::info!("stopped");
-        served.map_err(process)?.map_err(process)
+        served.map_err(process)?.map_err(process)?;
+        lost.map_or(Ok(()), |part| Err(StartError::PartEnded(part)))
     }
 }
 
@@ -293,5 +337,23 @@ async fn keep_stats(store: Store, registry: Registry, metrics: Arc<Metrics>, shu
         registry.sweep();
         metrics.set_actors(registry.len());
         pause = STATS_EVERY.max(start.elapsed() * STATS_SHARE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_is_noticed_and_named() {
+        let part = |name, task| Part { name, task };
+        let parts = [
+            part("the outbox", tokio::spawn(std::future::pending())),
+            part("the group commit", tokio::spawn(async { panic!("a bug") })),
+        ];
+        let noticed = tokio::time::timeout(Duration::from_secs(5), first_ended(parts.iter()));
+        assert_eq!(noticed.await.unwrap(), "the group commit");
+        let healthy = tokio::time::timeout(Duration::from_millis(50), first_ended(parts[..1].iter()));
+        assert!(healthy.await.is_err(), "a part that runs was taken for dead");
     }
 }
