@@ -34,7 +34,8 @@ pub struct TrustpointQuery {
 #[into_params(parameter_in = Header)]
 #[allow(dead_code)] // read by the OpenAPI document only
 pub struct IdempotencyKey {
-    /// 1 to 128 visible ASCII characters; the same key leads to the same job, also after it ended.
+    /// 1 to 128 visible ASCII characters; the same key leads to the same job, also after it ended. A key that
+    /// only joined a job already under way does so until the trustpoint's next job.
     #[param(rename = "Idempotency-Key", min_length = 1, max_length = 128)]
     idempotency_key: Option<String>,
 }
