@@ -27,7 +27,7 @@ class Pod:
 
     def value(self, variable, node):
         if "value" in variable:
-            return variable["value"]
+            return self.moved_path(variable["value"])
         source = variable["valueFrom"]
         if "fieldRef" in source:
             assert source["fieldRef"]["fieldPath"] == "spec.nodeName"
@@ -75,11 +75,11 @@ class Pod:
         return self.folder / path.lstrip("/")
 
     def arguments(self):
-        paths = {mount["mountPath"] for mount in self.container["volumeMounts"]}
-        return [
-            str(self.below(argument)) if any(argument.startswith(path) for path in paths) else argument
-            for argument in self.container["args"]
-        ]
+        return [self.moved_path(argument) for argument in self.container["args"]]
+
+    def moved_path(self, text):
+        mounted = any(text.startswith(mount["mountPath"]) for mount in self.container["volumeMounts"])
+        return str(self.below(text)) if mounted else text
 
     def start(self, binary, arguments=None, **more):
         """The container's process; stdout is a pipe, stderr a file `log` in the pod's folder."""

@@ -10,9 +10,12 @@ import json
 import os
 import pathlib
 import re
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -37,7 +40,8 @@ def main():
         try:
             release.first_token(replicas)
             release.agent(replicas)
-            release.broker_is_no_reason_to_restart(replicas)
+            release.broker_is_no_reason_to_restart()
+            release.tls_to_the_broker()
         finally:
             codes = [pod.end(process) for pod, process, _ in replicas]
         check(codes == [0, 0], f"both replicas end in order at SIGTERM (exit codes {codes})")
@@ -186,7 +190,7 @@ class Release:
             code = pod.end(process)
         check(code == 0, f"and ends in order at SIGTERM (exit code {code})", pod)
 
-    def broker_is_no_reason_to_restart(self, replicas):
+    def broker_is_no_reason_to_restart(self):
         """A replica that cannot reach the broker is alive and not ready."""
         pod = self.pod(self.workload("Deployment"), "controller-without-broker")
         process = pod.start(
@@ -204,6 +208,64 @@ class Release:
             )
         finally:
             pod.end(process)
+
+    def tls_to_the_broker(self):
+        """`amqps://` by the roots of a ConfigMap, and not without them."""
+        port = tls_in_front_of(urllib.parse.urlsplit(os.environ["TRUSTFLEET_AMQP_URL"]), self.work)
+        self.objects["ConfigMap", "roots"] = {"data": {"ca.crt": (self.work / "ca.pem").read_text()}}
+        broker = urllib.parse.urlsplit(os.environ["TRUSTFLEET_AMQP_URL"])
+        user = broker.netloc.rsplit("@", 1)[0]
+        url = broker._replace(scheme="amqps", netloc=f"{user}@localhost:{port}").geturl()
+        required = ["config.broker.agent_url=amqps://localhost/%2f"]
+        for name, settings in (("with", ["broker.tlsCaConfigMap=roots"]), ("without", [])):
+            documents = self.render("trustfleet", *required, *settings)
+            pod = self.pod(self.workload("Deployment", documents), f"controller-{name}-roots")
+            process = pod.start(TRUSTFLEET, TRUSTFLEET__HTTP__LISTEN="127.0.0.1:0", TRUSTFLEET__BROKER__URL=url)
+            try:
+                ready = json.loads(process.stdout.readline())["listening"] + "/readyz"
+                if settings:
+                    until(lambda: status(ready) == 200, "a replica reaches an amqps:// broker by broker.tlsCaConfigMap", pod)
+                else:
+                    time.sleep(3)
+                    check(status(ready) == 503, "and does not trust it without", pod)
+            finally:
+                pod.end(process)
+
+
+def tls_in_front_of(broker, work):
+    """A port of localhost that ends TLS, with a certificate of a CA whose root is `ca.pem`, and goes on to the broker."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    for command in (
+        ["req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=roots"],
+        ["req", "-x509", *key, "-keyout", "tls.key", "-out", "tls.pem", "-subj", "/CN=localhost", "-CA", "ca.pem"]
+        + ["-CAkey", "ca.key", "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"],
+    ):
+        subprocess.run(["openssl", *command], cwd=work, capture_output=True, check=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(work / "tls.pem", work / "tls.key")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        sink.close()
+
+    def serve():
+        while True:
+            accepted, _ = listener.accept()
+            try:
+                inner = context.wrap_socket(accepted, server_side=True)
+            except OSError:
+                continue
+            outer = socket.create_connection((broker.hostname, broker.port))
+            for pair in ((inner, outer), (outer, inner)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener.getsockname()[1]
 
 
 def status(url):
