@@ -46,7 +46,11 @@ pub fn schema_version() -> i32 {
     migrations::runner().get_migrations().iter().map(|migration| migration.version()).max().unwrap_or(0)
 }
 
-/// Applies what is missing; returns the names of the migrations that were applied.
+/// Advisory lock of whoever migrates: any number that nothing else in this database uses.
+const MIGRATION_LOCK: i64 = 0x7472_7573_7466;
+
+/// Applies what is missing; returns the names of the migrations that were applied. Of several at a time the others wait
+/// for the first, and find nothing to do.
 ///
 /// # Errors
 /// No connection, or a migration that failed.
@@ -54,6 +58,9 @@ pub async fn migrate(owner: &SecretUrl) -> Result<Vec<String>, SchemaError> {
     let (mut client, connection) =
         tokio_postgres::connect(owner.expose().as_str(), NoTls).await.map_err(SchemaError::Connect)?;
     let driver = tokio::spawn(connection);
+    // Held until the connection ends, however it ends.
+    let lock = "/* migrate */ SELECT pg_advisory_lock($1)";
+    client.execute(lock, &[&MIGRATION_LOCK]).await.map_err(SchemaError::Connect)?;
     let report =
         migrations::runner().run_async(&mut client).await.map_err(|error| SchemaError::Migrate(Box::new(error)));
     driver.abort();

@@ -13,5 +13,6 @@ mod fixture;
 mod group_commit;
 mod outbox;
 mod reports;
+mod schema;
 mod support;
 mod walls;

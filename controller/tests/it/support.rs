@@ -158,7 +158,7 @@ pub fn variable(name: &str) -> Url {
     env::var(name).unwrap_or_else(|_| outside(name)).parse().unwrap()
 }
 
-fn with_path(url: &Url, path: &str) -> Url {
+pub fn with_path(url: &Url, path: &str) -> Url {
     let mut url = url.clone();
     url.set_path(path);
     url
