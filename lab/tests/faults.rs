@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use support::{Lab, policy};
 use trustfleet_lab::{
-    house::start_agent_process,
+    house::{Fleet, start_agent_process},
     stack::{Stack, StackOptions},
 };
 
@@ -81,6 +81,28 @@ async fn a_job_for_an_agent_that_is_switched_off_is_done_when_it_comes_back() {
     let _agent = start_agent_process(&files).unwrap();
     fleet.enrolled("ap-1", &job, LIMIT).await.unwrap();
     assert_eq!(lab.issued_by_ca(&fleet).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_killed_while_the_ca_thinks_goes_on_with_the_same_transaction_and_one_certificate_is_issued() {
+    let lab = Lab::start().await;
+    let fleet = Fleet::create_at(&lab.house, &["ap-1"], &policy(), &["--hold-seconds", "1.5"]).await.unwrap();
+    let (mut agent, files) = fleet.start_agent("ap-1").await.unwrap();
+    fleet.add_device("ap-1", "ap-1").unwrap();
+    let job = fleet.enroll("ap-1", "ir").unwrap();
+    let below = format!("jobs/{}", job["id"].as_str().unwrap());
+    let asked = lab
+        .eventually("the agent asks the CA", || fleet.get(&below).ok().filter(|job| job["state"] == "awaiting_ca"))
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await; // the request is at the CA, the answer is not here
+    agent.kill().await;
+    let _agent = start_agent_process(&files).unwrap();
+
+    let trustpoint = fleet.enrolled("ap-1", &job, LIMIT).await.unwrap();
+    assert_eq!(trustpoint["active"]["public_key_sha256"], asked["public_key_sha256"], "another key came into use");
+    let issued = lab.issued_by_ca(&fleet);
+    assert_eq!(issued.len(), 1, "{issued:?}");
+    assert_eq!(issued[0]["confirmed"], true, "{issued:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -167,9 +167,22 @@ impl Fleet {
     /// # Errors
     /// A process does not come up, or the API refuses.
     pub async fn create(house: &House, devices: &[&str], policy: &Value) -> Result<Self, HouseError> {
+        Self::create_at(house, devices, policy, &[]).await
+    }
+
+    /// The same with further arguments for the lab CA, such as `--hold-seconds 2`.
+    ///
+    /// # Errors
+    /// A process does not come up, or the API refuses.
+    pub async fn create_at(
+        house: &House,
+        devices: &[&str],
+        policy: &Value,
+        ca_args: &[&str],
+    ) -> Result<Self, HouseError> {
         let ca_dir = house.dir().join("ca");
         fs::create_dir_all(&ca_dir).map_err(HouseError::file("making", &ca_dir))?;
-        let (ca, ca_url) = start_ca(&ca_dir, devices).await?;
+        let (ca, ca_url) = start_ca(&ca_dir, devices, ca_args).await?;
         house.platform.post("/v1/tenants", &json!({ "name": TENANT, "allow_weak_algorithms": false }))?;
         let admin = json!({ "role": "admin", "description": "lab" });
         let token = house.platform.post(&format!("/v1/tenants/{TENANT}/tokens"), &admin)?;
@@ -323,9 +336,9 @@ pub fn start_agent_process(files: &AgentFiles) -> Result<Child, TestkitError> {
     Child::start("trustfleet-agent", run)
 }
 
-async fn start_ca(dir: &Path, devices: &[&str]) -> Result<(Child, Url), HouseError> {
+async fn start_ca(dir: &Path, devices: &[&str], args: &[&str]) -> Result<(Child, Url), HouseError> {
     let mut ca = command("trustfleet-lab")?;
-    ca.args(["ca", "--port", "0", "--dir"]).arg(dir);
+    ca.args(["ca", "--port", "0", "--dir"]).arg(dir).args(args);
     for device in devices {
         ca.arg("--secret").arg(format!("ref-{device}=secret-{device}"));
     }
