@@ -1,5 +1,7 @@
 //! Who this agent is: its configuration, membership and keys, its clock and its randomness.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use trustfleet_cmp::entropy::{Entropy as _, SystemEntropy};
 
 use crate::clock::AgentClock;
@@ -32,9 +34,34 @@ impl Identity {
     }
 }
 
-/// Without randomness the ids and waits are poorer, and nothing worse: keys and nonces fail by themselves then.
+/// When the system's random source fails, a counter keeps ids and waits apart, so that no receipt answers for another
+/// report; keys and nonces fail by themselves then.
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    let _ = SystemEntropy.fill(&mut bytes);
+    if SystemEntropy.fill(&mut bytes).is_err() {
+        bytes = counted();
+    }
     bytes
+}
+
+/// Bytes that no two calls of this process share; `N` is 8 or more.
+fn counted<const N: usize>() -> [u8; N] {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut bytes = [0; N];
+    let count = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    for (byte, digit) in bytes.iter_mut().rev().zip(count.iter().rev()) {
+        *byte = *digit;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_also_when_the_random_source_fails() {
+        let ids: [[u8; 10]; 3] = [counted(), counted(), counted()];
+        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
+    }
 }

@@ -1,8 +1,8 @@
 //! From a bearer token to who asks and for which tenant, before anything else of a request is looked at.
 //!
 //! Only hashes of tokens are compared. What was looked up is kept for a few seconds, so that a revocation takes effect
-//! at every replica within [`KEPT_FOR`]; at the replica that revoked it at once. A tenant that the token may not see
-//! does not exist for it.
+//! at every replica within [`KEPT_FOR`]; the replica that revoked forgets it at once, but for a look-up that was under way.
+//! A tenant that the token may not see does not exist for it.
 
 use std::collections::HashMap;
 use std::hash::Hash;

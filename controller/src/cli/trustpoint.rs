@@ -89,7 +89,8 @@ pub enum TrustpointVerb {
         /// With --wait: give up watching after this time; the job goes on
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
         timeout: Duration,
-        /// The same key gets the same job, even after it ended: for scripts that repeat themselves
+        /// The same key gets the same job, even after it ended: for scripts that repeat themselves. A key that only joined
+        /// a job already under way does so until the trustpoint's next job
         #[arg(long, value_name = "TEXT")]
         idempotency_key: Option<String>,
     },
