@@ -55,6 +55,18 @@ const WALLS: &[Wall] = &[
         why: "every metric is named in metrics.rs",
     },
     Wall {
+        inside: &["controller/", "device-agent/", "shared/"],
+        except: &["shared/telemetry/src/"],
+        forbidden: &[
+            "opentelemetry",
+            "opentelemetry_http",
+            "opentelemetry_otlp",
+            "opentelemetry_sdk",
+            "tracing_opentelemetry",
+        ],
+        why: "traces have one door: shared/telemetry",
+    },
+    Wall {
         inside: &["controller/src/device/", "controller/src/device.rs"],
         except: &[],
         forbidden: &[
@@ -125,7 +137,7 @@ const WALLS: &[Wall] = &[
             "std::net::TcpListener",
             "std::fs",
         ],
-        why: "the shared crates know no runtime, no socket and no file",
+        why: "the shared crates know no runtime, no socket and no file (telemetry alone, which decides nothing, sends spans)",
     },
     Wall {
         inside: &["controller/", "shared/"],
@@ -147,13 +159,23 @@ const EDGES: &[(&str, &[&str])] = &[
     ("shared/wire", &["trustfleet-model"]),
     ("shared/pki", &["trustfleet-model"]),
     ("shared/cmp", &["trustfleet-model", "trustfleet-pki"]),
-    ("controller", &["trustfleet-model", "trustfleet-wire", "trustfleet-pki", "trustfleet-cmp"]),
-    ("device-agent", &["trustfleet-model", "trustfleet-wire", "trustfleet-pki", "trustfleet-cmp"]),
+    ("shared/telemetry", &[]),
+    (
+        "controller",
+        &["trustfleet-model", "trustfleet-wire", "trustfleet-pki", "trustfleet-cmp", "trustfleet-telemetry"],
+    ),
+    (
+        "device-agent",
+        &["trustfleet-model", "trustfleet-wire", "trustfleet-pki", "trustfleet-cmp", "trustfleet-telemetry"],
+    ),
 ];
 
 /// What no crate under shared/ may depend on, except for its tests.
 const NOT_FOR_SHARED: &[&str] =
     &["tokio", "tokio-postgres", "actix", "actix-web", "lapin", "ureq", "reqwest", "hyper", "futures-util"];
+
+/// The one exception: traces leave by the HTTP client that both programs have anyway.
+const SENDS_TRACES: (&str, &str) = ("shared/telemetry", "ureq");
 
 /// The agent's door to the broker is one file, whichever it is.
 const AMQP_FILES_OF_THE_AGENT: usize = 1;
@@ -233,6 +255,8 @@ fn each_wall_reports_what_breaks_it() {
         ("device-agent/src/keys/file.rs", "use x509_cert::Certificate;"),
         ("lab/src/demo.rs", "fn f() { ::der::Decode::from_der(b\"\"); }"),
         ("controller/src/api/health.rs", "use prometheus::register_int_counter;"),
+        ("controller/src/inbox.rs", "use opentelemetry::Context;"),
+        ("device-agent/src/worker.rs", "use tracing_opentelemetry::OpenTelemetrySpanExt as _;"),
         ("controller/src/device/decide.rs", "use crate::db::Store;"),
         ("controller/src/device/decide.rs", "use super::super::actors::Registry;"),
         ("controller/src/device/mod.rs", "use super::{db, metrics};"),
@@ -560,8 +584,10 @@ fn edge_complaints(folder: &str, manifest: &str, allowed: &[&str]) -> Vec<String
         }
         let name: String = line.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect();
         let upward = name.starts_with("trustfleet-") && name != own && !allowed.contains(&name.as_str());
-        let runtime =
-            folder.starts_with("shared/") && section == "dependencies" && NOT_FOR_SHARED.contains(&name.as_str());
+        let runtime = folder.starts_with("shared/")
+            && section == "dependencies"
+            && NOT_FOR_SHARED.contains(&name.as_str())
+            && (folder, name.as_str()) != SENDS_TRACES;
         if upward || runtime {
             complaints.push(format!("{folder} must not depend on {name}"));
         }
