@@ -180,7 +180,7 @@ impl Core {
     /// Wrong keys or URLs, a schema that does not fit.
     pub async fn start(config: Config, backend: &Handle, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let keys = Arc::new(Keys::load(&config.keys)?);
-        let metrics = Arc::new(Metrics::new().map_err(process)?);
+        let metrics = Arc::new(Metrics::new(config.metrics.tenants_max).map_err(process)?);
         let store = Store::new(&config.database, backend, Arc::clone(&metrics))?;
         store.system_tx("schema_check", async |tx| tx.schema_check().await).await?;
 
@@ -219,11 +219,17 @@ impl Core {
             metrics: Arc::clone(&metrics),
             new_jobs,
         };
-        let stats = keep_stats(store.clone(), registry.clone(), Arc::clone(&metrics), intake.clone());
+        let stats = Statistics {
+            store: store.clone(),
+            registry: registry.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            tenants_max: config.metrics.tenants_max,
+        };
         let intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
-            Part { name: "the statistics", task: backend.spawn(stats) },
+            Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
         ];
         Ok(Self {
             services: Services { store, registry, keys, broker, clock, metrics, config: Arc::new(config) },
@@ -322,21 +328,35 @@ impl Running {
     }
 }
 
-async fn keep_stats(store: Store, registry: Registry, metrics: Arc<Metrics>, shutdown: CancellationToken) {
-    let mut pause = Duration::ZERO;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+/// Keeps the gauges about the fleet.
+struct Statistics {
+    store: Store,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    tenants_max: usize,
+}
+
+impl Statistics {
+    async fn keep(self, shutdown: CancellationToken) {
+        let mut pause = Duration::ZERO;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let start = std::time::Instant::now();
+            let (now, tenants_max) = (self.clock.now(), self.tenants_max);
+            let counted: Result<_, DbError> =
+                self.store.system_tx("stats_fetch", async move |tx| tx.stats_fetch(now, tenants_max).await).await;
+            match counted {
+                Ok(stats) => self.metrics.set_stats(&stats),
+                Err(error) => tracing::warn!(error = %telemetry::chain(&error), "gauges not refreshed"),
+            }
+            self.registry.sweep();
+            self.metrics.set_actors(self.registry.len());
+            pause = STATS_EVERY.max(start.elapsed() * STATS_SHARE);
         }
-        let start = std::time::Instant::now();
-        match store.system_tx("stats_fetch", async |tx| -> Result<_, DbError> { tx.stats_fetch().await }).await {
-            Ok(stats) => metrics.set_stats(&stats),
-            Err(error) => tracing::warn!(error = %telemetry::chain(&error), "gauges not refreshed"),
-        }
-        registry.sweep();
-        metrics.set_actors(registry.len());
-        pause = STATS_EVERY.max(start.elapsed() * STATS_SHARE);
     }
 }
 

@@ -60,6 +60,9 @@ pub struct Config {
     /// Device actors.
     #[serde(default)]
     pub actors: ActorsConfig,
+    /// Metrics.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
     /// Logs.
     #[serde(default)]
     pub log: LogConfig,
@@ -172,6 +175,21 @@ impl Default for ActorsConfig {
     }
 }
 
+/// Metrics.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Tenants that have series of their own, 0 to 1,000: the oldest; all others are counted together.
+    #[serde(default = "default_tenants_max")]
+    pub tenants_max: usize,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { tenants_max: default_tenants_max() }
+    }
+}
+
 /// Logs.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -218,6 +236,9 @@ const fn default_mailbox() -> usize {
 }
 const fn default_idle_s() -> u32 {
     300
+}
+const fn default_tenants_max() -> usize {
+    100
 }
 
 /// Why a configuration was refused.
@@ -299,6 +320,7 @@ impl Config {
         range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;
         range("actors.mailbox", self.actors.mailbox, 1, 10_000)?;
         range("actors.threads", self.actors.threads, 1, 64)?;
+        range("metrics.tenants_max", self.metrics.tenants_max, 0, 1_000)?;
         range("database.max_connections", self.database.max_connections, 2, 1_000)?;
         range("http.workers", self.http.workers.unwrap_or(1), 1, 256)
     }

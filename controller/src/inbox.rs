@@ -20,14 +20,15 @@ use crate::{
     actors::Registry,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
     db::{Sender, Store},
-    device::{self, Command, Rejection, Reply, ReportEvent},
+    device::{Command, Rejection, Reply},
     entropy,
     error::AppError,
     keys::Keys,
-    metrics::{ExchangeResult, Metrics, Refusal},
+    metrics::{Metrics, Refusal},
     telemetry::chain,
 };
 
+mod ending;
 mod parse;
 
 /// Unanswered deliveries of one queue at a time.
@@ -246,11 +247,11 @@ impl Inbox {
         // After its end a job can still tell of a failed activation: that is no exchange.
         let kind = sender.job.filter(|_| !sender.finished).map(|job| job.kind);
         let command = parse::report(report, sender, certificate_id, now);
-        let result = exchange_result(&command);
+        let ending = ending::Ending::of(&command);
         match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {
             Ok(Reply::Taken) => {
-                if let (Some(device::JobKind::Enroll(request)), Some(result)) = (kind, result) {
-                    self.metrics.exchange_ended(request, result);
+                if let (Some(kind), Some(ending)) = (kind, ending) {
+                    self.count(tenant, kind, &ending, now).await;
                 }
             }
             Ok(_) => {}
@@ -292,13 +293,4 @@ fn is_report(body: &[u8]) -> bool {
 
 fn away(error: BrokerError) -> AppError {
     AppError::Unavailable { what: "the broker", source: Some(Box::new(error)) }
-}
-
-/// What a report means for the count of exchanges, if it is taken.
-fn exchange_result(report: &device::Report) -> Option<ExchangeResult> {
-    match &report.event {
-        ReportEvent::Issued(_) => Some(ExchangeResult::Issued),
-        ReportEvent::Failed { failure, .. } => Some(ExchangeResult::Failed(failure.culprit)),
-        _ => None,
-    }
 }

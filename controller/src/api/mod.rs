@@ -25,6 +25,7 @@ pub mod policies;
 pub mod problem;
 pub mod server;
 pub mod tenants;
+pub mod timing;
 pub mod tokens;
 pub mod trustpoints;
 
@@ -44,12 +45,20 @@ pub struct Route {
     pub path: &'static str,
     /// Who may use it.
     pub access: Access,
+    /// What it is called in the OpenAPI document and in metrics.
+    pub operation: &'static str,
     /// The handler, with its method.
     pub handler: fn() -> actix_web::Route,
 }
 
-const fn route(method: &'static str, path: &'static str, access: Access, handler: fn() -> actix_web::Route) -> Route {
-    Route { method, path, access, handler }
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    access: Access,
+    operation: &'static str,
+    handler: fn() -> actix_web::Route,
+) -> Route {
+    Route { method, path, access, operation, handler }
 }
 
 const TENANTS: &str = "/v1/tenants";
@@ -79,51 +88,53 @@ const CERTIFICATE: &str = "/v1/tenants/{tenant}/certificates/{certificate}";
 
 /// The table.
 pub const ROUTES: &[Route] = &[
-    route("GET", TENANTS, Platform, || get().to(tenants::list)),
-    route("POST", TENANTS, Platform, || post().to(tenants::create)),
-    route("GET", TENANT, Tenant(Viewer), || get().to(tenants::show)),
-    route("GET", TOKENS, Tenant(Admin), || get().to(tokens::list)),
-    route("POST", TOKENS, Tenant(Admin), || post().to(tokens::create)),
-    route("DELETE", TOKEN, Tenant(Admin), || delete().to(tokens::revoke)),
-    route("POST", JOIN_TOKENS, Tenant(Admin), || post().to(tokens::create_join_token)),
-    route("GET", AGENTS, Tenant(Viewer), || get().to(agents::list)),
-    route("GET", AGENT, Tenant(Viewer), || get().to(agents::show)),
-    route("GET", ENTITIES, Tenant(Viewer), || get().to(entities::list)),
-    route("POST", ENTITIES, Tenant(Admin), || post().to(entities::create)),
-    route("GET", ENTITY, Tenant(Viewer), || get().to(entities::show)),
-    route("PUT", ENTITY, Tenant(Admin), || put().to(entities::update)),
-    route("DELETE", ENTITY, Tenant(Admin), || delete().to(entities::remove)),
-    route("GET", CA_SERVERS, Tenant(Viewer), || get().to(ca_servers::list)),
-    route("POST", CA_SERVERS, Tenant(Admin), || post().to(ca_servers::create)),
-    route("GET", CA_SERVER, Tenant(Viewer), || get().to(ca_servers::show)),
-    route("PUT", CA_SERVER, Tenant(Admin), || put().to(ca_servers::update)),
-    route("DELETE", CA_SERVER, Tenant(Admin), || delete().to(ca_servers::remove)),
-    route("GET", POLICIES, Tenant(Viewer), || get().to(policies::list)),
-    route("POST", POLICIES, Tenant(Admin), || post().to(policies::create)),
-    route("GET", POLICY, Tenant(Viewer), || get().to(policies::show)),
-    route("PUT", POLICY, Tenant(Admin), || put().to(policies::update)),
-    route("DELETE", POLICY, Tenant(Admin), || delete().to(policies::remove)),
-    route("GET", DEVICES, Tenant(Viewer), || get().to(devices::list)),
-    route("POST", DEVICES, Tenant(Operator), || post().to(devices::create)),
-    route("GET", DEVICE, Tenant(Viewer), || get().to(devices::show)),
-    route("PUT", DEVICE, Tenant(Operator), || put().to(devices::update)),
-    route("DELETE", DEVICE, Tenant(Operator), || delete().to(devices::remove)),
-    route("GET", DEVICE_TRUSTPOINTS, Tenant(Viewer), || get().to(trustpoints::list_of_device)),
-    route("POST", DEVICE_TRUSTPOINTS, Tenant(Operator), || post().to(trustpoints::create)),
-    route("GET", TRUSTPOINT, Tenant(Viewer), || get().to(trustpoints::show)),
-    route("DELETE", TRUSTPOINT, Tenant(Operator), || delete().to(trustpoints::remove)),
-    route("POST", ENROLL, Tenant(Operator), || post().to(trustpoints::enroll)),
-    route("POST", ACTIVATE, Tenant(Operator), || post().to(trustpoints::activate)),
-    route("GET", TRUSTPOINTS, Tenant(Viewer), || get().to(trustpoints::list)),
-    route("GET", JOBS, Tenant(Viewer), || get().to(jobs::list)),
-    route("GET", JOB, Tenant(Viewer), || get().to(jobs::show)),
-    route("GET", CERTIFICATES, Tenant(Viewer), || get().to(certificates::list)),
-    route("GET", CERTIFICATE, Tenant(Viewer), || get().to(certificates::show)),
-    route("POST", "/agent/v1/join", Public, || post().to(agent_door::join)),
-    route("POST", "/agent/v1/challenge", Public, || post().to(agent_door::challenge)),
-    route("POST", "/agent/v1/session", Public, || post().to(agent_door::session)),
-    route("GET", "/healthz", Public, || get().to(health::healthz)),
-    route("GET", "/readyz", Public, || get().to(health::readyz)),
-    route("GET", "/metrics", Public, || get().to(metrics::metrics)),
-    route("GET", "/openapi.json", Public, || get().to(openapi::document)),
+    route("GET", TENANTS, Platform, "tenant_list", || get().to(tenants::list)),
+    route("POST", TENANTS, Platform, "tenant_create", || post().to(tenants::create)),
+    route("GET", TENANT, Tenant(Viewer), "tenant_show", || get().to(tenants::show)),
+    route("GET", TOKENS, Tenant(Admin), "token_list", || get().to(tokens::list)),
+    route("POST", TOKENS, Tenant(Admin), "token_create", || post().to(tokens::create)),
+    route("DELETE", TOKEN, Tenant(Admin), "token_delete", || delete().to(tokens::revoke)),
+    route("POST", JOIN_TOKENS, Tenant(Admin), "join_token_create", || post().to(tokens::create_join_token)),
+    route("GET", AGENTS, Tenant(Viewer), "agent_list", || get().to(agents::list)),
+    route("GET", AGENT, Tenant(Viewer), "agent_show", || get().to(agents::show)),
+    route("GET", ENTITIES, Tenant(Viewer), "entity_list", || get().to(entities::list)),
+    route("POST", ENTITIES, Tenant(Admin), "entity_create", || post().to(entities::create)),
+    route("GET", ENTITY, Tenant(Viewer), "entity_show", || get().to(entities::show)),
+    route("PUT", ENTITY, Tenant(Admin), "entity_update", || put().to(entities::update)),
+    route("DELETE", ENTITY, Tenant(Admin), "entity_delete", || delete().to(entities::remove)),
+    route("GET", CA_SERVERS, Tenant(Viewer), "ca_server_list", || get().to(ca_servers::list)),
+    route("POST", CA_SERVERS, Tenant(Admin), "ca_server_create", || post().to(ca_servers::create)),
+    route("GET", CA_SERVER, Tenant(Viewer), "ca_server_show", || get().to(ca_servers::show)),
+    route("PUT", CA_SERVER, Tenant(Admin), "ca_server_update", || put().to(ca_servers::update)),
+    route("DELETE", CA_SERVER, Tenant(Admin), "ca_server_delete", || delete().to(ca_servers::remove)),
+    route("GET", POLICIES, Tenant(Viewer), "policy_list", || get().to(policies::list)),
+    route("POST", POLICIES, Tenant(Admin), "policy_create", || post().to(policies::create)),
+    route("GET", POLICY, Tenant(Viewer), "policy_show", || get().to(policies::show)),
+    route("PUT", POLICY, Tenant(Admin), "policy_update", || put().to(policies::update)),
+    route("DELETE", POLICY, Tenant(Admin), "policy_delete", || delete().to(policies::remove)),
+    route("GET", DEVICES, Tenant(Viewer), "device_list", || get().to(devices::list)),
+    route("POST", DEVICES, Tenant(Operator), "device_create", || post().to(devices::create)),
+    route("GET", DEVICE, Tenant(Viewer), "device_show", || get().to(devices::show)),
+    route("PUT", DEVICE, Tenant(Operator), "device_update", || put().to(devices::update)),
+    route("DELETE", DEVICE, Tenant(Operator), "device_delete", || delete().to(devices::remove)),
+    route("GET", DEVICE_TRUSTPOINTS, Tenant(Viewer), "device_trustpoint_list", || {
+        get().to(trustpoints::list_of_device)
+    }),
+    route("POST", DEVICE_TRUSTPOINTS, Tenant(Operator), "trustpoint_create", || post().to(trustpoints::create)),
+    route("GET", TRUSTPOINT, Tenant(Viewer), "trustpoint_show", || get().to(trustpoints::show)),
+    route("DELETE", TRUSTPOINT, Tenant(Operator), "trustpoint_delete", || delete().to(trustpoints::remove)),
+    route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
+    route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
+    route("GET", TRUSTPOINTS, Tenant(Viewer), "trustpoint_list", || get().to(trustpoints::list)),
+    route("GET", JOBS, Tenant(Viewer), "job_list", || get().to(jobs::list)),
+    route("GET", JOB, Tenant(Viewer), "job_show", || get().to(jobs::show)),
+    route("GET", CERTIFICATES, Tenant(Viewer), "certificate_list", || get().to(certificates::list)),
+    route("GET", CERTIFICATE, Tenant(Viewer), "certificate_show", || get().to(certificates::show)),
+    route("POST", "/agent/v1/join", Public, "agent_join", || post().to(agent_door::join)),
+    route("POST", "/agent/v1/challenge", Public, "agent_challenge", || post().to(agent_door::challenge)),
+    route("POST", "/agent/v1/session", Public, "agent_session", || post().to(agent_door::session)),
+    route("GET", "/healthz", Public, "healthz", || get().to(health::healthz)),
+    route("GET", "/readyz", Public, "readyz", || get().to(health::readyz)),
+    route("GET", "/metrics", Public, "metrics", || get().to(metrics::metrics)),
+    route("GET", "/openapi.json", Public, "openapi", || get().to(openapi::document)),
 ];

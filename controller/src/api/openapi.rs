@@ -270,7 +270,8 @@ mod tests {
             let name = format!("{} {}", route.method, route.path);
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.keys().any(|status| status.starts_with('2')), "{name} has no success");
-            assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{name} shares its id");
+            assert_eq!(operation["operationId"], route.operation, "{name}");
+            assert!(ids.insert(route.operation), "{name} shares its id");
             assert!(!operation["summary"].as_str().unwrap().is_empty(), "{name} has no summary");
             if route.access != Access::Public {
                 assert!(responses.contains_key("401") && responses.contains_key("403"), "{name}");

@@ -11,6 +11,7 @@ use actix_web::{App, HttpRequest, HttpServer, web};
 
 use super::auth::{Api, guard};
 use super::problem::{Problem, unknown_path};
+use super::timing::timed;
 use super::{ROUTES, openapi};
 use crate::app::Services;
 
@@ -26,9 +27,15 @@ const SHUTDOWN_TIMEOUT_S: u64 = 10;
 /// The listener cannot be used.
 pub fn serve(services: Services, listener: TcpListener) -> io::Result<Server> {
     let workers = services.config.http.workers;
+    services.metrics.expect_operations(ROUTES.iter().map(|route| route.operation));
     let api = web::Data::new(Api::new(services));
     let app = move || {
-        App::new().app_data(api.clone()).wrap(NormalizePath::new(TrailingSlash::MergeOnly)).configure(configure)
+        // The last one wraps all others: paths are normalized before anybody looks at them.
+        App::new()
+            .app_data(api.clone())
+            .wrap(from_fn(timed))
+            .wrap(NormalizePath::new(TrailingSlash::MergeOnly))
+            .configure(configure)
     };
     let mut server = HttpServer::new(app)
         .client_request_timeout(HEAD_TIMEOUT)

@@ -1,54 +1,191 @@
 //! Numbers for the gauges, read in the background and never by a scrape.
+//!
+//! Written for a fleet of hundreds of thousands of trustpoints with a history of millions of jobs: every count is
+//! answered from an index alone or from rows that are few (what is open, what is due, what ended lately).
 
-use jiff::Timestamp;
+use std::collections::BTreeMap;
 
-use super::{DbError, SystemTx};
+use jiff::{SignedDuration, Timestamp};
+use tokio_postgres::Row;
+use trustfleet_model::ids::TenantId;
+use uuid::Uuid;
 
-/// How much there is of everything, over all tenants.
-#[derive(Clone, Debug, Default, PartialEq)]
+use super::{DbError, Store, SystemTx, tx::Id};
+use crate::metrics::{ConnectionRole, LastSeen, PoolUse, Renewal, TenantCount, TimeLeft, tenants::TenantLabels};
+
+/// Jobs that ended longer ago are not counted: their number only grows, and with it the cost of counting them.
+const ENDED_WITHIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// How much there is of everything.
+#[derive(Clone, Debug)]
 pub struct Stats {
-    /// Jobs by state, in the words of column `jobs.state`.
-    pub jobs: Vec<(String, i64)>,
-    /// Certificates by slot, in the words of column `certificates.slot`.
-    pub certificates: Vec<(String, i64)>,
-    /// The first end of a certificate in use.
-    pub nearest_expiry: Option<Timestamp>,
+    /// When it was counted.
+    pub counted_at: Timestamp,
+    /// Which tenants are counted apart.
+    pub labels: TenantLabels,
+    /// By tenants' labels; a tenant that has nothing may be missing.
+    pub tenants: BTreeMap<String, TenantCount>,
     /// Rows of the outbox.
     pub outbox: i64,
     /// Age of the oldest row of the outbox, seconds.
     pub outbox_age_s: f64,
 }
 
+impl Store {
+    /// What the connections of each role are doing now.
+    pub fn pools(&self) -> [(ConnectionRole, PoolUse); 2] {
+        [(ConnectionRole::Api, &self.inner.api), (ConnectionRole::System, &self.inner.system)].map(|(role, pool)| {
+            let status = pool.status();
+            let idle = status.available.min(status.size);
+            (role, PoolUse { idle, in_use: status.size - idle, max: status.max_size })
+        })
+    }
+}
+
 impl SystemTx {
-    /// Counts everything once.
+    /// Counts everything once, as of `now`; the oldest `tenants_max` tenants apart.
+    ///
+    /// # Errors
+    /// The database's own; words that this program does not know.
+    pub async fn stats_fetch(&self, now: Timestamp, tenants_max: usize) -> Result<Stats, DbError> {
+        let labels = self.stats_tenants(tenants_max).await?;
+        let mut count =
+            Count { named: labels.ids().map(|id| id.as_uuid()).collect(), tenants: BTreeMap::new(), labels };
+        self.stats_jobs(&mut count, now).await?;
+        self.stats_certificates(&mut count).await?;
+        self.stats_in_use(&mut count, now).await?;
+        self.stats_agents(&mut count, now).await?;
+        let Count { labels, tenants, .. } = count;
+        let (outbox, outbox_age_s) = self.stats_outbox(now).await?;
+        Ok(Stats { counted_at: now, labels, tenants, outbox, outbox_age_s })
+    }
+
+    /// The labels of the tenants: the oldest `tenants_max` are named.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn stats_fetch(&self) -> Result<Stats, DbError> {
-        let pairs = async |sql: &str| -> Result<Vec<(String, i64)>, DbError> {
-            let rows = self.query(sql, &[]).await?;
-            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-        };
-        let jobs = pairs("/* stats_fetch: jobs */ SELECT state, count(*) FROM jobs GROUP BY state").await?;
-        let certificates =
-            pairs("/* stats_fetch: certificates */ SELECT slot, count(*) FROM certificates GROUP BY slot").await?;
-        let rows = self
-            .query(
-                "/* stats_fetch: rest */ SELECT
-                     (SELECT min(not_after) FROM trustpoints),
-                     (SELECT count(*) FROM outbox),
-                     (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 FROM outbox)",
-                &[],
-            )
-            .await?;
-        let Some(row) = rows.first() else { return Ok(Stats { jobs, certificates, ..Stats::default() }) };
-        let outbox_age_s: f64 = row.try_get(2)?;
-        Ok(Stats {
-            jobs,
-            certificates,
-            nearest_expiry: row.try_get(0)?,
-            outbox: row.try_get(1)?,
-            outbox_age_s: outbox_age_s.max(0.0),
-        })
+    pub async fn stats_tenants(&self, tenants_max: usize) -> Result<TenantLabels, DbError> {
+        let limit = i64::try_from(tenants_max).unwrap_or(i64::MAX).saturating_add(1);
+        let sql = "/* stats_tenants */ SELECT tenant_id, name FROM tenants ORDER BY created_at, tenant_id LIMIT $1";
+        let rows = self.query(sql, &[&limit]).await?;
+        let tenants: Result<Vec<_>, DbError> = rows
+            .iter()
+            .map(|row| {
+                let Id(id): Id<TenantId> = row.try_get(0)?;
+                Ok((id, row.try_get(1)?))
+            })
+            .collect();
+        Ok(TenantLabels::of(tenants_max, tenants?))
     }
+
+    async fn stats_jobs(&self, count: &mut Count, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* stats_jobs */ SELECT n.tenant_id, j.state, count(*)
+                   FROM (SELECT tenant_id, state FROM jobs WHERE finished_at IS NULL
+                         UNION ALL
+                         SELECT tenant_id, state FROM jobs WHERE finished_at > $2) j
+                   LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = j.tenant_id
+                   GROUP BY 1, 2";
+        let since = now.checked_sub(ENDED_WITHIN).unwrap_or(Timestamp::MIN);
+        for row in self.query(sql, &[&count.named, &since]).await? {
+            let counted = (row.try_get(1)?, row.try_get(2)?);
+            count.of(&row)?.jobs.push(counted);
+        }
+        Ok(())
+    }
+
+    async fn stats_certificates(&self, count: &mut Count) -> Result<(), DbError> {
+        let sql = "/* stats_certificates */ SELECT n.tenant_id, c.slot, sum(c.count)::bigint
+                   FROM (SELECT tenant_id, slot, count(*) FROM certificates GROUP BY 1, 2) c
+                   LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = c.tenant_id
+                   GROUP BY 1, 2";
+        for row in self.query(sql, &[&count.named]).await? {
+            let counted = (row.try_get(1)?, row.try_get(2)?);
+            count.of(&row)?.certificates.push(counted);
+        }
+        Ok(())
+    }
+
+    /// The trustpoint's row is looked at only where a renewal is due: its last failure is cleared by the next success.
+    async fn stats_in_use(&self, count: &mut Count, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* stats_in_use */
+            WITH open AS MATERIALIZED (
+                SELECT DISTINCT tenant_id, trustpoint_id FROM jobs WHERE finished_at IS NULL
+            ), in_use AS (
+                SELECT c.tenant_id, c.not_after,
+                       width_bucket(extract(epoch FROM c.not_after - $2)::float8, $3::float8[]) AS time_left,
+                       CASE WHEN o.trustpoint_id IS NOT NULL THEN 'under_way'
+                            WHEN extract(epoch FROM c.not_after - $2) * $4::float8
+                                 >= extract(epoch FROM c.not_after - c.not_before) THEN 'not_due'
+                            WHEN (SELECT t.state #>> '{trustpoint,last_failure,code}' FROM trustpoints t
+                                  WHERE t.tenant_id = c.tenant_id AND t.trustpoint_id = c.trustpoint_id) IS NOT NULL
+                                 THEN 'failed'
+                            ELSE 'due' END AS renewal
+                FROM certificates c
+                LEFT JOIN open o ON o.tenant_id = c.tenant_id AND o.trustpoint_id = c.trustpoint_id
+                WHERE c.slot = 'active'
+            )
+            SELECT n.tenant_id, i.time_left, i.renewal, count(*), min(i.not_after)
+            FROM in_use i LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = i.tenant_id
+            GROUP BY 1, 2, 3";
+        let limits = TimeLeft::LIMITS_S.to_vec();
+        for row in self.query(sql, &[&count.named, &now, &limits, &Renewal::DUE_SHARE]).await? {
+            let time_left = band(&row, 1, TimeLeft::ALL, "not_after")?;
+            let word: &str = row.try_get(2)?;
+            let renewal = Renewal::ALL.iter().copied().find(|renewal| renewal.as_str() == word);
+            let renewal = renewal.ok_or_else(|| unknown("slot", word))?;
+            let (number, first): (i64, Timestamp) = (row.try_get(3)?, row.try_get(4)?);
+            let tenant = count.of(&row)?;
+            tenant.active.push((time_left, renewal, number));
+            tenant.nearest_expiry = Some(tenant.nearest_expiry.map_or(first, |earlier| earlier.min(first)));
+        }
+        Ok(())
+    }
+
+    async fn stats_agents(&self, count: &mut Count, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* stats_agents */
+            SELECT n.tenant_id, width_bucket(extract(epoch FROM $2 - a.last_seen_at)::float8, $3::float8[]), count(*)
+            FROM agents a LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = a.tenant_id
+            GROUP BY 1, 2";
+        for row in self.query(sql, &[&count.named, &now, &LastSeen::LIMITS_S.to_vec()]).await? {
+            let counted = (band(&row, 1, LastSeen::ALL, "last_seen_at")?, row.try_get(2)?);
+            count.of(&row)?.agents.push(counted);
+        }
+        Ok(())
+    }
+
+    async fn stats_outbox(&self, now: Timestamp) -> Result<(i64, f64), DbError> {
+        let sql = "/* stats_outbox */ SELECT count(*), coalesce(extract(epoch FROM $1 - min(created_at)), 0)::float8
+                   FROM outbox";
+        match self.query_opt(sql, &[&now]).await? {
+            Some(row) => Ok((row.try_get(0)?, row.try_get::<_, f64>(1)?.max(0.0))),
+            None => Ok((0, 0.0)),
+        }
+    }
+}
+
+/// A count under way.
+struct Count {
+    named: Vec<Uuid>,
+    labels: TenantLabels,
+    tenants: BTreeMap<String, TenantCount>,
+}
+
+impl Count {
+    /// The numbers of the tenant in the row's first column; null is everybody who is not named.
+    fn of(&mut self, row: &Row) -> Result<&mut TenantCount, DbError> {
+        let id: Option<Id<TenantId>> = row.try_get(0)?;
+        let label = self.labels.label(id.map(|Id(id)| id)).to_owned();
+        Ok(self.tenants.entry(label).or_default())
+    }
+}
+
+/// The band whose number is in a column.
+fn band<T: Copy>(row: &Row, column: usize, all: &[T], of: &'static str) -> Result<T, DbError> {
+    let number: i32 = row.try_get(column)?;
+    let found = usize::try_from(number).ok().and_then(|number| all.get(number).copied());
+    found.ok_or_else(|| unknown(of, &number.to_string()))
+}
+
+fn unknown(column: &'static str, word: &str) -> DbError {
+    DbError::inconsistent("certificates", column, "a count", format!("{word:?} is unknown to this program"))
 }

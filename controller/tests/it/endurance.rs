@@ -238,7 +238,7 @@ async fn amqps_begins_with_a_tls_handshake_and_never_with_plain_amqp() {
         token_lifetime_s: 900,
         insecure_plaintext: false,
     };
-    let metrics = Arc::new(trustfleet_controller::metrics::Metrics::new().unwrap());
+    let metrics = Arc::new(trustfleet_controller::metrics::Metrics::new(100).unwrap());
     let stop = CancellationToken::new();
     let (_broker, task) =
         trustfleet_controller::broker::BrokerHandle::start(&config, backend().handle(), metrics, stop.clone());

@@ -93,9 +93,9 @@ async fn an_enrolment_goes_its_way_and_every_step_is_in_the_audit() {
     until("the gauges to follow", async || {
         let (text, _) = fixture.services().metrics.render().unwrap();
         let wanted = [
-            "trustfleet_jobs{state=\"succeeded\"} 1",
-            "trustfleet_certificates{slot=\"active\"} 1",
-            "trustfleet_exchanges_total{kind=\"ir\",result=\"issued\"} 1",
+            "trustfleet_jobs{state=\"succeeded\",tenant=\"acme\"} 1",
+            "trustfleet_certificates{slot=\"active\",tenant=\"acme\"} 1",
+            "trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"acme\"} 1",
         ];
         wanted.iter().all(|line| text.contains(line)).then_some(())
     })
@@ -120,7 +120,10 @@ async fn a_report_that_comes_again_changes_nothing_and_is_answered() {
     assert_eq!(fixture.value::<i64>("SELECT version FROM devices").await, before);
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM certificates").await, 1);
     let (text, _) = fixture.services().metrics.render().unwrap();
-    assert!(text.contains("trustfleet_exchanges_total{kind=\"ir\",result=\"issued\"} 1"), "counted twice");
+    assert!(
+        text.contains("trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"acme\"} 1"),
+        "counted twice"
+    );
     fixture.core.stop().await;
 }
 
@@ -151,8 +154,11 @@ async fn a_failed_activation_is_no_failed_exchange() {
     told(&fixture, &mut queue, &fixture.report(job_id, sequence, failed("reload_failed"))).await;
     assert_eq!(fixture.stored_trustpoint().await["last_failure"]["code"], "reload_failed");
     let (text, _) = fixture.services().metrics.render().unwrap();
-    assert!(text.contains("trustfleet_exchanges_total{kind=\"ir\",result=\"issued\"} 1"), "{text}");
-    assert!(text.contains("trustfleet_exchanges_total{kind=\"ir\",result=\"peer_refusal\"} 0"), "{text}");
+    assert!(text.contains("trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"acme\"} 1"), "{text}");
+    assert!(
+        text.contains("trustfleet_exchanges_total{kind=\"ir\",result=\"peer_refusal\",tenant=\"acme\"} 0"),
+        "{text}"
+    );
     fixture.core.stop().await;
 }
 

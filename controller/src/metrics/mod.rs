@@ -1,0 +1,237 @@
+//! What the controller tells Prometheus.
+//!
+//! Names stand in [`families`], the values of labels in [`labels`] and, for tenants, in [`tenants`]: nothing that a
+//! device, a CA or a caller says becomes a label. What can be enumerated exists at zero from the start, so that the
+//! first event of a kind shows as an increase.
+//!
+//! Gauges about the fleet are set in the background ([`Metrics::set_stats`]): the cost of a scrape does not grow with
+//! the fleet.
+
+mod families;
+pub mod fleet;
+pub mod labels;
+pub mod tenants;
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use prometheus::{Encoder as _, TextEncoder};
+use trustfleet_model::{ids::TenantId, job::RequestKind};
+
+use self::{families::Families, tenants::TenantLabels};
+pub use self::{
+    fleet::{PoolUse, TenantCount},
+    labels::{
+        ConnectionRole, ConnectionState, ExchangeResult, FailInfo, LastSeen, OTHER_OPERATION, PublishOutcome, Refusal,
+        Renewal, StatusClass, TimeLeft, TxOutcome,
+    },
+};
+use crate::{db::Stats, device::JobKind};
+
+/// All metrics of a controller.
+pub struct Metrics {
+    families: Families,
+    tenants: Mutex<TenantLabels>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// Measures one transaction.
+#[derive(Debug)]
+pub(crate) struct TxTimer<'a> {
+    metrics: &'a Metrics,
+    name: &'static str,
+    start: Instant,
+}
+
+impl TxTimer<'_> {
+    pub(crate) fn finish(self, outcome: TxOutcome) {
+        let families = &self.metrics.families;
+        families.transactions.with_label_values(&[self.name, outcome.as_str()]).inc();
+        families.transaction_seconds.with_label_values(&[self.name]).observe(self.start.elapsed().as_secs_f64());
+    }
+}
+
+impl Metrics {
+    /// Registers everything, and sets everything that can be counted to zero; `tenants_max` tenants are named.
+    ///
+    /// # Errors
+    /// Two metrics of the same name: a fault of ours.
+    pub fn new(tenants_max: usize) -> Result<Self, prometheus::Error> {
+        let metrics = Self { families: Families::register()?, tenants: Mutex::new(TenantLabels::none(tenants_max)) };
+        metrics.start_at_zero();
+        Ok(metrics)
+    }
+
+    fn start_at_zero(&self) {
+        let families = &self.families;
+        for outcome in PublishOutcome::ALL {
+            families.published.with_label_values(&[outcome.as_str()]);
+        }
+        for reason in Refusal::ALL {
+            families.reports_refused.with_label_values(&[reason.as_str()]);
+        }
+        for kind in JobKind::ALL {
+            families.job_seconds.with_label_values(&[kind.as_str()]);
+        }
+        for role in ConnectionRole::ALL {
+            self.set_pool(*role, PoolUse::default());
+        }
+    }
+
+    /// The metrics in Prometheus' text format, and its content type.
+    ///
+    /// # Errors
+    /// The encoder's own.
+    pub fn render(&self) -> Result<(String, String), prometheus::Error> {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::new();
+        encoder.encode(&self.families.registry.gather(), &mut text)?;
+        Ok((String::from_utf8_lossy(&text).into_owned(), encoder.format_type().to_owned()))
+    }
+
+    /// Sets the gauges about the fleet. Series of tenants that are there no more go.
+    pub(crate) fn set_stats(&self, stats: &Stats) {
+        let mut tenants = self.tenants();
+        let families = &self.families;
+        for gone in tenants.gone_in(&stats.labels) {
+            families.forget_tenant(gone);
+        }
+        tenants.clone_from(&stats.labels);
+        for label in tenants.all() {
+            families.set_tenant(label, stats.tenants.get(label).unwrap_or(&TenantCount::default()));
+        }
+        families.outbox.set(stats.outbox);
+        families.outbox_age.set(stats.outbox_age_s);
+        families.fleet_counted.set(seconds(stats.counted_at));
+    }
+
+    /// Whether a tenant is newer than the last count and would be named by a new one; then how many can be named.
+    pub(crate) fn lacks_tenant(&self, tenant: TenantId) -> Option<usize> {
+        let tenants = self.tenants();
+        tenants.lack(tenant).then(|| tenants.limit())
+    }
+
+    /// Names tenants that came since the last count.
+    pub(crate) fn name_tenants(&self, labels: TenantLabels) {
+        let mut tenants = self.tenants();
+        for label in tenants.gone_in(&labels) {
+            self.families.forget_tenant(label);
+        }
+        for label in labels.all() {
+            self.families.start_tenant(label);
+        }
+        *tenants = labels;
+    }
+
+    /// An exchange with a CA has ended; `reasons`: the CA's, where it refused.
+    pub(crate) fn exchange_ended(
+        &self,
+        tenant: TenantId,
+        kind: RequestKind,
+        result: ExchangeResult,
+        reasons: &[FailInfo],
+    ) {
+        let tenants = self.tenants();
+        let label = tenants.label(Some(tenant));
+        self.families.exchanges.with_label_values(&[label, kind.as_str(), result.as_str()]).inc();
+        for reason in reasons {
+            self.families.refusals.with_label_values(&[label, reason.as_str()]).inc();
+        }
+    }
+
+    /// A job has ended that was accepted so long ago.
+    pub(crate) fn job_ended(&self, kind: JobKind, after: jiff::SignedDuration) {
+        self.families.job_seconds.with_label_values(&[kind.as_str()]).observe(after.as_secs_f64().max(0.0));
+    }
+
+    /// Makes the series of these operations, and of [`OTHER_OPERATION`], exist at zero: those of answers as they should
+    /// be, and of those that an alert counts.
+    pub(crate) fn expect_operations(&self, operations: impl Iterator<Item = &'static str>) {
+        for operation in operations.chain([OTHER_OPERATION]) {
+            for class in [StatusClass::Success, StatusClass::ServersFault] {
+                self.families.http_seconds.with_label_values(&[operation, class.as_str()]);
+            }
+        }
+    }
+
+    /// A request was answered.
+    pub(crate) fn http_answered(&self, operation: &'static str, status: u16, after: Duration) {
+        let labels = [operation, StatusClass::of(status).as_str()];
+        self.families.http_seconds.with_label_values(&labels).observe(after.as_secs_f64());
+    }
+
+    /// What the connections of a role are doing.
+    pub(crate) fn set_pool(&self, role: ConnectionRole, pool: PoolUse) {
+        let gauge =
+            |state: ConnectionState| self.families.db_connections.with_label_values(&[role.as_str(), state.as_str()]);
+        gauge(ConnectionState::Idle).set(whole(pool.idle));
+        gauge(ConnectionState::InUse).set(whole(pool.in_use));
+        self.families.db_connections_max.with_label_values(&[role.as_str()]).set(whole(pool.max));
+    }
+
+    pub(crate) fn set_actors(&self, actors: usize) {
+        self.families.actors.set(whole(actors));
+    }
+
+    pub(crate) fn set_broker_connected(&self, connected: bool) {
+        self.families.broker_connected.set(connected.into());
+    }
+
+    pub(crate) fn published(&self, outcome: PublishOutcome) {
+        self.families.published.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn report_refused(&self, reason: Refusal) {
+        self.families.reports_refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub(crate) fn commit_batch(&self, decisions: usize) {
+        self.families.commit_batch.observe(u32::try_from(decisions).map_or(f64::MAX, f64::from));
+    }
+
+    pub(crate) fn version_conflict(&self) {
+        self.families.version_conflicts.inc();
+    }
+
+    pub(crate) fn mailbox_was_full(&self) {
+        self.families.mailboxes_full.inc();
+    }
+
+    pub(crate) fn actor_activated(&self) {
+        self.families.actors_activated.inc();
+    }
+
+    pub(crate) fn tx_timer(&self, name: &'static str) -> TxTimer<'_> {
+        // Their first failure must show as an increase.
+        for outcome in TxOutcome::ALL {
+            self.families.transactions.with_label_values(&[name, outcome.as_str()]);
+        }
+        self.families.transaction_retries.with_label_values(&[name]);
+        TxTimer { metrics: self, name, start: Instant::now() }
+    }
+
+    pub(crate) fn tx_retried(&self, name: &'static str) {
+        self.families.transaction_retries.with_label_values(&[name]).inc();
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, TenantLabels> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.as_duration().as_secs_f64()
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
