@@ -5,13 +5,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/trustfleet-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint layers fmt audit interop
+.PHONY: help setup demo test lint layers fmt audit interop images
 
 help:
 	@echo 'make demo     enrol four devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
 	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
 	@echo 'make interop  the Helm charts under the real tools, and the programs under the charts (docs/interop.md)'
+	@echo 'make images   container images of controller and agent, by docker, podman or buildah'
 	@echo 'make setup    install what is missing (Debian; elsewhere it says what to install)'
 	@echo 'make fmt      format everything'
 	@echo 'make audit    look for known vulnerabilities in dependencies (needs the network)'
@@ -52,3 +53,7 @@ audit:
 interop: setup
 	@cargo build --workspace --bins
 	@scripts/interop/run.sh
+
+# Needs nothing but one of docker, podman and buildah: everything is built inside.
+images:
+	@scripts/images.sh

@@ -1,4 +1,5 @@
-//! The controller's three keys: read at the start, made by `trustfleet keys init`, never printed.
+//! The controller's three keys: read at the start, made by `trustfleet keys init`, never printed; and the file of a first
+//! token made beforehand.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,6 +16,7 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonwebtoken::EncodingKey;
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
+use trustfleet_model::secret::SecretText;
 use trustfleet_wire::sign::SigningKey;
 use zeroize::Zeroizing;
 
@@ -70,7 +72,7 @@ pub enum KeyError {
         what: &'static str,
     },
     /// The file is there already, or cannot be written.
-    #[error("{} cannot be written; keys are never overwritten: remove it first if it is not needed", path.display())]
+    #[error("{} cannot be written; nothing is overwritten: remove it first if it is not needed", path.display())]
     Write {
         /// The path.
         path: PathBuf,
@@ -136,6 +138,15 @@ pub fn init(dir: &Path) -> Result<Vec<PathBuf>, KeyError> {
     Ok(paths.to_vec())
 }
 
+/// Writes a token that nobody knows yet into a new file that only its owner may read: what `first_token_file` names at a
+/// start that finds no platform token in force.
+///
+/// # Errors
+/// A file that is there already, or cannot be written.
+pub fn write_token(path: &Path, token: &SecretText) -> Result<(), KeyError> {
+    write_new(path, &Zeroizing::new(format!("{}\n", token.expose())))
+}
+
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0) {
         tracing::warn!(file = %path.display(), "key file can be used by every user of this machine: chmod o-rwx it");
@@ -191,5 +202,16 @@ mod tests {
         fs::write(&config.key_encryption_key_file, "c2hvcnQ=").unwrap();
         let error = Keys::load(&config).unwrap_err();
         assert!(error.to_string().contains("kek.key does not hold 32 bytes in base64"), "{error}");
+    }
+
+    #[test]
+    fn a_token_made_beforehand_is_its_owners_alone_and_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("platform.token");
+        let token = SecretText::new("tft1_word".to_owned());
+        write_token(&path, &token).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(write_token(&path, &SecretText::new("other".to_owned())), Err(KeyError::Write { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap().trim(), token.expose());
     }
 }

@@ -1,10 +1,16 @@
 //! The command line: the controller's own verbs, and the operator's, which use the public API only.
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{app, cli, keys, telemetry::chain};
+use zeroize::Zeroizing;
+
+use crate::{api, app, cli, entropy, keys, telemetry::chain};
 
 /// Keeps the certificates of a fleet of devices enrolled, renewed and in service.
 #[derive(Debug, Parser)]
@@ -20,7 +26,7 @@ enum Verb {
     Serve(ConfigArgs),
     /// Bring the database's schema up to date
     Migrate(ConfigArgs),
-    /// The controller's key files
+    /// The controller's key files, and the first token
     #[command(subcommand)]
     Keys(KeysVerb),
     #[command(flatten)]
@@ -41,6 +47,15 @@ enum KeysVerb {
         /// Folder for kek.key, controller-signing.pem, broker-token.pem and broker-token.pub.pem
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
+    },
+    /// Make a platform token that the controllers take over at their first start: the file that first_token_file names
+    ///
+    /// For replicas that must all find the same one, such as from a Kubernetes Secret. Where a single controller may
+    /// write to first_token_file, it makes the token itself.
+    FirstToken {
+        /// Write the token into this new file with mode 0600; it is shown nowhere
+        #[arg(long, value_name = "FILE")]
+        write_to: PathBuf,
     },
 }
 
@@ -67,8 +82,16 @@ pub fn run() -> ExitCode {
                 }
             }),
         ),
+        Verb::Keys(KeysVerb::FirstToken { write_to }) => ended("keys first-token", first_token(&write_to)),
         Verb::Operator(command) => cli::run(*command),
     }
+}
+
+fn first_token(path: &Path) -> Result<(), keys::KeyError> {
+    let random = entropy::random().map_err(|_| keys::KeyError::Generate { what: "the first token" })?;
+    keys::write_token(path, &api::auth::new_token(&Zeroizing::new(random)))?;
+    println!("made {}", path.display());
+    Ok(())
 }
 
 fn ended<E: Error>(verb: &str, result: Result<(), E>) -> ExitCode {

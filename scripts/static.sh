@@ -1,0 +1,35 @@
+#!/bin/sh
+# static.sh FOLDER PROGRAM...: release binaries that need no file of a system, in FOLDER. What the Dockerfile runs.
+#
+#   scripts/static.sh target/static/bin trustfleet trustfleet-agent
+#
+# Each program is built alone, so that none carries what only another one needs. No path of this machine is in them. The
+# target directory is one of its own (CARGO_TARGET_DIR, or target/static): flags are part of what Cargo keeps, and these
+# would rebuild everything else.
+set -eu
+
+cd "$(dirname "$0")/.."
+[ $# -ge 2 ] || { echo "usage: $0 FOLDER PROGRAM..." >&2; exit 2; }
+folder="$1"
+shift
+
+target="${CARGO_TARGET_DIR:-$PWD/target/static}"
+cargo_home="${CARGO_HOME:-$HOME/.cargo}"
+host="$(rustc --print host-tuple)"
+# With a --target, Cargo leaves build scripts and macros without these flags: they are loaded by the compiler.
+export CARGO_TARGET_DIR="$target"
+export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$target=/build --remap-path-prefix=$PWD=/src \
+--remap-path-prefix=$cargo_home=/cargo"
+# C code of dependencies, too.
+export CFLAGS="-ffile-prefix-map=$target=/build -ffile-prefix-map=$cargo_home=/cargo"
+
+mkdir -p "$folder"
+for program in "$@"; do
+    case "$program" in
+        trustfleet) package=trustfleet-controller ;;
+        trustfleet-agent | trustfleet-lab) package="$program" ;;
+        *) echo "$0: there is no program $program" >&2; exit 2 ;;
+    esac
+    cargo build --release --locked --target "$host" --package "$package"
+    install -m 0755 "$target/$host/release/$program" "$folder/$program"
+done
