@@ -7,6 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use trustfleet_cmp::FailureBit;
+
+/// Other things that begin like a metric: database roles, crates.
+const NOT_METRICS: [&str; 3] = ["trustfleet_owner", "trustfleet_api", "trustfleet_system"];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -96,14 +101,43 @@ fn the_operator_guide_names_every_key_of_both_configurations() {
 }
 
 #[test]
-fn the_operator_guide_names_every_metric_and_none_that_is_not_there() {
-    let source = read("controller/src/metrics.rs");
-    let code = source.split("#[cfg(test)]").next().unwrap();
-    let metrics = |text: &str, quote: char| -> BTreeSet<String> {
-        let words = text.split(quote).filter(|word| word.starts_with("trustfleet_"));
-        words.map(str::to_owned).filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect()
-    };
-    let guide = read("docs/operator-guide.md");
-    let section = guide.split("## Metrics").nth(1).unwrap();
-    assert_eq!(metrics(section, '`'), metrics(code, '"'));
+fn the_table_of_metrics_names_every_metric_of_the_code_and_none_that_is_not_there() {
+    let mut code = String::new();
+    sources(&root().join("controller/src"), &mut code);
+    let named: BTreeSet<_> = code.split('"').filter(|word| is_metric(word)).collect();
+    let families = read("controller/src/metrics/families.rs");
+    let registered: BTreeSet<_> = families.split('"').filter(|word| is_metric(word)).collect();
+    let documents = read("docs/metrics.md");
+    let rows = documents.lines().filter_map(|line| line.strip_prefix("| `"));
+    let table: BTreeSet<_> = rows.filter_map(|row| row.split('`').next()).filter(|word| is_metric(word)).collect();
+    assert!(table.len() > 20, "only {table:?} were found in the table");
+    assert_eq!(table, registered);
+    let elsewhere: Vec<_> = named.difference(&registered).collect();
+    assert!(elsewhere.is_empty(), "metrics are named in families.rs only: {elsewhere:?}");
+}
+
+#[test]
+fn no_document_speaks_of_a_metric_that_is_not_in_the_table() {
+    let table = read("docs/metrics.md");
+    let known: BTreeSet<_> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    for document in documents() {
+        let text = read(&document);
+        let told = quoted(&text).map(|text| text.split('{').next().unwrap()).filter(|word| is_metric(word));
+        let unknown: Vec<_> = told.filter(|word| !known.contains(word) && !NOT_METRICS.contains(word)).collect();
+        assert!(unknown.is_empty(), "{document} speaks of {unknown:?}");
+    }
+}
+
+/// A refusal's reason is told in the words of the RFC, as the CMP engine has them.
+#[test]
+fn the_reasons_of_refusals_in_the_metrics_are_the_bits_of_pki_failure_info() {
+    let text = read("controller/src/metrics/labels.rs");
+    let list = text.split(" FailInfo {").nth(1).unwrap().split("impl FailInfo").next().unwrap();
+    let words: Vec<_> = list.split('"').skip(1).step_by(2).collect();
+    let bits = FailureBit::ALL.into_iter().map(FailureBit::name);
+    assert_eq!(words, bits.chain(["other", "none"]).collect::<Vec<_>>());
+}
+
+fn is_metric(word: &str) -> bool {
+    word.starts_with("trustfleet_") && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
