@@ -14,6 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use trustfleet_model::clock::{Clock, SystemClock};
+use trustfleet_telemetry::{TracesConfig, TracesError};
 
 use crate::{
     actors::{ActorThreads, Registry},
@@ -87,6 +88,9 @@ pub enum StartError {
     /// A key file is wrong.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Traces cannot be sent as configured.
+    #[error("the configuration is wrong")]
+    Traces(#[from] TracesError),
     /// The schema does not fit.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -122,7 +126,7 @@ pub enum StartError {
 /// [`StartError`].
 pub fn migrate(config: &Path) -> Result<Vec<String>, StartError> {
     let config = Config::load(config)?;
-    telemetry::start(&config.log);
+    let _logs = telemetry::start(&config.log, &TracesConfig::default(), [0; 16])?;
     let owner = config.database.owner_url.as_ref().ok_or(StartError::NoOwner)?;
     Ok(backend()?.block_on(db::migrate(owner))?)
 }
@@ -133,7 +137,8 @@ pub fn migrate(config: &Path) -> Result<Vec<String>, StartError> {
 /// [`StartError`].
 pub fn serve(config: &Path) -> Result<(), StartError> {
     let config = Config::load(config)?;
-    telemetry::start(&config.log);
+    // Dropped last: what ends below is still seen.
+    let _traces = telemetry::start(&config.log, &config.traces, entropy::random().map_err(process)?)?;
     let backend = backend()?;
     let handle = backend.handle().clone();
     let result = actix::System::new().block_on(async move {

@@ -13,7 +13,9 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field::Empty};
 use trustfleet_model::ids::{DeviceId, TenantId};
+use trustfleet_telemetry::{in_trace, record_error, trace_span};
 
 use crate::{
     db::{DbError, Store},
@@ -51,6 +53,8 @@ struct Entry {
     device: DeviceId,
     changes: Box<Changes>,
     done: oneshot::Sender<Result<(), CommitError>>,
+    /// From the decision's arrival here to its answer.
+    span: Span,
 }
 
 /// Where actors hand in their decisions. Cheap to clone.
@@ -79,9 +83,28 @@ impl CommitHandle {
     /// # Errors
     /// The version is stale, or the database refused or went away.
     pub async fn commit(&self, tenant: TenantId, device: DeviceId, changes: Box<Changes>) -> Result<(), CommitError> {
+        let span = span();
+        let committed = self.hand_in(tenant, device, changes, span.clone()).instrument(span.clone()).await;
+        match &committed {
+            Ok(()) => {}
+            // Another replica was faster: the decision is made anew.
+            Err(CommitError::VersionConflict) => record_error(&span, "version_conflict", false),
+            Err(CommitError::NotDone(_)) => record_error(&span, "not_done", true),
+            Err(CommitError::OutcomeUnknown(_)) => record_error(&span, "outcome_unknown", true),
+        }
+        committed
+    }
+
+    async fn hand_in(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        changes: Box<Changes>,
+        span: Span,
+    ) -> Result<(), CommitError> {
         let (done, result) = oneshot::channel();
         let stopped = || CommitError::NotDone(DbError::Unavailable { source: "the controller is stopping".into() });
-        self.entries.send(Entry { tenant, device, changes, done }).await.map_err(|_| stopped())?;
+        self.entries.send(Entry { tenant, device, changes, done, span }).await.map_err(|_| stopped())?;
         // Dropped without an answer: the committer died in the middle of it.
         result.await.unwrap_or_else(|_| {
             Err(CommitError::OutcomeUnknown(DbError::Unavailable { source: "the committer died".into() }))
@@ -127,6 +150,9 @@ impl Committer {
 
     async fn write(&self, batch: Vec<Entry>) {
         self.metrics.commit_batch(batch.len());
+        for entry in &batch {
+            entry.span.record("db.operation.batch.size", batch.len());
+        }
         match self.write_together(&batch).await {
             Ok(kept) => {
                 let mut jobs = false;
@@ -176,6 +202,14 @@ impl Committer {
         });
         result
     }
+}
+
+/// The span of one decision's commit. The statement belongs to as many traces as it has decisions, so each has its own.
+fn span() -> Span {
+    if !in_trace() {
+        return Span::none();
+    }
+    trace_span!("client", "group_commit", db.system.name = "postgresql", db.operation.batch.size = Empty)
 }
 
 /// A batch with one decision for each device, and those that have to wait for the next one.

@@ -36,6 +36,7 @@ use figment::{
     providers::{Env, Format as _, Toml},
 };
 use serde::Deserialize;
+use trustfleet_telemetry::{TracesConfig, TracesError};
 use url::{Host, Url};
 
 /// The whole configuration.
@@ -66,6 +67,9 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub log: LogConfig,
+    /// Traces.
+    #[serde(default)]
+    pub traces: TracesConfig,
 }
 
 /// The REST API and the agents' doors.
@@ -256,6 +260,9 @@ pub enum ConfigError {
     /// Unknown or missing keys, wrong types.
     #[error("the configuration is wrong: {0}")]
     Wrong(Box<figment::Error>),
+    /// Traces cannot be sent as configured.
+    #[error("the configuration is wrong: {0}")]
+    Traces(TracesError),
     /// A value outside its limits.
     #[error("the configuration is wrong: {key} {message}")]
     Value {
@@ -293,6 +300,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        self.traces.check().map_err(ConfigError::Traces)?;
         let database = "database.insecure_plaintext";
         plaintext(&self.database.api_url.0, database, self.database.insecure_plaintext)?;
         plaintext(&self.database.system_url.0, database, self.database.insecure_plaintext)?;

@@ -8,10 +8,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 use trustfleet_model::{clock::Clock, ids::CertificateId};
+use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::{
     Envelope, WireError,
-    routing::{DEAD_LETTER_QUEUE, JOBS_EXCHANGE, REPORT_SHARDS, agent_queue, report_queue},
+    routing::{DEAD_LETTER_QUEUE, JOBS_EXCHANGE, REPORT_SHARDS, REPORTS_EXCHANGE, agent_queue, report_queue},
     sign::Purpose,
     v1::{FromAgent, Hello, Receipt, Report, ToAgent},
 };
@@ -189,25 +191,42 @@ impl Inbox {
         };
         match message {
             FromAgent::Hello(hello) => self.hello(&hello).await,
-            FromAgent::Report(report) => self.report(*report, &sender).await,
+            FromAgent::Report(report) => {
+                let span = span(&report);
+                let fate = self.report(*report, &sender).instrument(span.clone()).await;
+                match &fate {
+                    Fate::Done => {}
+                    Fate::Later(error) => record_error(&span, error.code(), true),
+                    Fate::Refused(refusal, _) => record_error(&span, refusal.as_str(), true),
+                }
+                fate
+            }
         }
     }
 
-    /// A session begins: everything unfinished is offered again.
+    /// A session begins: everything unfinished is offered again. In one that goes on, only what no queue has taken: the
+    /// agent has the rest, and a fleet that says hello every few minutes must cost next to nothing.
     async fn hello(&self, hello: &Hello) -> Fate {
-        let (tenant, agent, now) = (hello.tenant_id, hello.agent_id, self.clock.now());
+        let (tenant, agent, now, repeated) = (hello.tenant_id, hello.agent_id, self.clock.now(), hello.repeated);
         let software = parse::bounded(&hello.software, parse::SOFTWARE_MAX);
         let told = software.clone();
         let offered: Result<u64, AppError> = self
             .store
             .system_tx("inbox_hello", async move |tx| {
                 tx.sender_seen(tenant, agent, Some(&told), now).await?;
+                if repeated {
+                    return Ok(tx.outbox_offer_returned(tenant, agent, now).await?);
+                }
                 Ok(tx.outbox_offer_again(tenant, agent, now).await?)
             })
             .await;
         match offered {
             Ok(jobs) => {
-                tracing::info!(agent.id = %agent, software, jobs, "agent says hello");
+                if repeated {
+                    tracing::debug!(agent.id = %agent, software, jobs, "agent says hello again");
+                } else {
+                    tracing::info!(agent.id = %agent, software, jobs, "agent says hello");
+                }
                 if jobs > 0 {
                     self.new_jobs.notify_one();
                 }
@@ -284,6 +303,24 @@ impl Inbox {
             Err(error) => Err(away(error)),
         }
     }
+}
+
+/// The span of a report, which goes on with the trace that its agent names: its signature is verified by now.
+fn span(report: &Report) -> Span {
+    let span = trace_span!(
+        "consumer",
+        "process trustfleet.reports",
+        messaging.system = "rabbitmq",
+        messaging.operation.type = "process",
+        messaging.operation.name = "process",
+        messaging.destination.name = REPORTS_EXCHANGE,
+        messaging.message.id = %report.report_id,
+        trustfleet.tenant.id = %report.tenant_id,
+        trustfleet.device.id = %report.device_id,
+        trustfleet.job.id = %report.job_id,
+    );
+    continue_from(&span, report.traceparent.as_deref());
+    span
 }
 
 fn is_report(body: &[u8]) -> bool {

@@ -8,7 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 use trustfleet_model::{clock::Clock, job::Failure};
+use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::routing::{JOBS_EXCHANGE, agent_queue};
 
 use crate::{
@@ -134,10 +136,18 @@ impl Outbox {
         if job.finished {
             return Fate::Remove;
         }
+        let span = span(&job);
+        self.publish_in(&span, job).instrument(span.clone()).await
+    }
+
+    async fn publish_in(&self, traced: &Span, job: ClaimedJob) -> Fate {
         let span = tracing::debug_span!("publish", job.id = %job.job_id, agent.id = %job.agent_id);
         let body = match span.in_scope(|| message::signed(&job, &self.keys, self.clock.now(), self.config.permit_s)) {
             Ok(body) => body,
-            Err(failure) => return self.undeliverable(&job, *failure).await,
+            Err(failure) => {
+                record_error(traced, &failure.code, true);
+                return self.undeliverable(&job, *failure).await;
+            }
         };
         let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(job.agent_id), body, reason: None };
         match self.broker.publish(outgoing).await {
@@ -149,11 +159,13 @@ impl Outbox {
             Ok(Published::Returned) => {
                 tracing::info!(job.id = %job.job_id, agent.id = %job.agent_id, "job waits for its agent's first session");
                 self.metrics.published(PublishOutcome::Returned);
+                record_error(traced, "returned", false);
                 Fate::Remove
             }
             Err(error) => {
                 tracing::warn!(job.id = %job.job_id, error = %chain(&error), "job not published, it stays in the outbox");
                 self.metrics.published(PublishOutcome::Failed);
+                record_error(traced, "unconfirmed", true);
                 Fate::Release
             }
         }
@@ -172,4 +184,22 @@ impl Outbox {
             }
         }
     }
+}
+
+/// The span of a publication, which goes on with the trace of the request that asked for the job, however long ago.
+fn span(job: &ClaimedJob) -> Span {
+    let span = trace_span!(
+        "producer",
+        "publish trustfleet.jobs",
+        messaging.system = "rabbitmq",
+        messaging.operation.type = "send",
+        messaging.operation.name = "publish",
+        messaging.destination.name = JOBS_EXCHANGE,
+        messaging.rabbitmq.destination.routing_key = agent_queue(job.agent_id),
+        trustfleet.tenant.id = %job.claim.tenant_id,
+        trustfleet.device.id = %job.device_id,
+        trustfleet.job.id = %job.job_id,
+    );
+    continue_from(&span, job.traceparent.as_deref());
+    span
 }

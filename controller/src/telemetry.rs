@@ -1,25 +1,30 @@
-//! Logs: lowercase sentences without a full stop, ids as fields, units in names; nothing secret ever.
+//! Logs and traces of the controller: lowercase sentences without a full stop, ids as fields, units in names; nothing
+//! secret ever.
 
-use std::{
-    error::Error,
-    fmt::Write as _,
-    io::{IsTerminal as _, stderr},
-};
+use std::{error::Error, fmt::Write as _};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use trustfleet_telemetry::{Guard, Log, LogForm, Service, TracesConfig, TracesError};
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Sends logs to stderr; stdout belongs to the line that says where the controller listens.
-pub fn start(config: &LogConfig) {
-    let filter = config.filter.as_deref().unwrap_or("info");
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
-    // A second start in one process (tests) keeps the first.
-    let _ = match config.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+/// Sends logs to stderr, because stdout belongs to the line that says where the controller listens, and spans to the
+/// configured receiver. `instance`: random, for telling replicas apart.
+///
+/// # Errors
+/// The section `traces` of the configuration cannot work.
+pub fn start(log: &LogConfig, traces: &TracesConfig, instance: [u8; 16]) -> Result<Guard, TracesError> {
+    let service = Service {
+        name: "trustfleet-controller",
+        version: env!("CARGO_PKG_VERSION"),
+        instance,
+        attributes: Vec::new(),
     };
+    let form = match log.format {
+        LogFormat::Text => LogForm::Text,
+        LogFormat::Json => LogForm::Json { flat: true },
+    };
+    let filter = log.filter.clone().unwrap_or_else(|| "info".to_owned());
+    trustfleet_telemetry::start(service, Log { form, filter }, traces)
 }
 
 /// An error with all its causes in one line.

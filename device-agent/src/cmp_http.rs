@@ -7,9 +7,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Span;
+use tracing::field::Empty;
 use trustfleet_cmp::codec::PkiMessage;
 use trustfleet_cmp::text::sanitise;
+use trustfleet_telemetry::{in_trace, record_error, trace_span};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use url::Url;
 
 /// Longest answer that is read, bytes (T9).
 pub const ANSWER_MAX: u64 = 1024 * 1024;
@@ -128,6 +132,16 @@ impl CmpHttp {
     /// # Errors
     /// No CMP message came back.
     pub fn post(&self, url: &str, message: &[u8], timeout: Duration) -> Result<Vec<u8>, HttpError> {
+        let span = span(url, message);
+        let answer = span.in_scope(|| self.send(url, message, timeout, &span));
+        match &answer {
+            Ok(answer) => note_answer(&span, answer),
+            Err(error) => record_error(&span, error.code(), true),
+        }
+        answer
+    }
+
+    fn send(&self, url: &str, message: &[u8], timeout: Duration, span: &Span) -> Result<Vec<u8>, HttpError> {
         let sent = self
             .agent
             .post(url)
@@ -139,6 +153,7 @@ impl CmpHttp {
             .send(message);
         let mut response = sent.map_err(|error| classify(url, &error))?;
         let status = response.status().as_u16();
+        span.record("http.response.status_code", status);
         if (300..400).contains(&status) {
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             let location = sanitise(location.unwrap_or_default());
@@ -163,6 +178,40 @@ impl CmpHttp {
             tracing::debug!(%error, "the ca did not take our error message");
         }
     }
+}
+
+/// The span of one request to a CA. The CA is told nothing of it: no `traceparent` leaves the house.
+fn span(url: &str, message: &[u8]) -> Span {
+    if !in_trace() {
+        return Span::none();
+    }
+    let (kind, transaction) = described(message);
+    let server = Url::parse(url).ok();
+    let server = server.as_ref();
+    trace_span!(
+        "client",
+        format_args!("POST {kind}"),
+        http.request.method = "POST",
+        http.response.status_code = Empty,
+        server.address = server.and_then(Url::host_str),
+        server.port = server.and_then(Url::port_or_known_default),
+        trustfleet.cmp.request = kind,
+        trustfleet.cmp.response = Empty,
+        trustfleet.cmp.transaction_id = transaction,
+    )
+}
+
+fn note_answer(span: &Span, answer: &[u8]) {
+    if !span.is_disabled() {
+        span.record("trustfleet.cmp.response", described(answer).0);
+    }
+}
+
+/// Kind and transactionID of a message, nothing else of it.
+fn described(message: &[u8]) -> (&'static str, Option<String>) {
+    PkiMessage::from_der(message).map_or(("unreadable", None), |message| {
+        (message.body.kind().name(), message.header.transaction_id.as_ref().map(|id| hex::encode(id.as_bytes())))
+    })
 }
 
 /// Roots for https out of a PEM text.

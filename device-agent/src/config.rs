@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use trustfleet_model::field::ObjectName;
 use trustfleet_model::secret::SecretText;
+use trustfleet_telemetry::{TracesConfig, TracesError};
 use trustfleet_wire::join::JOIN_TOKEN_MAX;
 use url::{Host, Url};
+
+/// The name of the agent, over the one in the file: what makes one file good for many devices.
+const NAME_VARIABLE: &str = "TRUSTFLEET_AGENT_NAME";
 
 /// Bundles of TLS roots that distributions install, tried when `tls_ca_file` is not set.
 const SYSTEM_CA_FILES: [&str; 3] =
@@ -24,8 +28,9 @@ pub struct Config {
     pub controller_url: Url,
     /// Folder for keys, records and certificates; made with mode 0700.
     pub state_dir: PathBuf,
-    /// Name to join with.
-    pub name: ObjectName,
+    /// Name to join with; the environment variable `TRUSTFLEET_AGENT_NAME` goes over it.
+    #[serde(default)]
+    pub name: Option<ObjectName>,
     /// One-time token, needed until the agent has joined.
     #[serde(default)]
     pub join_token: Option<SecretText>,
@@ -45,6 +50,9 @@ pub struct Config {
     /// Most exchanges with CAs at the same time, 1 to 64.
     #[serde(default = "default_parallel_exchanges")]
     pub parallel_exchanges: usize,
+    /// Traces.
+    #[serde(default)]
+    pub traces: TracesConfig,
 }
 
 const fn default_parallel_exchanges() -> usize {
@@ -82,6 +90,20 @@ pub enum ConfigError {
         /// Where and why, without any value of a secret.
         detail: String,
     },
+    /// Traces cannot be sent as configured.
+    #[error("the configuration file {path} is wrong: {source}")]
+    Traces {
+        /// The file.
+        path: PathBuf,
+        /// Which key, and why.
+        source: TracesError,
+    },
+    /// Nobody says how the agent is called.
+    #[error("the agent has no name: set name in its configuration file, or the environment variable {NAME_VARIABLE}")]
+    NoName,
+    /// The name in the environment cannot be one.
+    #[error("the environment variable {NAME_VARIABLE} holds no name of an agent: {0}")]
+    BadName(String),
     /// Plaintext to another machine.
     #[error(
         "{what} {url} is plaintext to another machine: use {secure}://, or set insecure_plaintext = true if the network is trusted"
@@ -124,12 +146,13 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        Self::parse(&text, path, std::env::var(NAME_VARIABLE).ok().as_deref())
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// `name`: what the environment says.
+    fn parse(text: &str, path: &Path, name: Option<&str>) -> Result<Self, ConfigError> {
         // `message` leaves out the offending line, which could be the one with the token.
-        let config: Self = toml::from_str(text).map_err(|error| {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             ConfigError::Wrong { path: path.to_owned(), detail: format!("line {line}: {}", error.message()) }
         })?;
@@ -143,8 +166,21 @@ impl Config {
         if !(1..=64).contains(&config.parallel_exchanges) {
             return Err(wrong("parallel_exchanges must be 1 to 64"));
         }
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            config.name = Some(name.parse().map_err(|error| ConfigError::BadName(format!("{error}")))?);
+        }
+        config.name()?;
+        config.traces.check().map_err(|source| ConfigError::Traces { path: path.to_owned(), source })?;
         config.check_transport("controller_url", &config.controller_url, "http", "https")?;
         Ok(config)
+    }
+
+    /// The name to join with.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoName`].
+    pub fn name(&self) -> Result<&ObjectName, ConfigError> {
+        self.name.as_ref().ok_or(ConfigError::NoName)
     }
 
     /// Refuses plaintext to other machines, unless it was switched on.
@@ -233,7 +269,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(text, Path::new("agent.toml")).map_err(|error| error.to_string())
+        Config::parse(text, Path::new("agent.toml"), None).map_err(|error| error.to_string())
     }
 
     const GOOD: &str = "controller_url = \"https://c.example\"\nstate_dir = \"/var/lib/tfa\"\nname = \"ap-1\"\n";
@@ -252,6 +288,19 @@ mod tests {
         assert_eq!(config.parallel_exchanges, default_parallel_exchanges());
         assert_eq!(config.log_format, LogFormat::default());
         assert!(!config.insecure_plaintext);
+    }
+
+    #[test]
+    fn the_environment_names_the_agent_where_one_file_is_for_many_devices() {
+        let named = |text: &str, name| {
+            Config::parse(text, Path::new("agent.toml"), Some(name)).map(|config| config.name().unwrap().to_string())
+        };
+        let without = GOOD.replace("name = \"ap-1\"\n", "");
+        assert_eq!(named(&without, "worker-2.example.internal").unwrap(), "worker-2.example.internal");
+        assert_eq!(named(GOOD, "worker-2").unwrap(), "worker-2", "it goes over the file");
+        assert_eq!(named(GOOD, "").unwrap(), "ap-1", "an empty variable is none");
+        assert!(parse(&without).unwrap_err().contains("TRUSTFLEET_AGENT_NAME"));
+        assert!(named(GOOD, "no name").unwrap_err().to_string().contains("TRUSTFLEET_AGENT_NAME"));
     }
 
     #[test]

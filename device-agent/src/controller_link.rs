@@ -34,6 +34,9 @@ use crate::session::{Doors, SOFTWARE, SessionError};
 const RECONNECT: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(120) };
 /// Longest time to connect and to get ready.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
+/// The agent says hello again after so long, give or take a tenth: the controller knows from it that an agent with
+/// nothing to do is still there.
+const HELLO_EVERY: Duration = Duration::from_secs(600);
 /// Unacked messages at a time.
 const PREFETCH: u16 = 16;
 /// lapin reserves 8 MB for a connection unless frames are bounded.
@@ -210,11 +213,13 @@ impl Link {
         };
         let (connection, publisher, consumer) = timeout(CONNECT_MAX, ready).await.map_err(|_| LinkError::Timeout)??;
         let up = Up { connection, publisher, consumer, session };
-        timeout(CONNECT_MAX, self.hello(&up)).await.map_err(|_| LinkError::Timeout)??;
+        let hello = async { answered(self.hello(&up, false).await?).await };
+        timeout(CONNECT_MAX, hello).await.map_err(|_| LinkError::Timeout)??;
         Ok(up)
     }
 
-    async fn hello(&self, up: &Up) -> Result<(), LinkError> {
+    /// Publishes a hello; `repeated`: not the first of this session.
+    async fn hello(&self, up: &Up, repeated: bool) -> Result<lapin::PublisherConfirm, LinkError> {
         let now = self.identity.clock.now();
         let hello = FromAgent::Hello(Hello {
             tenant_id: self.identity.membership.tenant_id,
@@ -222,13 +227,13 @@ impl Link {
             message_id: MessageId::fresh(now, self.identity.random_id()),
             at: now,
             software: SOFTWARE.to_owned(),
+            repeated,
         });
         let sealed = Envelope::seal(&hello, Purpose::FromAgent, &self.identity.keys.sign);
         let bytes = sealed.and_then(|envelope| envelope.to_bytes());
         let bytes = bytes.map_err(|_| LinkError::Hello("it cannot be written"))?;
         let exchange = &up.session.reports_exchange;
-        let confirm = publish(&up.publisher, exchange, &up.session.hello_key, &bytes).await?;
-        if taken(&confirm.await?) { Ok(()) } else { Err(LinkError::Hello("it was returned or refused")) }
+        Ok(publish(&up.publisher, exchange, &up.session.hello_key, &bytes).await?)
     }
 
     async fn serve(
@@ -239,6 +244,7 @@ impl Link {
         stop: &watch::Receiver<bool>,
     ) -> End {
         let mut renewal = Renewal::new(&up.session);
+        let mut hello_due = Instant::now() + hello_wait(self.identity.random_u64());
         loop {
             tokio::select! {
                 () = stopping(stop) => {
@@ -269,6 +275,19 @@ impl Link {
                             let _ = confirmed.send(false);
                             return End::Lost(error.into());
                         }
+                    }
+                }
+                () = sleep_until(hello_due) => {
+                    hello_due = Instant::now() + hello_wait(self.identity.random_u64());
+                    match self.hello(&up, true).await {
+                        Ok(confirm) => {
+                            tokio::spawn(async move {
+                                if let Err(error) = answered(confirm).await {
+                                    tracing::debug!(%error, "a repeated hello is lost; the next one will do");
+                                }
+                            });
+                        }
+                        Err(error) => return End::Lost(error),
                     }
                 }
                 renewed = renewal.next(self) => match renewed {
@@ -357,6 +376,17 @@ async fn publish(
     channel.basic_publish(exchange.into(), key.into(), options, bytes, properties).await
 }
 
+async fn answered(confirm: lapin::PublisherConfirm) -> Result<(), LinkError> {
+    if taken(&confirm.await?) { Ok(()) } else { Err(LinkError::Hello("it was returned or refused")) }
+}
+
+/// Nine tenths of [`HELLO_EVERY`] to eleven, by `random`, so that a fleet that was switched on together comes apart.
+fn hello_wait(random: u64) -> Duration {
+    let tenth = HELLO_EVERY / 10;
+    let spread = u64::try_from((tenth * 2).as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+    HELLO_EVERY - tenth + Duration::from_millis(random % spread)
+}
+
 /// A message without a queue is confirmed too, but returned first.
 fn taken(confirmation: &Confirmation) -> bool {
     matches!(confirmation, Confirmation::Ack(None))
@@ -396,6 +426,15 @@ mod tests {
         let renewal = Renewal::new(&session(900));
         let left = renewal.due - Instant::now();
         assert!(left > Duration::from_secs(590) && left < Duration::from_secs(610), "{left:?}");
+    }
+
+    #[test]
+    fn an_agent_says_hello_again_every_ten_minutes_and_no_two_in_step() {
+        for random in [0, 1, 77_777, u64::MAX] {
+            let wait = hello_wait(random);
+            assert!(wait >= Duration::from_secs(540) && wait <= Duration::from_secs(660), "{wait:?}");
+        }
+        assert_ne!(hello_wait(10), hello_wait(50_000));
     }
 
     #[tokio::test]

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
+use tracing::Span;
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::MessageId;
+use trustfleet_telemetry::{continue_from, current_traceparent, in_trace, trace_span};
 use trustfleet_wire::Envelope;
+use trustfleet_wire::routing::REPORTS_EXCHANGE;
 use trustfleet_wire::sign::Purpose;
 use trustfleet_wire::v1::{Event, FromAgent, Job, Report};
 
@@ -81,11 +84,11 @@ impl Core {
         stopping(&self.stop).await;
     }
 
-    /// A signed report.
+    /// A signed report, and the span of its way to the broker, whose context it carries.
     ///
     /// # Errors
     /// It cannot be written as JSON.
-    pub fn report(&self, job: &Job, sequence: u64, event: Event) -> Result<Outgoing, StoreError> {
+    pub fn report(&self, job: &Job, sequence: u64, event: Event) -> Result<(Outgoing, Span), StoreError> {
         let now = self.identity.clock.now();
         let report_id = MessageId::fresh(now, self.identity.random_id());
         let kind = match &event {
@@ -96,6 +99,7 @@ impl Core {
             Event::Activated { .. } => "activated",
             Event::Failed(_) => "failed",
         };
+        let span = span(job, report_id, kind);
         let report = FromAgent::Report(Box::new(Report {
             report_id,
             tenant_id: job.tenant_id,
@@ -105,7 +109,7 @@ impl Core {
             job_id: job.job_id,
             sequence,
             at: now,
-            traceparent: job.traceparent.clone(),
+            traceparent: span.in_scope(current_traceparent).or_else(|| job.traceparent.clone()),
             event,
         }));
         let envelope = Envelope::seal(&report, Purpose::FromAgent, &self.identity.keys.sign);
@@ -114,7 +118,7 @@ impl Core {
             detail: error.to_string(),
         };
         let envelope = envelope.map_err(corrupt)?;
-        Ok(Outgoing { report_id, routing_key: job.reply_to.clone(), kind: kind.to_owned(), envelope })
+        Ok((Outgoing { report_id, routing_key: job.reply_to.clone(), kind: kind.to_owned(), envelope }, span))
     }
 
     /// Brings a job into a state, with its reports, in one save; then the reports go.
@@ -123,38 +127,57 @@ impl Core {
     /// The disk's; nothing has changed then.
     pub async fn commit(&self, entry: &Entry, state: State, events: Vec<Event>) -> Result<Vec<MessageId>, StoreError> {
         let live = entry.snapshot().await;
-        let reports = self.seal_all(&live, events)?;
+        let (reports, spans) = self.seal_all(&live, events)?;
         entry.change(|live| apply(live, state, &reports)).await?;
-        Ok(self.queue(&live.job, reports))
+        Ok(self.queue(&live.job, reports, spans))
     }
 
     /// As [`Core::commit`], but an end counts and is reported also when it cannot be saved.
     pub async fn settle(&self, entry: &Entry, state: State, events: Vec<Event>) {
         let live = entry.snapshot().await;
-        let reports = match self.seal_all(&live, events) {
+        let (reports, spans) = match self.seal_all(&live, events) {
             Ok(reports) => reports,
             Err(error) => {
                 tracing::error!(job.id = %live.record.job_id, %error, "a report cannot be made");
-                Vec::new()
+                (Vec::new(), Vec::new())
             }
         };
         if let Err(error) = entry.settle(|live| apply(live, state, &reports)).await {
             tracing::error!(job.id = %live.record.job_id, %error, "the end of a job is not saved, only reported");
         }
-        self.queue(&live.job, reports);
+        self.queue(&live.job, reports, spans);
     }
 
-    fn seal_all(&self, live: &Live, events: Vec<Event>) -> Result<Vec<Outgoing>, StoreError> {
+    fn seal_all(&self, live: &Live, events: Vec<Event>) -> Result<(Vec<Outgoing>, Vec<Span>), StoreError> {
         events.into_iter().map(|event| self.report(&live.job, live.record.sequence, event)).collect()
     }
 
-    fn queue(&self, job: &Job, reports: Vec<Outgoing>) -> Vec<MessageId> {
+    fn queue(&self, job: &Job, reports: Vec<Outgoing>, spans: Vec<Span>) -> Vec<MessageId> {
         let ids = reports.iter().map(|report| report.report_id).collect();
-        for report in reports {
-            self.reports.add(job.job_id, report);
+        for (report, span) in reports.into_iter().zip(spans) {
+            self.reports.add(job.job_id, report, span);
         }
         ids
     }
+}
+
+/// The span of a report's way to the broker. What is not made in the work on its job goes on from the job's message.
+fn span(job: &Job, report: MessageId, kind: &str) -> Span {
+    let span = trace_span!(
+        "producer",
+        "publish trustfleet.reports",
+        messaging.system = "rabbitmq",
+        messaging.operation.type = "send",
+        messaging.operation.name = "publish",
+        messaging.destination.name = REPORTS_EXCHANGE,
+        messaging.message.id = %report,
+        trustfleet.job.id = %job.job_id,
+        trustfleet.report.kind = kind,
+    );
+    if !in_trace() {
+        continue_from(&span, job.traceparent.as_deref());
+    }
+    span
 }
 
 fn apply(live: &mut Live, state: State, reports: &[Outgoing]) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::Span;
 use trustfleet_model::clock::Clock as _;
 use trustfleet_wire::sign::Purpose;
 use trustfleet_wire::v1::{Event, Failed, Job, Receipt, ToAgent};
@@ -69,7 +70,7 @@ impl Driver {
         for (id, entry) in self.core.book.all() {
             let live = entry.snapshot().await;
             for report in live.record.reports {
-                self.core.reports.add(id, report);
+                self.core.reports.add(id, report, Span::none());
             }
             if !live.record.state.is_final() {
                 unfinished.push((matches!(live.record.state, State::Start), live.record.sequence, entry));
@@ -185,18 +186,18 @@ impl Driver {
             tracing::warn!(job.id = %job.job_id, %error, "a repeated job message is not noted on the disk");
         }
         for report in entry.snapshot().await.record.reports {
-            self.core.reports.add(job.job_id, report);
+            self.core.reports.add(job.job_id, report, Span::none());
         }
     }
 
     /// The disk took no record: the failure is reported from memory, and the message acked once the broker has that.
     fn refuse_unsaved(&self, job: &Job, failed: Box<Failed>, verdict: oneshot::Sender<Verdict>) {
-        let Ok(report) = self.core.report(job, job.sequence, Event::Failed(failed)) else {
+        let Ok((report, span)) = self.core.report(job, job.sequence, Event::Failed(failed)) else {
             let _ = verdict.send(Verdict::Later);
             return;
         };
         let (reports, job_id, report_id) = (Arc::clone(&self.core.reports), job.job_id, report.report_id);
-        reports.add(job_id, report);
+        reports.add(job_id, report, span);
         tokio::spawn(async move {
             let answered = reports.reached_broker(job_id, report_id, UNSAVED_MAX).await;
             let _ = verdict.send(if answered { Verdict::Ack } else { Verdict::Later });

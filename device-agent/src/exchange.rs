@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
+use tracing::{Instrument as _, Span};
 use trustfleet_cmp::codec::{BodyKind, PkiMessage};
 use trustfleet_cmp::entropy::SystemEntropy;
 use trustfleet_cmp::request::RequestKind;
@@ -15,6 +16,7 @@ use trustfleet_cmp::transaction::{Input, Step, Transaction};
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::job::Culprit;
 use trustfleet_pki::digest::sha256;
+use trustfleet_telemetry::{record_error, trace_span};
 use trustfleet_wire::v1::{Event, Failed, Job};
 
 use crate::cmp_http::HttpError;
@@ -75,7 +77,8 @@ impl Running<'_> {
     pub async fn begin(&self) -> Result<(), Halt> {
         let started_at = self.core.identity.clock.now();
         let prepare = Prepare::of(self.core, self.job, self.place, self.order);
-        let (transaction, message, spki) = blocking(move || prepare.start(started_at)).await??;
+        let making = async { Ok::<_, Halt>(blocking(move || prepare.start(started_at)).await??) };
+        let (transaction, message, spki) = spanned(trace_span!("internal", "key"), making).await?;
         let transaction_record = transaction.record();
         let exchange = Exchange { started_at, url: None, polls: 0, poll_at: None, transaction: transaction_record };
         let started = Event::Started { public_key_sha256: hex::encode(sha256(&spki)) };
@@ -87,7 +90,9 @@ impl Running<'_> {
                 tracing::warn!(job.id = %self.job.job_id, "the ca is asked before the broker has the started report");
             }
         }
-        self.go_on(exchange, Step::Send { transaction: Box::new(transaction), message }, false).await
+        let span = self.span(&exchange, false);
+        let step = Step::Send { transaction: Box::new(transaction), message };
+        spanned(span, self.go_on(exchange, step, false)).await
     }
 
     /// Goes on with an exchange after a restart, where it stopped (W6).
@@ -113,7 +118,18 @@ impl Running<'_> {
             Halt::from(failed)
         })?;
         let repeated = exchange.url.is_some();
-        self.go_on(exchange, step, repeated).await
+        let span = self.span(&exchange, true);
+        spanned(span, self.go_on(exchange, step, repeated)).await
+    }
+
+    /// The span of the exchange, one for each run of the agent that works on it.
+    fn span(&self, exchange: &Exchange, resumed: bool) -> Span {
+        trace_span!(
+            "internal",
+            format_args!("cmp {}", self.order.kind.request()),
+            trustfleet.cmp.transaction_id = exchange.transaction.transaction_id(),
+            trustfleet.cmp.resumed = resumed,
+        )
     }
 
     /// `repeated`: the request may have reached the CA before, so that a refusal now says nothing of the first time.
@@ -331,5 +347,18 @@ impl Running<'_> {
 /// # Errors
 /// The agent is stopping.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Halt> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Halt::Stopping)
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|_| Halt::Stopping)
+}
+
+/// Works in a span of the trace, which gets the stable code when the job fails there.
+///
+/// # Errors
+/// The work's own.
+pub async fn spanned<T>(span: Span, work: impl Future<Output = Result<T, Halt>>) -> Result<T, Halt> {
+    let done = work.instrument(span.clone()).await;
+    if let Err(Halt::Failed(failed)) = &done {
+        record_error(&span, &failed.code, true);
+    }
+    done
 }

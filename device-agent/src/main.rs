@@ -1,15 +1,16 @@
 //! `trustfleet-agent`: arguments in, exit code out.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
 use trustfleet_agent::config::{Config, LogFormat};
 use trustfleet_agent::run;
 use trustfleet_agent::status::Status;
+use trustfleet_cmp::entropy::{Entropy as _, SystemEntropy};
 use trustfleet_model::clock::{Clock as _, SystemClock};
+use trustfleet_telemetry::{Guard, Log, LogForm, Service};
 
 /// The Trustfleet device agent.
 #[derive(Debug, Parser)]
@@ -50,7 +51,8 @@ enum Output {
 fn main() -> ExitCode {
     let ended = match Args::parse().command {
         Command::Run { config } => load(&config).and_then(|config| {
-            log(config.log_format);
+            // Dropped last: what ends in there is still seen.
+            let _traces = telemetry(&config)?;
             run::run(config).map_err(|error| chain(&error))
         }),
         Command::Status { config, output } => load(&config).and_then(|config| show(&config, output)),
@@ -79,16 +81,22 @@ fn show(config: &Config, output: Output) -> Result<(), String> {
     Ok(())
 }
 
-fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().init(),
-    }
+/// Logs to stderr, spans to the configured receiver.
+fn telemetry(config: &Config) -> Result<Guard, String> {
+    let mut instance = [0; 16];
+    SystemEntropy.fill(&mut instance).map_err(|error| chain(&error))?;
+    let service = Service {
+        name: "trustfleet-agent",
+        version: env!("CARGO_PKG_VERSION"),
+        instance,
+        attributes: config.name.iter().map(|name| ("trustfleet.agent.name", name.to_string())).collect(),
+    };
+    let form = match config.log_format {
+        LogFormat::Text => LogForm::Text,
+        LogFormat::Json => LogForm::Json { flat: false },
+    };
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    trustfleet_telemetry::start(service, Log { form, filter }, &config.traces).map_err(|error| chain(&error))
 }
 
 /// An error with everything below it, in one line.

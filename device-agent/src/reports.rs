@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Span;
 use trustfleet_model::ids::{JobId, MessageId};
 
 use crate::controller_link::Publication;
@@ -40,6 +41,7 @@ struct Queue {
 #[derive(Debug)]
 struct Sending {
     report: Outgoing,
+    span: Span,
     attempts: u32,
     in_flight: bool,
     confirmed: bool,
@@ -54,8 +56,9 @@ impl Default for Reports {
 }
 
 impl Reports {
-    /// Puts a report into the queue, once.
-    pub fn add(&self, job: JobId, report: Outgoing) {
+    /// Puts a report into the queue, once. `span`: of its way to the broker; it ends when the broker has the report, or
+    /// with the agent. What comes from a record has none any more.
+    pub fn add(&self, job: JobId, report: Outgoing, span: Span) {
         {
             let mut queue = self.queue();
             let of_job = queue.jobs.entry(job).or_default();
@@ -64,6 +67,7 @@ impl Reports {
             }
             of_job.push(Sending {
                 report,
+                span,
                 attempts: 0,
                 in_flight: false,
                 confirmed: false,
@@ -156,6 +160,9 @@ impl Reports {
         if let Some(sending) = self.queue().find(job, id) {
             sending.in_flight = false;
             sending.confirmed |= confirmed;
+            if confirmed {
+                sending.span = Span::none();
+            }
             sending.due = Instant::now() + REPORT_BACKOFF.wait(sending.attempts, random);
         }
         self.confirmed.notify_waiters();
@@ -242,8 +249,8 @@ mod tests {
     #[test]
     fn reports_of_one_job_go_one_after_the_other_and_none_waits_for_ever() {
         let reports = Reports::default();
-        reports.add(job(), report(1));
-        reports.add(job(), report(2));
+        reports.add(job(), report(1), Span::none());
+        reports.add(job(), report(2), Span::none());
         let now = Instant::now();
         assert_eq!(due(&reports, now), Vec::<u128>::new(), "nothing goes without a link");
         reports.set_linked(true);
@@ -256,8 +263,8 @@ mod tests {
     #[test]
     fn a_receipt_lets_the_next_report_go_at_once() {
         let reports = Reports::default();
-        reports.add(job(), report(1));
-        reports.add(job(), report(2));
+        reports.add(job(), report(1), Span::none());
+        reports.add(job(), report(2), Span::none());
         reports.set_linked(true);
         let now = Instant::now() + Duration::from_secs(1);
         assert_eq!(due(&reports, now), [1]);
@@ -271,7 +278,7 @@ mod tests {
     #[test]
     fn a_report_is_repeated_until_its_receipt_comes_also_when_the_broker_has_it() {
         let reports = Reports::default();
-        reports.add(job(), report(1));
+        reports.add(job(), report(1), Span::none());
         reports.set_linked(true);
         let mut now = Instant::now() + Duration::from_secs(1);
         for _ in 0..10 {
@@ -285,7 +292,7 @@ mod tests {
     #[test]
     fn a_new_link_sends_everything_again_at_once() {
         let reports = Reports::default();
-        reports.add(job(), report(1));
+        reports.add(job(), report(1), Span::none());
         reports.set_linked(true);
         assert_eq!(due(&reports, Instant::now() + Duration::from_secs(1)), [1]);
         reports.set_linked(false);
@@ -296,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn one_can_wait_until_the_broker_has_a_report_but_not_for_ever() {
         let reports = Reports::default();
-        reports.add(job(), report(1));
+        reports.add(job(), report(1), Span::none());
         let id = report(1).report_id;
         assert!(!reports.reached_broker(job(), id, Duration::from_millis(10)).await);
         reports.sent(job(), id, true, 0);

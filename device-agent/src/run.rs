@@ -109,11 +109,11 @@ async fn join(
     keys: IdentityKeys,
     stop: &watch::Receiver<bool>,
 ) -> Result<Option<(Membership, IdentityKeys)>, RunError> {
-    let token = config.join_token()?;
+    let (token, name) = (config.join_token()?, config.name()?);
     let keys = Arc::new(keys);
     let mut failures = 0_u32;
     let membership = loop {
-        let (doors, token, name, keys) = (Arc::clone(&doors), token.clone(), config.name.clone(), Arc::clone(&keys));
+        let (doors, token, name, keys) = (Arc::clone(&doors), token.clone(), name.clone(), Arc::clone(&keys));
         let joining = tokio::task::spawn_blocking(move || doors.join(&token, &name, &keys, SystemClock.now()));
         let joined = joining.await.map_err(|error| RunError::Setup(error.to_string()))?;
         match joined {

@@ -108,7 +108,7 @@ impl Status {
         places.dedup();
         let trustpoints = places.iter().map(|place| trustpoint(&store, place, jobs.get(place))).collect();
         let mut status = Self {
-            name: config.name.to_string(),
+            name: config.name.as_ref().map(ToString::to_string).unwrap_or_default(),
             agent_id: membership.as_ref().map(|membership| membership.agent_id.to_string()),
             tenant_id: membership.as_ref().map(|membership| membership.tenant_id.to_string()),
             controller_url: config.controller_url.to_string(),

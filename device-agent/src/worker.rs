@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::sleep;
+use tracing::{Instrument as _, Span};
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::JobId;
 use trustfleet_pki::Certificate;
-use trustfleet_wire::v1::{Event, Failed, Job, Task};
+use trustfleet_telemetry::{continue_from, record_error, trace_span};
+use trustfleet_wire::routing::JOBS_EXCHANGE;
+use trustfleet_wire::v1::{Event, Failed, Job, Request, Task};
 
 use crate::backoff::Backoff;
 use crate::core::Core;
-use crate::exchange::{Halt, Running, blocking};
+use crate::exchange::{Halt, Running, blocking, spanned};
 use crate::jobs::Entry;
 use crate::lifecycle::{self, Next};
 use crate::order::{Order, Place};
@@ -27,12 +30,46 @@ const STORE_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), most: Du
 /// Brings a job to its end, or to where the agent stops.
 pub async fn run(core: Arc<Core>, entry: Arc<Entry>) {
     let job = entry.snapshot().await.job;
-    let outcome = work(&core, &entry).await;
+    let span = span(&job);
+    work_and_tell(&core, &entry, &job, &span).instrument(span.clone()).await;
+}
+
+async fn work_and_tell(core: &Arc<Core>, entry: &Entry, job: &Job, span: &Span) {
+    let outcome = work(core, entry).await;
     if let Err(Halt::Failed(failed)) = outcome {
-        fail(&core, &entry, failed).await;
+        record_error(span, &failed.code, true);
+        fail(core, entry, failed).await;
     } else {
         tracing::debug!(job.id = %job.job_id, "the job rests");
     }
+}
+
+/// The span of the work on a job, from here to its end or to the stop of the agent. It goes on from the message, which
+/// lies in the record: also after a restart.
+fn span(job: &Job) -> Span {
+    let kind = match &job.task {
+        Task::Enroll(enroll) => match enroll.request {
+            Request::Ir => "ir",
+            Request::Cr => "cr",
+            Request::Kur => "kur",
+        },
+        Task::Activate { .. } => "activate",
+    };
+    let span = trace_span!(
+        "consumer",
+        "job",
+        messaging.system = "rabbitmq",
+        messaging.operation.type = "process",
+        messaging.operation.name = "process",
+        messaging.destination.name = JOBS_EXCHANGE,
+        trustfleet.tenant.id = %job.tenant_id,
+        trustfleet.device.id = %job.device_id,
+        trustfleet.agent.id = %job.agent_id,
+        trustfleet.job.id = %job.job_id,
+        trustfleet.job.kind = kind,
+    );
+    continue_from(&span, job.traceparent.as_deref());
+    span
 }
 
 async fn work(core: &Arc<Core>, entry: &Entry) -> Result<(), Halt> {
@@ -57,10 +94,14 @@ async fn work(core: &Arc<Core>, entry: &Entry) -> Result<(), Halt> {
             }
             Next::Store => {
                 if let State::Storage { issued } = record.state {
-                    store(core, entry, &job, &place, &issued).await?;
+                    let storing = store(core, entry, &job, &place, &issued);
+                    spanned(trace_span!("internal", "store certificate"), storing).await?;
                 }
             }
-            Next::Activate => activate(core, entry, &job, &place, &record.state).await?,
+            Next::Activate => {
+                let activating = activate(core, entry, &job, &place, &record.state);
+                spanned(trace_span!("internal", "activate certificate"), activating).await?;
+            }
             Next::Rest => return Ok(()),
         }
     }

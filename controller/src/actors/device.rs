@@ -10,6 +10,7 @@ use actix::{
     WrapFuture as _,
 };
 use tokio::{sync::oneshot, time::Instant};
+use tracing::{Instrument as _, Span};
 use trustfleet_model::ids::{DeviceId, TenantId};
 
 use super::registry::Shared;
@@ -29,6 +30,8 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct Ask {
     pub(super) command: Command,
     pub(super) answer: oneshot::Sender<Result<Reply, AppError>>,
+    /// What is done for the command belongs to this span.
+    pub(super) span: Span,
 }
 
 /// The actor of one device.
@@ -67,7 +70,8 @@ impl Handler<Ask> for DeviceActor {
         self.last_command = Instant::now();
         let work = Work { tenant: self.tenant, device: self.device, shared: Arc::clone(&self.shared) };
         let cached = self.state.take();
-        let worked = async move { (work.run(cached, &ask.command).await, ask.answer) };
+        let span = ask.span.clone();
+        let worked = async move { (work.run(cached, &ask.command).await, ask.answer) }.instrument(span);
         AtomicResponse::new(Box::pin(worked.into_actor(self).map(|((state, result), answer), actor, context| {
             actor.last_command = Instant::now();
             actor.state = state;

@@ -11,10 +11,12 @@ use std::{
 
 use actix::{Actor as _, Addr, ArbiterHandle, Context, prelude::SendError};
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 use trustfleet_model::{
     clock::Clock,
     ids::{DeviceId, TenantId},
 };
+use trustfleet_telemetry::{in_trace, record_error, trace_span};
 
 use super::device::{Ask, DeviceActor};
 use crate::{
@@ -107,9 +109,18 @@ impl Registry {
     /// [`AppError::NotFound`] when there is no such device, [`AppError::Rejected`] when the device refused,
     /// [`AppError::Busy`] when its mailbox is full, [`AppError::Unavailable`] or [`AppError::OutcomeUnknown`].
     pub async fn ask(&self, tenant: TenantId, device: DeviceId, command: Command) -> Result<Reply, AppError> {
+        let span = span(tenant, device, &command);
+        let answer = self.ask_actor(tenant, device, command).instrument(span.clone()).await;
+        if let Err(error) = &answer {
+            record_error(&span, error.code(), error.status() >= 500);
+        }
+        answer
+    }
+
+    async fn ask_actor(&self, tenant: TenantId, device: DeviceId, command: Command) -> Result<Reply, AppError> {
         for _ in 0..ATTEMPTS {
             let (answer, answered) = oneshot::channel();
-            let ask = Ask { command: command.clone(), answer };
+            let ask = Ask { command: command.clone(), answer, span: Span::current() };
             match self.hand_over((tenant, device), ask) {
                 Handed::Over => {}
                 Handed::Full => {
@@ -187,6 +198,22 @@ impl Registry {
     fn part(&self, key: Key) -> &Mutex<HashMap<Key, Addr<DeviceActor>>> {
         &self.inner.parts[spread(key) / 7 % PARTS]
     }
+}
+
+/// The span of a command: the way to the actor and back, with what the actor does for it inside.
+fn span(tenant: TenantId, device: DeviceId, command: &Command) -> Span {
+    if !in_trace() {
+        return Span::none();
+    }
+    let name = match command {
+        Command::AddTrustpoint(_) => "device add_trustpoint",
+        Command::RemoveTrustpoint(_) => "device remove_trustpoint",
+        Command::Enroll(_) => "device enroll",
+        Command::Activate(_) => "device activate",
+        Command::Report(_) => "device report",
+        Command::Undeliverable(_) => "device undeliverable",
+    };
+    trace_span!("internal", name, trustfleet.tenant.id = %tenant, trustfleet.device.id = %device)
 }
 
 /// An even number for a device: the last bytes of a UUIDv7 are random.

@@ -187,6 +187,9 @@ pub async fn guard(
         };
         match api.admit(access, request.headers(), request.match_info().get("tenant")).await {
             Ok(admitted) => {
+                if let Some(tenant) = &admitted.tenant {
+                    super::trace::note_tenant(tenant.id);
+                }
                 request.extensions_mut().insert(admitted);
             }
             Err(error) => return Ok(request.into_response(Problem::from(error).response())),

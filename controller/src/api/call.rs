@@ -122,11 +122,14 @@ impl Call {
         Err(Problem::invalid("Idempotency-Key", "idempotency_key", message))
     }
 
-    /// The client's trace context (W3C), or a new one.
+    /// The trace context (W3C) of this request's own span, or without traces the client's, or a new one.
     ///
     /// # Errors
     /// An internal error when there is no randomness.
     pub fn traceparent(&self) -> Result<String, Problem> {
+        if let Some(current) = trustfleet_telemetry::current_traceparent() {
+            return Ok(current);
+        }
         if let Some(text) = self.header("traceparent").filter(|text| is_traceparent(text)) {
             return Ok(text.to_owned());
         }

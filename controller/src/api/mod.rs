@@ -27,6 +27,7 @@ pub mod server;
 pub mod tenants;
 pub mod timing;
 pub mod tokens;
+pub mod trace;
 pub mod trustpoints;
 
 use actix_web::web::{delete, get, post, put};

@@ -112,6 +112,7 @@ impl Problem {
 
     /// The answer.
     pub fn response(&self) -> HttpResponse {
+        super::trace::note_error(self.code);
         let mut response = HttpResponse::build(self.status);
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         if self.retry {

@@ -12,6 +12,7 @@ use actix_web::{App, HttpRequest, HttpServer, web};
 use super::auth::{Api, guard};
 use super::problem::{Problem, unknown_path};
 use super::timing::timed;
+use super::trace::traced;
 use super::{ROUTES, openapi};
 use crate::app::Services;
 
@@ -57,8 +58,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         let mut methods = Vec::new();
         for route in ROUTES.iter().filter(|route| route.path == path) {
             let access = route.access;
-            resource =
-                resource.route((route.handler)().wrap(from_fn(move |request, next| guard(access, request, next))));
+            let guarded = (route.handler)().wrap(from_fn(move |request, next| guard(access, request, next)));
+            resource = resource.route(guarded.wrap(from_fn(move |request, next| traced(route, request, next))));
             methods.extend(Method::from_bytes(route.method.as_bytes()));
         }
         let refuse = move |_: HttpRequest| {

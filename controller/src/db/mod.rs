@@ -32,7 +32,9 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_postgres::NoTls;
+use tracing::{Instrument as _, Span};
 use trustfleet_model::ids::TenantId;
+use trustfleet_telemetry::{in_trace, record_error, trace_span};
 
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
@@ -149,10 +151,11 @@ impl Store {
         F: AsyncFn(&X) -> Result<T, E>,
         E: From<DbError>,
     {
+        let span = span(name);
         let timer = self.inner.metrics.tx_timer(name);
         let mut retry = 0;
         loop {
-            let (result, again) = Self::attempt(pool, begin, &open, &work).await;
+            let (result, again) = Self::attempt(pool, begin, &open, &work).instrument(span.clone()).await;
             if again && retry < RETRIES {
                 retry += 1;
                 self.inner.metrics.tx_retried(name);
@@ -165,6 +168,10 @@ impl Store {
                 (Err(_), true) => TxOutcome::GaveUp,
                 (Err(_), false) => TxOutcome::RolledBack,
             });
+            if result.is_err() {
+                // Rolled back is what a refusal does, too: its own span says what it was.
+                record_error(&span, if again { "gave_up" } else { "rolled_back" }, again);
+            }
             return result;
         }
     }
@@ -204,6 +211,14 @@ impl Store {
             }
         }
     }
+}
+
+/// The span of a transaction, all its attempts included. What runs on its own, outside of any trace, has none.
+fn span(name: &'static str) -> Span {
+    if !in_trace() {
+        return Span::none();
+    }
+    trace_span!("client", name, db.system.name = "postgresql")
 }
 
 async fn client(pool: &Pool) -> Result<Object, DbError> {

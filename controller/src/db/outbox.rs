@@ -162,6 +162,28 @@ impl SystemTx {
         )
         .await
     }
+
+    /// Puts the jobs of an agent into the outbox that no queue has taken: a message that came back was removed from it.
+    /// What the agent has, and what is there already, is left alone. Returns how many.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn outbox_offer_returned(
+        &self,
+        tenant: TenantId,
+        agent: AgentId,
+        now: Timestamp,
+    ) -> Result<u64, DbError> {
+        self.execute(
+            "/* outbox_offer_returned */ INSERT INTO outbox (tenant_id, job_id, created_at)
+             SELECT tenant_id, job_id, $3 FROM jobs
+             WHERE tenant_id = $1 AND agent_id = $2 AND finished_at IS NULL AND state = 'awaiting_publish'
+             ORDER BY job_id
+             ON CONFLICT (tenant_id, job_id) DO NOTHING",
+            &[&Id(tenant), &Id(agent), &now],
+        )
+        .await
+    }
 }
 
 fn columns(claims: &[Claim]) -> (Vec<uuid::Uuid>, Vec<i64>, Vec<i32>) {

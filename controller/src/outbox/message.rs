@@ -8,6 +8,7 @@ use trustfleet_model::{
     policy::Activation,
 };
 use trustfleet_pki::certificate::Certificate;
+use trustfleet_telemetry::current_traceparent;
 use trustfleet_wire::{
     Envelope,
     routing::device_reply_key,
@@ -46,7 +47,8 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         start_before,
         policy_revision,
         reply_to: device_reply_key(job.agent_id, job.device_id),
-        traceparent: job.traceparent.clone(),
+        // The agent goes on from the publication's span; without traces, from what the operator's client said.
+        traceparent: current_traceparent().or_else(|| job.traceparent.clone()),
         task,
     }));
     Envelope::seal(&message, Purpose::ToAgent, &keys.signing)

@@ -221,7 +221,17 @@ impl Fixture {
     }
 
     pub async fn hello(&self) {
+        self.say_hello(false).await;
+    }
+
+    /// As an agent does every few minutes.
+    pub async fn hello_again(&self) {
+        self.say_hello(true).await;
+    }
+
+    async fn say_hello(&self, repeated: bool) {
         let hello = Hello {
+            repeated,
             tenant_id: self.tenant,
             agent_id: self.agent.id,
             message_id: self.services().fresh(MessageId::fresh).unwrap(),

@@ -77,6 +77,30 @@ async fn a_message_that_no_queue_takes_comes_back_with_the_agents_hello() {
 }
 
 #[actix::test]
+async fn a_repeated_hello_is_noted_and_brings_back_only_what_no_queue_has_taken() {
+    let fixture = Fixture::new().await;
+    let mut queue = fixture.open_queue().await;
+    let job_id = fixture.enroll().await;
+    assert_eq!(fixture.next_job(&mut queue).await.job_id, job_id);
+    let published = || async {
+        (fixture.value::<String>("SELECT state FROM jobs").await == "awaiting_agent").then_some(())
+    };
+    until("the job to be marked as published", published).await;
+    fixture.admin.batch_execute("UPDATE agents SET last_seen_at = last_seen_at - interval '1 hour'").await.unwrap();
+    fixture.hello_again().await;
+    let seen = "SELECT last_seen_at > now() - interval '1 minute' FROM agents";
+    until("the agent to be seen", async || fixture.value::<bool>(seen).await.then_some(())).await;
+    let again = fixture.next(&mut queue, Duration::from_millis(1500)).await;
+    assert!(again.is_none(), "the agent has the job already: {again:?}");
+
+    // As if the message had come back, and its row were removed.
+    fixture.admin.batch_execute("UPDATE jobs SET state = 'awaiting_publish'").await.unwrap();
+    fixture.hello_again().await;
+    assert_eq!(fixture.next_job(&mut queue).await.job_id, job_id);
+    fixture.core.stop().await;
+}
+
+#[actix::test]
 async fn the_secret_is_in_no_queue_and_in_no_dump() {
     let fixture = Fixture::new().await;
     fixture.services().broker.declare_agent_queue(fixture.agent.id).await.unwrap();

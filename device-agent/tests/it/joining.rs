@@ -93,7 +93,8 @@ fn an_agent_joins_the_controller_that_its_token_names() {
         assert_eq!(path, "/agent/v1/join");
         (201, join_answer(body, &served, &served))
     }));
-    let joined = controller.doors.join(&token(&key), &controller.config.name, &controller.keys, SystemClock.now());
+    let joined =
+        controller.doors.join(&token(&key), controller.config.name().unwrap(), &controller.keys, SystemClock.now());
     let membership = joined.unwrap();
     assert_eq!((membership.name.as_str(), membership.controller_key.0), ("ap-1", key.public_key()));
 }
@@ -105,14 +106,14 @@ fn another_controller_is_refused_whatever_it_claims() {
     let honest_but_other = controller(Box::new(move |_, body| (201, join_answer(body, &own, &own))));
     let joined = honest_but_other.doors.join(
         &token(&key),
-        &honest_but_other.config.name,
+        honest_but_other.config.name().unwrap(),
         &honest_but_other.keys,
         SystemClock.now(),
     );
     assert!(matches!(joined, Err(SessionError::WrongController { .. })), "{joined:?}");
     let signer = again(&other);
     let liar = controller(Box::new(move |_, body| (201, join_answer(body, &signer, &claimed))));
-    let joined = liar.doors.join(&token(&key), &liar.config.name, &liar.keys, SystemClock.now());
+    let joined = liar.doors.join(&token(&key), liar.config.name().unwrap(), &liar.keys, SystemClock.now());
     assert!(matches!(joined, Err(SessionError::Untrusted { .. })), "{joined:?}");
 }
 
@@ -124,7 +125,8 @@ fn a_refusal_is_shown_with_its_reason_and_never_with_the_token() {
             r#"{"type":"x","title":"No","status":401,"detail":"the join token was used already","code":"token_used"}"#;
         (401, problem.to_owned())
     }));
-    let joined = controller.doors.join(&token(&key), &controller.config.name, &controller.keys, SystemClock.now());
+    let joined =
+        controller.doors.join(&token(&key), controller.config.name().unwrap(), &controller.keys, SystemClock.now());
     let error = joined.unwrap_err();
     assert!(!error.is_transient());
     let text = format!("{error} {error:?}");

@@ -68,8 +68,8 @@ pub enum LogForm {
 pub struct Log {
     /// Form of the lines.
     pub form: LogForm,
-    /// Which lines.
-    pub filter: EnvFilter,
+    /// Which lines, such as `info` or `trustfleet_controller=debug,info`; one that cannot be read counts as `info`.
+    pub filter: String,
 }
 
 /// Keeps traces flowing; when it is dropped, what waits is sent, for at most three seconds.
@@ -122,7 +122,8 @@ where
         }
     };
     let no_traces = filter_fn(|metadata| !metadata.is_span() || metadata.target() != TARGET);
-    layer.with_filter(log.filter.and(no_traces.with_max_level_hint(LevelFilter::TRACE)))
+    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    layer.with_filter(filter.and(no_traces.with_max_level_hint(LevelFilter::TRACE)))
 }
 
 /// Spans of traces, and nothing else.
@@ -203,7 +204,7 @@ mod tests {
     ) -> (String, Vec<opentelemetry_sdk::trace::SpanData>) {
         let (out, exporter) = (Lines::default(), InMemorySpanExporter::default());
         let writer = out.clone();
-        let log = Log { form, filter: EnvFilter::new("info") };
+        let log = Log { form, filter: "info".to_owned() };
         let registry = Registry::default().with(lines(log, move || writer.clone(), false));
         match ratio {
             None => {

@@ -41,7 +41,7 @@ pub enum ToAgent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromAgent {
-    /// A session begins: offer all unfinished jobs again.
+    /// A session begins: offer all unfinished jobs again. Or it goes on: only those that no queue has taken.
     Hello(Hello),
     /// Something happened to a job.
     Report(Box<Report>),
@@ -179,7 +179,7 @@ pub struct Receipt {
     pub issued_at: Timestamp,
 }
 
-/// An agent's greeting at the start of a session.
+/// An agent's greeting at the start of a session, and again every few minutes: it still works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Its tenant.
@@ -192,6 +192,9 @@ pub struct Hello {
     pub at: Timestamp,
     /// Version of the agent's software.
     pub software: String,
+    /// Said again in a session that goes on: the agent has what was sent to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
 }
 
 /// What happened to a job.
