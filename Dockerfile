@@ -15,7 +15,7 @@ FROM ${RUST_IMAGE} AS source
 WORKDIR /src
 COPY . .
 # Cargo goes by times of files. The caches below may come from another checkout, whose times say nothing about these.
-RUN find . -type f -exec touch {} + && mkdir -p /out/agent/trustfleet-agent /out/controller/trustfleet
+RUN find . -type f -exec touch {} + && install -d -m 0700 /out/agent/trustfleet-agent /out/controller/trustfleet
 
 # Each program from its own stage, so that nobody builds what is not asked for.
 FROM source AS build-agent

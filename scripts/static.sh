@@ -6,6 +6,9 @@
 # Each program is built alone, so that none carries what only another one needs. No path of this machine is in them. The
 # target directory is one of its own (CARGO_TARGET_DIR, or target/static): flags are part of what Cargo keeps, and these
 # would rebuild everything else.
+#
+# glibc and not musl: C code of dependencies needs no second compiler for it, and the allocator is the one that everything
+# was measured with. Since 2.34 glibc finds names by /etc/hosts and DNS without loading anything.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -20,6 +23,8 @@ host="$(rustc --print host-tuple)"
 export CARGO_TARGET_DIR="$target"
 export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$target=/build --remap-path-prefix=$PWD=/src \
 --remap-path-prefix=$cargo_home=/cargo"
+# Times of embedded files would come from the machine.
+export SOURCE_DATE_EPOCH=0
 # C code of dependencies, too.
 export CFLAGS="-ffile-prefix-map=$target=/build -ffile-prefix-map=$cargo_home=/cargo"
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-
 use zeroize::Zeroizing;
 
 use crate::{api, app, cli, entropy, keys, telemetry::chain};

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import urllib.request
 
 import yaml
 
@@ -47,6 +48,17 @@ def inside(images, work):
     compose.up()
     print(f"{len(compose.ended)} one-shot services have ended well, {len(compose.running)} others run")
 
+    for path in ("/healthz", "/readyz", "/metrics"):
+        with urllib.request.urlopen(f"http://127.0.0.1:8080{path}", timeout=10) as answer:
+            assert answer.status == 200, f"{path}: {answer.status}"
+    print("the controller is alive and ready")
+    seen = sorted(bounds())
+    programs = ["trustfleet", "trustfleet-agent", "trustfleet-agent", "trustfleet-lab"]
+    assert [program for program, _ in seen] == programs, seen
+    wanted = {"Uid": "65532", "Gid": "65532", "CapEff": "0000000000000000", "NoNewPrivs": "1"}
+    assert all(status == wanted for _, status in seen), seen
+    print("they run as user 65532, without any capability, on read-only roots")
+
     def operator(line):
         process = compose.start("operator", shlex.split(line))
         code = process.wait(60)
@@ -76,6 +88,19 @@ def inside(images, work):
     assert codes == [0, 0, 0, 0], f"exit codes {codes}: {compose.log('controller')}"
     print("controller, agents and lab CA end in order at SIGTERM (exit codes 0)")
     compose.stop("postgres", "rabbitmq")
+
+
+def bounds():
+    """Program and rights of each of our processes."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            program = process.joinpath("exe").readlink()
+            lines = process.joinpath("status").read_text().splitlines()
+        except OSError:
+            continue
+        if program.name.startswith("trustfleet"):
+            status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+            yield program.name, {key: status[key].split()[0] for key in ("Uid", "Gid", "CapEff", "NoNewPrivs")}
 
 
 main(sys.argv[1])

@@ -2,8 +2,8 @@
 
 Containers of our images are real ones: crun starts them from the images' files and configuration, as their user, without
 capabilities, on a read-only root. PostgreSQL and RabbitMQ are Debian's instead of their images, with the files, variables
-and users that the images would have. All share one network, without a way out of it, in which every service's name is
-loopback; and everything ends with the process that runs this.
+and users that the images would have. All share one network, without a way out of it, in which a name server says that
+every service is on loopback; and everything ends with the process that runs this.
 
 Every key of compose.yaml is either obeyed here or named as one that only Docker needs; any other is a fault.
 """
@@ -17,6 +17,8 @@ import shutil
 import signal
 import subprocess
 import time
+
+import names
 
 OBEYED = {
     "image", "user", "entrypoint", "command", "environment", "volumes", "depends_on", "healthcheck", "profiles", "read_only",
@@ -42,7 +44,9 @@ class Compose:
         for name in tree["volumes"]:
             (work / "volumes" / name).mkdir(parents=True)
         (work / "logs").mkdir()
-        (work / "hosts").write_text("".join(f"127.0.0.1 {host}\n" for host in ["localhost", *self.services]))
+        (work / "hosts").write_text("127.0.0.1 localhost\n")
+        (work / "resolv.conf").write_text(f"nameserver {names.ADDRESS}\n")
+        names.serve(set(self.services))
         (work / "passwd").write_text(
             f"root:x:0:0::/root:/bin/sh\npostgres:x:{DOCKER_USER}:{DOCKER_USER}::/:/bin/sh\n"
             f"nobody:x:65534:65534::/:/bin/sh\n"
@@ -141,7 +145,10 @@ class Compose:
         mounts = [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            {"destination": "/etc/hosts", "source": str(self.work / "hosts"), "options": ["bind", "ro"]},
+            *(
+                {"destination": f"/etc/{file}", "source": str(self.work / file), "options": ["bind", "ro"]}
+                for file in ("hosts", "resolv.conf")
+            ),
         ]
         for source, target, read_only in self.volumes(name):
             self.fill(source, files / target.lstrip("/"))

@@ -8,14 +8,20 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+# What buildah mounts is gone with this process.
+[ "${INTEROP_MOUNTS:-}" = own ] || INTEROP_MOUNTS=own exec unshare --mount --propagation private "$PWD/scripts/interop/images.sh"
+
 work="$(realpath "${CARGO_TARGET_DIR:-target}")/interop/images"
 suite=bookworm
 rust="$(rustc --version | cut -d' ' -f2)"
-export STORAGE_DRIVER BUILDAH_ISOLATION=chroot CONTAINERS_STORAGE_CONF="$work/storage.conf" TMPDIR="$work/tmp"
+export BUILDAH_ISOLATION=chroot CONTAINERS_STORAGE_CONF="$work/storage.conf" TMPDIR="$work/tmp"
 
 main() {
     mkdir -p "$work/tmp" "$work/files"
+    rm -rf "${work:?}/run"
     storage
+    # Of a run that was interrupted.
+    buildah rm --all >/dev/null
     same_compiler
     base
     local begin=$SECONDS
@@ -37,7 +43,7 @@ storage() {
     for driver in overlay vfs; do
         printf '[storage]\ndriver = "%s"\ngraphroot = "%s"\nrunroot = "%s"\n' \
             "$driver" "$work/storage" "$work/run" >"$work/storage.conf"
-        if STORAGE_DRIVER=$driver buildah info >/dev/null 2>&1; then
+        if buildah info >/dev/null 2>&1; then
             return 0
         fi
         rm -rf "$work/storage" "$work/run"
@@ -130,25 +136,27 @@ only() {
     echo "$1: /$2, $(($(stat -c %s "$root/$2") / 1000)) kB, static; TLS roots; nothing else, no shell; user 65532"
 }
 
-# The agent once more: from other folders, another Cargo home, and nothing kept. Only when its program has changed.
+# Both programs once more: from other folders, another Cargo home, and nothing kept. Only when one of them has changed.
 reproducible() {
-    local hash container
-    hash="$(sha256sum <"$work/files/agent/usr/local/bin/trustfleet-agent" | cut -d' ' -f1)"
-    if [ "$(cat "$work/reproduced" 2>/dev/null)" != "$hash" ]; then
+    local container hashes
+    hashes="$(cd "$work/files" && sha256sum agent/usr/local/bin/trustfleet-agent controller/usr/local/bin/trustfleet | sed 's# .*/#  #')"
+    if [ "$(cat "$work/reproduced" 2>/dev/null)" != "$hashes" ]; then
         container="$(buildah from --pull-never "localhost/trustfleet-rust:$rust")"
         git ls-files -z --cached --others --exclude-standard Cargo.toml Cargo.lock shared controller device-agent lab migrations \
-            scripts/static.sh | tar -c --null --files-from - | buildah run "$container" sh -c \
+            scripts/static.sh | tar -c --ignore-failed-read --null --files-from - | buildah run "$container" sh -c \
             'mkdir -p /elsewhere/is/it && cd /elsewhere/is/it && tar -x && CARGO_HOME=/another/home CARGO_TARGET_DIR=/tmp/made \
-            scripts/static.sh /again trustfleet-agent && sha256sum /again/trustfleet-agent' >"$work/again.log" 2>&1 ||
-            { tail -n 20 "$work/again.log"; exit 1; }
+            scripts/static.sh /again trustfleet-agent trustfleet && cd /again && sha256sum trustfleet-agent trustfleet' \
+            >"$work/again.log" 2>&1 || { tail -n 20 "$work/again.log"; exit 1; }
         buildah rm "$container" >/dev/null
-        if ! grep -q "^$hash " "$work/again.log"; then
-            echo "built from another path the agent is another one: $hash and $(tail -n 1 "$work/again.log")"
+        if [ "$(tail -n 2 "$work/again.log")" != "$hashes" ]; then
+            echo "built from another path the programs are others:"
+            diff <(echo "$hashes") <(tail -n 2 "$work/again.log") || true
             exit 1
         fi
-        echo "$hash" >"$work/reproduced"
+        echo "$hashes" >"$work/reproduced"
     fi
-    echo "the agent built again, from another path and from nothing, is the same: sha256 ${hash:0:16}…"
+    echo "both programs built again, from another path and from nothing, are the same:"
+    echo "$hashes"
 }
 
 main
