@@ -151,7 +151,7 @@ impl Committer {
     async fn write(&self, batch: Vec<Entry>) {
         self.metrics.commit_batch(batch.len());
         for entry in &batch {
-            entry.span.record("db.operation.batch.size", batch.len());
+            entry.span.record("db.operation.batch.size", i64::try_from(batch.len()).unwrap_or(i64::MAX));
         }
         match self.write_together(&batch).await {
             Ok(kept) => {

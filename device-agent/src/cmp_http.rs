@@ -153,7 +153,7 @@ impl CmpHttp {
             .send(message);
         let mut response = sent.map_err(|error| classify(url, &error))?;
         let status = response.status().as_u16();
-        span.record("http.response.status_code", status);
+        span.record("http.response.status_code", i64::from(status));
         if (300..400).contains(&status) {
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             let location = sanitise(location.unwrap_or_default());
@@ -194,7 +194,7 @@ fn span(url: &str, message: &[u8]) -> Span {
         http.request.method = "POST",
         http.response.status_code = Empty,
         server.address = server.and_then(Url::host_str),
-        server.port = server.and_then(Url::port_or_known_default),
+        server.port = server.and_then(Url::port_or_known_default).map(i64::from),
         trustfleet.cmp.request = kind,
         trustfleet.cmp.response = Empty,
         trustfleet.cmp.transaction_id = transaction,

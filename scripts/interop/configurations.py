@@ -100,6 +100,8 @@ def rendered_keys(pod):
     for variable in pod.environment:
         if variable.startswith("TRUSTFLEET__"):
             yield variable.removeprefix("TRUSTFLEET__").lower().replace("__", ".")
+        elif variable.startswith("TRUSTFLEET_AGENT_"):
+            yield variable.removeprefix("TRUSTFLEET_AGENT_").lower()
 
 
 def main(trustfleet, trustfleet_agent, *files):
@@ -111,12 +113,7 @@ def main(trustfleet, trustfleet_agent, *files):
         for document in documents:
             if document["kind"] not in ("Deployment", "DaemonSet", "Job"):
                 continue
-            nodes = ["worker-1"]
-            if document["kind"] == "DaemonSet":
-                terms = document["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
-                terms = terms["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-                nodes = [term["matchFields"][0]["values"][0] for term in terms]
-            for node in nodes:
+            for node in ["worker-1", "worker-2.example.internal"]:
                 with tempfile.TemporaryDirectory() as folder:
                     kind = document["kind"]
                     pod = CheckedPod(document, objects, folder, node)

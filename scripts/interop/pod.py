@@ -54,11 +54,6 @@ class Pod:
         data = self.data(kind, name)
         items = source.get("items") or [{"key": key, "path": key} for key in data]
         files = {item["path"]: data[item["key"]] for item in items}
-        if "subPathExpr" in mount:
-            text = files[mount["subPathExpr"].replace("$(NODE_NAME)", self.environment["NODE_NAME"])]
-            to.parent.mkdir(parents=True, exist_ok=True)
-            to.write_text(self.moved(text))
-            return
         (to / "..data").mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
             file = to / "..data" / path

@@ -163,8 +163,8 @@ refusals() {
         refused "$helm" trustfleet tlsSecret --set ingress.enabled=true,ingress.host=a.example || return 1
         refused "$helm" trustfleet kubeVersion --kube-version "1.$((${oldest#1.} - 1))" || return 1
         refused "$helm" trustfleet-agent colour --set config.colour=red || return 1
-        refused "$helm" trustfleet-agent colour --set nodes[0].colour=red || return 1
-        refused "$helm" trustfleet-agent nodes --set nodes=null || return 1
+        refused "$helm" trustfleet-agent colour --set joinToken.colour=red || return 1
+        refused "$helm" trustfleet-agent sample_ratio --set config.traces.sample_ratio=2 || return 1
         refused "$helm" trustfleet-agent controller_url --set config.controller_url= || return 1
     done
     echo "16 kinds of wrong values, by helm 3 and helm 4"

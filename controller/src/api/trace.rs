@@ -25,7 +25,7 @@ pub async fn traced(
     let result = next.call(request).instrument(span.clone()).await.map(ServiceResponse::map_into_boxed_body);
     if let Ok(response) = &result {
         let status = response.status();
-        span.record("http.response.status_code", status.as_u16());
+        span.record("http.response.status_code", i64::from(status.as_u16()));
         if status.is_server_error() {
             span.record("otel.status_code", "ERROR");
         }

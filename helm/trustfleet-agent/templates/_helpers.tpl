@@ -44,18 +44,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* The agent's TOML file for one node. Context: a dict of root and name. */}}
+{{/* The agent's TOML file, the same on every node: the name comes from the environment. */}}
 {{- define "trustfleet-agent.config" -}}
-{{- $config := .root.Values.config -}}
-name = {{ .name | toJson }}
+{{- $config := .Values.config -}}
 controller_url = {{ required "config.controller_url must be the controller's base URL" $config.controller_url | toJson }}
 {{- /* Below the mount: kubelet makes a folder that all may read, the agent insists on one of its own. */}}
 state_dir = "/var/lib/trustfleet-agent/state"
 join_token_file = "/etc/trustfleet-agent/join/token"
-{{- if .root.Values.tlsCa.existingConfigMap }}
+{{- if .Values.tlsCa.existingConfigMap }}
 tls_ca_file = "/etc/trustfleet-agent/tls/ca.crt"
 {{- end }}
 insecure_plaintext = {{ $config.insecure_plaintext }}
 parallel_exchanges = {{ int $config.parallel_exchanges }}
 log_format = {{ $config.log_format | toJson }}
+{{- with $config.traces }}
+{{- if .endpoint }}
+
+[traces]
+endpoint = {{ .endpoint | toJson }}
+sample_ratio = {{ .sample_ratio }}
+insecure_plaintext = {{ .insecure_plaintext }}
+{{- if $.Values.traces.headersSecret }}
+headers_file = "/etc/trustfleet-agent/traces-headers/headers"
+{{- end }}
+{{- if $.Values.traces.tlsCaConfigMap }}
+tls_ca_file = "/etc/trustfleet-agent/traces-tls/ca.crt"
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}

@@ -158,7 +158,12 @@ mod tests {
 
     #[test]
     fn traces_leave_the_machine_unencrypted_only_by_an_explicit_switch() {
-        for good in ["", "endpoint = \"http://127.0.0.1:4318\"", "endpoint = \"https://otel.example/base/\""] {
+        for good in [
+            "",
+            "sample_ratio = 1",
+            "endpoint = \"http://127.0.0.1:4318\"",
+            "endpoint = \"https://otel.example/base/\"",
+        ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         let far = "endpoint = \"http://otel.example:4318\"";

@@ -33,8 +33,8 @@ pub const TARGET: &str = "trustfleet::trace";
 /// A span of a trace: `trace_span!("server", "POST /v1/…", field = value, …)`.
 ///
 /// Kind (`server`, `client`, `producer`, `consumer`, `internal`) and name first, the name of few values; then fields as
-/// for [`tracing::info_span!`]. `otel.status_code` and `error.type` are there to be recorded by [`record_error`]. Nothing
-/// secret, ever: no credential, no MAC secret, no salt, no body.
+/// for [`tracing::info_span!`], whole numbers as `i64`: others would arrive as text. `otel.status_code` and `error.type`
+/// are there to be recorded by [`record_error`]. Nothing secret, ever: no credential, no MAC secret, no salt, no body.
 #[macro_export]
 macro_rules! trace_span {
     ($kind:literal, $name:expr $(, $($fields:tt)*)?) => {
