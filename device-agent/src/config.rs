@@ -50,6 +50,10 @@ pub struct Config {
     /// Most exchanges with CAs at the same time, 1 to 64.
     #[serde(default = "default_parallel_exchanges")]
     pub parallel_exchanges: usize,
+    /// Seconds after which the agent says hello again, give or take a tenth, 1 to 3600: the controller's "last seen" of an
+    /// agent with nothing to do is never much older.
+    #[serde(default = "default_hello_s")]
+    pub hello_s: u32,
     /// Traces.
     #[serde(default)]
     pub traces: TracesConfig,
@@ -57,6 +61,9 @@ pub struct Config {
 
 const fn default_parallel_exchanges() -> usize {
     8
+}
+const fn default_hello_s() -> u32 {
+    600
 }
 
 /// Form of the log.
@@ -165,6 +172,9 @@ impl Config {
         }
         if !(1..=64).contains(&config.parallel_exchanges) {
             return Err(wrong("parallel_exchanges must be 1 to 64"));
+        }
+        if !(1..=3600).contains(&config.hello_s) {
+            return Err(wrong("hello_s must be 1 to 3600"));
         }
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             config.name = Some(name.parse().map_err(|error| ConfigError::BadName(format!("{error}")))?);
@@ -278,7 +288,7 @@ mod tests {
     fn a_short_file_gets_safe_defaults() {
         let config = parse(GOOD).unwrap();
         assert!(!config.insecure_plaintext);
-        assert_eq!(config.parallel_exchanges, 8);
+        assert_eq!((config.parallel_exchanges, config.hello_s), (8, 600));
         assert!(matches!(config.join_token(), Err(ConfigError::NoJoinToken)));
     }
 
@@ -286,6 +296,7 @@ mod tests {
     fn the_example_is_a_good_configuration_with_the_defaults_it_names() {
         let config = parse(include_str!("../agent.example.toml")).unwrap();
         assert_eq!(config.parallel_exchanges, default_parallel_exchanges());
+        assert_eq!(config.hello_s, default_hello_s());
         assert_eq!(config.log_format, LogFormat::default());
         assert!(!config.insecure_plaintext);
     }

@@ -34,9 +34,6 @@ use crate::session::{Doors, SOFTWARE, SessionError};
 const RECONNECT: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(120) };
 /// Longest time to connect and to get ready.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
-/// The agent says hello again after so long, give or take a tenth: the controller knows from it that an agent with
-/// nothing to do is still there.
-const HELLO_EVERY: Duration = Duration::from_secs(600);
 /// Unacked messages at a time.
 const PREFETCH: u16 = 16;
 /// lapin reserves 8 MB for a connection unless frames are bounded.
@@ -244,7 +241,8 @@ impl Link {
         stop: &watch::Receiver<bool>,
     ) -> End {
         let mut renewal = Renewal::new(&up.session);
-        let mut hello_due = Instant::now() + hello_wait(self.identity.random_u64());
+        let next_hello = || Instant::now() + hello_wait(self.identity.config.hello_s, self.identity.random_u64());
+        let mut hello_due = next_hello();
         loop {
             tokio::select! {
                 () = stopping(stop) => {
@@ -278,7 +276,7 @@ impl Link {
                     }
                 }
                 () = sleep_until(hello_due) => {
-                    hello_due = Instant::now() + hello_wait(self.identity.random_u64());
+                    hello_due = next_hello();
                     match self.hello(&up, true).await {
                         Ok(confirm) => {
                             tokio::spawn(async move {
@@ -380,11 +378,10 @@ async fn answered(confirm: lapin::PublisherConfirm) -> Result<(), LinkError> {
     if taken(&confirm.await?) { Ok(()) } else { Err(LinkError::Hello("it was returned or refused")) }
 }
 
-/// Nine tenths of [`HELLO_EVERY`] to eleven, by `random`, so that a fleet that was switched on together comes apart.
-fn hello_wait(random: u64) -> Duration {
-    let tenth = HELLO_EVERY / 10;
-    let spread = u64::try_from((tenth * 2).as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-    HELLO_EVERY - tenth + Duration::from_millis(random % spread)
+/// Nine tenths of `hello_s` seconds to eleven, by `random`, so that a fleet that was switched on together comes apart.
+fn hello_wait(hello_s: u32, random: u64) -> Duration {
+    let tenth_ms = u64::from(hello_s) * 100;
+    Duration::from_millis(tenth_ms * 9 + random % (tenth_ms * 2 + 1))
 }
 
 /// A message without a queue is confirmed too, but returned first.
@@ -431,10 +428,10 @@ mod tests {
     #[test]
     fn an_agent_says_hello_again_every_ten_minutes_and_no_two_in_step() {
         for random in [0, 1, 77_777, u64::MAX] {
-            let wait = hello_wait(random);
+            let wait = hello_wait(600, random);
             assert!(wait >= Duration::from_secs(540) && wait <= Duration::from_secs(660), "{wait:?}");
         }
-        assert_ne!(hello_wait(10), hello_wait(50_000));
+        assert_ne!(hello_wait(600, 10), hello_wait(600, 50_000));
     }
 
     #[tokio::test]

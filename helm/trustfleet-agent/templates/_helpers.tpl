@@ -56,6 +56,7 @@ tls_ca_file = "/etc/trustfleet-agent/tls/ca.crt"
 {{- end }}
 insecure_plaintext = {{ $config.insecure_plaintext }}
 parallel_exchanges = {{ int $config.parallel_exchanges }}
+hello_s = {{ int $config.hello_s }}
 log_format = {{ $config.log_format | toJson }}
 {{- with $config.traces }}
 {{- if .endpoint }}
