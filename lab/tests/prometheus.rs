@@ -238,7 +238,7 @@ fn fault(prometheus: &Prometheus, query: &Query, begin: Instant) -> Option<Strin
     let expr = filled(expr, &values);
     let found = if *range { prometheus.since(begin, &expr) } else { prometheus.now(&expr) };
     let tells = found.iter().any(|series| {
-        let samples = series["values"].as_array().map_or(std::slice::from_ref(&series["value"]), Vec::as_slice);
+        let samples = series["values"].as_array().map_or_else(|| std::slice::from_ref(&series["value"]), Vec::as_slice);
         samples.iter().any(|sample| sample[1].as_str().is_some_and(|value| value != "NaN"))
     });
     match (tells, excused) {
