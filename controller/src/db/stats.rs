@@ -112,10 +112,10 @@ impl SystemTx {
                 SELECT DISTINCT tenant_id, trustpoint_id FROM jobs WHERE finished_at IS NULL
             ), in_use AS (
                 SELECT c.tenant_id, c.not_after,
-                       width_bucket(extract(epoch FROM c.not_after - $2)::float8, $3::float8[]) AS time_left,
+                       width_bucket(date_part('epoch', c.not_after - $2), $3::float8[]) AS time_left,
                        CASE WHEN o.trustpoint_id IS NOT NULL THEN 'under_way'
-                            WHEN extract(epoch FROM c.not_after - $2) * $4::float8
-                                 >= extract(epoch FROM c.not_after - c.not_before) THEN 'not_due'
+                            WHEN date_part('epoch', c.not_after - $2) * $4::float8
+                                 >= date_part('epoch', c.not_after - c.not_before) THEN 'not_due'
                             WHEN (SELECT t.state #>> '{trustpoint,last_failure,code}' FROM trustpoints t
                                   WHERE t.tenant_id = c.tenant_id AND t.trustpoint_id = c.trustpoint_id) IS NOT NULL
                                  THEN 'failed'
@@ -143,7 +143,7 @@ impl SystemTx {
 
     async fn stats_agents(&self, count: &mut Count, now: Timestamp) -> Result<(), DbError> {
         let sql = "/* stats_agents */
-            SELECT n.tenant_id, width_bucket(extract(epoch FROM $2 - a.last_seen_at)::float8, $3::float8[]), count(*)
+            SELECT n.tenant_id, width_bucket(date_part('epoch', $2 - a.last_seen_at), $3::float8[]), count(*)
             FROM agents a LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = a.tenant_id
             GROUP BY 1, 2";
         for row in self.query(sql, &[&count.named, &now, &LastSeen::LIMITS_S.to_vec()]).await? {
@@ -154,7 +154,7 @@ impl SystemTx {
     }
 
     async fn stats_outbox(&self, now: Timestamp) -> Result<(i64, f64), DbError> {
-        let sql = "/* stats_outbox */ SELECT count(*), coalesce(extract(epoch FROM $1 - min(created_at)), 0)::float8
+        let sql = "/* stats_outbox */ SELECT count(*), coalesce(date_part('epoch', $1 - min(created_at)), 0)
                    FROM outbox";
         match self.query_opt(sql, &[&now]).await? {
             Some(row) => Ok((row.try_get(0)?, row.try_get::<_, f64>(1)?.max(0.0))),

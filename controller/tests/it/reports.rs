@@ -16,7 +16,8 @@ use crate::{
     support::until,
 };
 
-fn failed(code: &str) -> Event {
+/// The event of an exchange that the CA refused.
+pub fn failed(code: &str) -> Event {
     Event::Failed(Box::new(Failed {
         culprit: "peer_refusal".to_owned(),
         code: code.to_owned(),
@@ -31,7 +32,7 @@ fn failed(code: &str) -> Event {
 }
 
 /// Sends a report and waits for its receipt.
-async fn told(
+pub async fn told(
     fixture: &Fixture,
     queue: &mut trustfleet_controller::broker::Subscription,
     report: &trustfleet_wire::v1::Report,
