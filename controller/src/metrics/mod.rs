@@ -1,6 +1,6 @@
 //! What the controller tells Prometheus.
 //!
-//! Names stand in [`families`], the values of labels in [`labels`] and, for tenants, in [`tenants`]: nothing that a
+//! Names stand in `families`, the values of labels in [`labels`] and, for tenants, in [`tenants`]: nothing that a
 //! device, a CA or a caller says becomes a label. What can be enumerated exists at zero from the start, so that the
 //! first event of a kind shows as an increase.
 //!
@@ -106,8 +106,9 @@ impl Metrics {
             families.forget_tenant(gone);
         }
         tenants.clone_from(&stats.labels);
+        let nothing = TenantCount::default();
         for label in tenants.all() {
-            families.set_tenant(label, stats.tenants.get(label).unwrap_or(&TenantCount::default()));
+            families.set_tenant(label, stats.tenants.get(label).unwrap_or(&nothing));
         }
         families.outbox.set(stats.outbox);
         families.outbox_age.set(stats.outbox_age_s);
@@ -234,4 +235,90 @@ fn seconds(at: Timestamp) -> f64 {
 
 fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use trustfleet_model::job::Culprit;
+
+    use super::*;
+
+    fn id(n: u128) -> TenantId {
+        TenantId::from(uuid::Uuid::from_u128(n))
+    }
+
+    fn assert_tells(metrics: &Metrics, lines: &[&str]) {
+        let (text, _) = metrics.render().unwrap();
+        for line in lines {
+            assert!(text.lines().any(|told| told == *line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_enumerated_without_a_tenant_exists_at_zero_from_the_start() {
+        let metrics = Metrics::new(100).unwrap();
+        metrics.expect_operations(["job_list"].into_iter());
+        let lines = [
+            "trustfleet_reports_refused_total{reason=\"not_authentic\"} 0",
+            "trustfleet_jobs_published_total{outcome=\"undeliverable\"} 0",
+            "trustfleet_job_seconds_count{kind=\"activate\"} 0",
+            "trustfleet_http_request_seconds_count{operation=\"job_list\",status=\"5xx\"} 0",
+            "trustfleet_http_request_seconds_count{operation=\"other\",status=\"2xx\"} 0",
+            "trustfleet_db_connections{role=\"system\",state=\"in_use\"} 0",
+            "trustfleet_fleet_counted_timestamp_seconds 0",
+        ];
+        assert_tells(&metrics, &lines);
+    }
+
+    #[test]
+    fn what_can_be_enumerated_of_a_tenant_exists_at_zero_from_its_first_count() {
+        let metrics = Metrics::new(100).unwrap();
+        let labels = TenantLabels::of(100, [(id(1), "acme".to_owned())]);
+        let counted_at = Timestamp::from_second(1_800_000_000).unwrap();
+        let tenants = std::collections::BTreeMap::new();
+        metrics.set_stats(&Stats { counted_at, labels, tenants, outbox: 3, outbox_age_s: 1.5 });
+        let lines = [
+            "trustfleet_jobs{state=\"awaiting_agent\",tenant=\"acme\"} 0",
+            "trustfleet_certificates{slot=\"active\",tenant=\"acme\"} 0",
+            "trustfleet_active_certificates{renewal=\"failed\",tenant=\"acme\",time_left=\"expired\"} 0",
+            "trustfleet_certificate_nearest_expiry_timestamp_seconds{tenant=\"acme\"} inf",
+            "trustfleet_agents{last_seen=\"longer\",tenant=\"acme\"} 0",
+            "trustfleet_exchanges_total{kind=\"kur\",result=\"peer_refusal\",tenant=\"acme\"} 0",
+            "trustfleet_refusals_total{fail_info=\"duplicateCertReq\",tenant=\"acme\"} 0",
+            "trustfleet_outbox_jobs 3",
+            "trustfleet_outbox_oldest_age_seconds 1.5",
+            "trustfleet_fleet_counted_timestamp_seconds 1800000000",
+        ];
+        assert_tells(&metrics, &lines);
+    }
+
+    #[test]
+    fn a_tenant_that_is_newer_than_the_last_count_is_counted_under_its_own_name() {
+        let metrics = Metrics::new(1).unwrap();
+        assert_eq!(metrics.lacks_tenant(id(1)), Some(1));
+        metrics.name_tenants(TenantLabels::of(1, [(id(1), "acme".to_owned()), (id(2), "beta".to_owned())]));
+        assert_eq!((metrics.lacks_tenant(id(1)), metrics.lacks_tenant(id(2))), (None, None));
+        let failed = ExchangeResult::Failed(Culprit::PeerRefusal);
+        metrics.exchange_ended(id(1), RequestKind::Ir, failed, &[FailInfo::BadAlg, FailInfo::BadPop]);
+        metrics.exchange_ended(id(2), RequestKind::Ir, ExchangeResult::Issued, &[]);
+        let lines = [
+            "trustfleet_exchanges_total{kind=\"ir\",result=\"peer_refusal\",tenant=\"acme\"} 1",
+            "trustfleet_refusals_total{fail_info=\"badAlg\",tenant=\"acme\"} 1",
+            "trustfleet_refusals_total{fail_info=\"badPOP\",tenant=\"acme\"} 1",
+            "trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"(others)\"} 1",
+        ];
+        assert_tells(&metrics, &lines);
+    }
+
+    #[test]
+    fn a_transactions_first_failure_shows_as_an_increase() {
+        let metrics = Metrics::new(1).unwrap();
+        metrics.tx_timer("outbox_claim").finish(TxOutcome::Committed);
+        let lines = [
+            "trustfleet_db_transactions_total{name=\"outbox_claim\",outcome=\"committed\"} 1",
+            "trustfleet_db_transactions_total{name=\"outbox_claim\",outcome=\"gave_up\"} 0",
+            "trustfleet_db_transaction_retries_total{name=\"outbox_claim\"} 0",
+        ];
+        assert_tells(&metrics, &lines);
+    }
 }

@@ -129,6 +129,9 @@ threads = {{ int $config.actors.threads }}
 mailbox = {{ int $config.actors.mailbox }}
 idle_s = {{ int $config.actors.idle_s }}
 
+[metrics]
+tenants_max = {{ int $config.metrics.tenants_max }}
+
 [log]
 format = {{ $config.log.format | toJson }}
 filter = {{ $config.log.filter | toJson }}
