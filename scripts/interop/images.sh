@@ -14,6 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work="$(realpath "${CARGO_TARGET_DIR:-target}")/interop/images"
 suite=bookworm
 rust="$(rustc --version | cut -d' ' -f2)"
+version="$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)"
 export BUILDAH_ISOLATION=chroot CONTAINERS_STORAGE_CONF="$work/storage.conf" TMPDIR="$work/tmp"
 
 main() {
@@ -22,7 +23,7 @@ main() {
     storage
     # Of a run that was interrupted.
     buildah rm --all >/dev/null
-    same_compiler
+    same_versions
     base
     local begin=$SECONDS
     RUST_IMAGE=localhost/trustfleet-rust:$rust LAB_IMAGE=localhost/trustfleet-debian:$suite TOOL=buildah OPTIONS='--layers --quiet' \
@@ -52,8 +53,13 @@ storage() {
     exit 1
 }
 
-same_compiler() {
+same_versions() {
     local wanted named
+    if [ "$(sed -n 's/^ARG VERSION=//p' Dockerfile; sed -n 's/^appVersion: "\?\([^"]*\)"\?$/\1/p' helm/*/Chart.yaml)" != \
+        "$(yes "$version" | head -n 5)" ]; then
+        echo "Dockerfile (three times) and the charts' appVersion must say $version, as Cargo.toml does"
+        exit 1
+    fi
     wanted="$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)"
     named="$(sed -n 's/^ARG RUST_IMAGE=.*rust:\([0-9.]*\)-.*$/\1/p' Dockerfile)"
     if [ "$wanted" != "$named" ]; then
@@ -94,8 +100,7 @@ commit() {
 
 # The files of an image, to $work/files/IMAGE; what an orchestrator reads of it, to $work/files/IMAGE.json.
 files() {
-    local container folder version
-    version="$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)"
+    local container folder
     container="$(buildah from --pull-never "localhost/trustfleet-$1:$version")"
     folder="$(buildah mount "$container")"
     rm -rf "${work:?}/files/$1"
