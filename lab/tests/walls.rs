@@ -162,8 +162,9 @@ fn agent_files(files: &AgentFiles) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_metrics_please_promtool_and_exist_at_zero_from_the_start() {
     let lab = Lab::start().await;
-    lab.metric_becomes("trustfleet_jobs{state=\"awaiting_publish\"}", 0.0).await;
-    lab.metric_becomes("trustfleet_exchanges_total{kind=\"kur\",result=\"peer_refusal\"}", 0.0).await;
+    lab.house.platform.post("/v1/tenants", &json!({ "name": "acme" })).unwrap();
+    lab.metric_becomes("trustfleet_jobs{state=\"awaiting_publish\",tenant=\"acme\"}", 0.0).await;
+    lab.metric_becomes("trustfleet_exchanges_total{kind=\"kur\",result=\"peer_refusal\",tenant=\"acme\"}", 0.0).await;
     let text = lab.house.platform.get("/metrics").unwrap();
     let file = lab.dir.path().join("metrics.txt");
     fs::write(&file, text.as_str().unwrap()).unwrap();
