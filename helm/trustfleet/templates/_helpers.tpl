@@ -135,4 +135,19 @@ tenants_max = {{ int $config.metrics.tenants_max }}
 [log]
 format = {{ $config.log.format | toJson }}
 filter = {{ $config.log.filter | toJson }}
+{{- with $config.traces }}
+{{- if .endpoint }}
+
+[traces]
+endpoint = {{ .endpoint | toJson }}
+sample_ratio = {{ .sample_ratio }}
+insecure_plaintext = {{ .insecure_plaintext }}
+{{- if $.Values.traces.headersSecret }}
+headers_file = "/etc/trustfleet/traces-headers/headers"
+{{- end }}
+{{- if $.Values.traces.tlsCaConfigMap }}
+tls_ca_file = "/etc/trustfleet/traces-tls/ca.crt"
+{{- end }}
+{{- end }}
+{{- end }}
 {{ end }}
