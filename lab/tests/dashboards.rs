@@ -90,14 +90,37 @@ fn each_panel_says_what_it_shows_what_is_normal_and_in_which_unit() {
             assert!(!text(&defaults["unit"]).is_empty(), "{place}: no unit");
             assert!(!list(&defaults["thresholds"]["steps"]).is_empty(), "{place}: no thresholds");
             assert!(!list(&panel["targets"]).is_empty(), "{place}: no query");
-            let source = json!({"type": "prometheus", "uid": "${datasource}"});
-            assert_eq!(panel["datasource"], source, "{place}");
             let mut refs = BTreeSet::new();
             for target in list(&panel["targets"]) {
-                assert_eq!(target["datasource"], source, "{place}");
+                assert!(target["datasource"].is_object(), "{place}: no data source");
                 assert!(refs.insert(text(&target["refId"])), "{place}: two queries with the same refId");
             }
         }
+    }
+}
+
+#[test]
+fn everything_goes_by_the_data_source_that_was_chosen() {
+    for dashboard in dashboards() {
+        let mut sources = Vec::new();
+        data_sources(&dashboard.json, &mut sources);
+        assert!(sources.len() > 40, "{}: only {} were found", dashboard.file, sources.len());
+        for source in sources {
+            let chosen = *source == json!({"type": "prometheus", "uid": "${datasource}"});
+            // Grafana's own annotations, which every dashboard has.
+            assert!(chosen || source["uid"] == "-- Grafana --", "{}: {source}", dashboard.file);
+        }
+    }
+}
+
+fn data_sources<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| data_sources(item, found)),
+        Value::Object(map) => {
+            found.extend(map.get("datasource"));
+            map.values().for_each(|value| data_sources(value, found));
+        }
+        _ => {}
     }
 }
 
