@@ -141,17 +141,20 @@ only() {
     echo "$1: /$2, $(($(stat -c %s "$root/$2") / 1000)) kB, static; TLS roots; nothing else, no shell; user 65532"
 }
 
-# Both programs once more: from other folders, another Cargo home, and nothing kept. Only when one of them has changed.
+# Both programs once more: from another path, with a Cargo home and a target directory of their own. Only when one of them
+# has changed.
 reproducible() {
     local container hashes
     hashes="$(cd "$work/files" && sha256sum agent/usr/local/bin/trustfleet-agent controller/usr/local/bin/trustfleet | sed 's# .*/#  #')"
     if [ "$(cat "$work/reproduced" 2>/dev/null)" != "$hashes" ]; then
+        mkdir -p "$work/again"
         container="$(buildah from --pull-never "localhost/trustfleet-rust:$rust")"
         git ls-files -z --cached --others --exclude-standard Cargo.toml Cargo.lock shared controller device-agent lab migrations \
-            scripts/static.sh | tar -c --ignore-failed-read --null --files-from - | buildah run "$container" sh -c \
-            'mkdir -p /elsewhere/is/it && cd /elsewhere/is/it && tar -x && CARGO_HOME=/another/home CARGO_TARGET_DIR=/tmp/made \
-            scripts/static.sh /again trustfleet-agent trustfleet && cd /again && sha256sum trustfleet-agent trustfleet' \
-            >"$work/again.log" 2>&1 || { tail -n 20 "$work/again.log"; exit 1; }
+            scripts/static.sh | tar -c --ignore-failed-read --null --files-from - |
+            buildah run --volume "$work/again:/another" "$container" sh -c 'mkdir -p /elsewhere/is/it && cd /elsewhere/is/it &&
+                tar -xm && CARGO_HOME=/another/home CARGO_TARGET_DIR=/another/made scripts/static.sh /again \
+                trustfleet-agent trustfleet && cd /again && sha256sum trustfleet-agent trustfleet' >"$work/again.log" 2>&1 ||
+            { tail -n 20 "$work/again.log"; exit 1; }
         buildah rm "$container" >/dev/null
         if [ "$(tail -n 2 "$work/again.log")" != "$hashes" ]; then
             echo "built from another path the programs are others:"
@@ -160,7 +163,7 @@ reproducible() {
         fi
         echo "$hashes" >"$work/reproduced"
     fi
-    echo "both programs built again, from another path and from nothing, are the same:"
+    echo "both programs built again, from another path and by a Cargo of their own, are the same:"
     echo "$hashes"
 }
 
