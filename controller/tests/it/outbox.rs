@@ -82,9 +82,8 @@ async fn a_repeated_hello_is_noted_and_brings_back_only_what_no_queue_has_taken(
     let mut queue = fixture.open_queue().await;
     let job_id = fixture.enroll().await;
     assert_eq!(fixture.next_job(&mut queue).await.job_id, job_id);
-    let published = || async {
-        (fixture.value::<String>("SELECT state FROM jobs").await == "awaiting_agent").then_some(())
-    };
+    let published =
+        || async { (fixture.value::<String>("SELECT state FROM jobs").await == "awaiting_agent").then_some(()) };
     until("the job to be marked as published", published).await;
     fixture.admin.batch_execute("UPDATE agents SET last_seen_at = last_seen_at - interval '1 hour'").await.unwrap();
     fixture.hello_again().await;
