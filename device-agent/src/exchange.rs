@@ -16,7 +16,7 @@ use trustfleet_cmp::transaction::{Input, Step, Transaction};
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::job::Culprit;
 use trustfleet_pki::digest::sha256;
-use trustfleet_telemetry::{record_error, trace_span};
+use trustfleet_telemetry::{carried, record_error, trace_span};
 use trustfleet_wire::v1::{Event, Failed, Job};
 
 use crate::cmp_http::HttpError;
@@ -347,8 +347,7 @@ impl Running<'_> {
 /// # Errors
 /// The agent is stopping.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Halt> {
-    let span = Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|_| Halt::Stopping)
+    tokio::task::spawn_blocking(carried(work)).await.map_err(|_| Halt::Stopping)
 }
 
 /// Works in a span of the trace, which gets the stable code when the job fails there.

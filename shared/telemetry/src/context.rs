@@ -25,6 +25,28 @@ pub fn in_trace() -> bool {
     Context::current().span().span_context().is_valid()
 }
 
+/// Work that belongs to the trace of here and now, also when another thread does it. It keeps no span open.
+pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let context = Context::current();
+    move || {
+        let _here = context.attach();
+        work()
+    }
+}
+
+/// A child of the span that is entered here. `tracing` itself knows nothing of it: there, a parent ends only when all its
+/// children have.
+#[doc(hidden)]
+pub fn adopted(span: Span) -> Span {
+    if !span.is_disabled() {
+        let here = Context::current();
+        if here.span().span_context().is_valid() {
+            let _ = span.set_parent(here);
+        }
+    }
+    span
+}
+
 /// Makes `span`, which nobody has entered yet, a child of the span that a message or a request names. What is no
 /// `traceparent`, or none at all, leaves it as it is.
 pub fn continue_from(span: &Span, traceparent: Option<&str>) {

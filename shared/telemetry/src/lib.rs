@@ -21,9 +21,11 @@ mod start;
 
 pub use self::{
     config::{TracesConfig, TracesError},
-    context::{continue_from, current_traceparent, in_trace, record_error},
+    context::{carried, continue_from, current_traceparent, in_trace, record_error},
     start::{Guard, Log, LogForm, Service, start},
 };
+#[doc(hidden)]
+pub use context::adopted as __adopted;
 #[doc(hidden)]
 pub use tracing as __tracing;
 
@@ -34,18 +36,20 @@ pub const TARGET: &str = "trustfleet::trace";
 ///
 /// Kind (`server`, `client`, `producer`, `consumer`, `internal`) and name first, the name of few values; then fields as
 /// for [`tracing::info_span!`], whole numbers as `i64`: others would arrive as text. `otel.status_code` and `error.type`
-/// are there to be recorded by [`record_error`]. Nothing secret, ever: no credential, no MAC secret, no salt, no body.
+/// are there to be recorded by [`record_error`]. It is a child of the span that is entered here, and ends when it is
+/// dropped itself: not later for children that go on. Nothing secret, ever: no credential, no MAC secret, no salt, no body.
 #[macro_export]
 macro_rules! trace_span {
     ($kind:literal, $name:expr $(, $($fields:tt)*)?) => {
-        $crate::__tracing::info_span!(
+        $crate::__adopted($crate::__tracing::info_span!(
             target: $crate::TARGET,
+            parent: None,
             "trace",
             otel.name = $name,
             otel.kind = $kind,
             otel.status_code = $crate::__tracing::field::Empty,
             error.type = $crate::__tracing::field::Empty,
             $($($fields)*)?
-        )
+        ))
     };
 }

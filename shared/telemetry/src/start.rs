@@ -173,7 +173,7 @@ mod tests {
     use opentelemetry_sdk::trace::InMemorySpanExporter;
 
     use super::*;
-    use crate::{continue_from, current_traceparent, in_trace, record_error, trace_span};
+    use crate::{carried, continue_from, current_traceparent, in_trace, record_error, trace_span};
 
     const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -264,6 +264,22 @@ mod tests {
         assert!(matches!(inner.status, opentelemetry::trace::Status::Error { .. }));
         assert!(inner.attributes.contains(&KeyValue::new("error.type", "unavailable")));
         assert!(outer.attributes.contains(&KeyValue::new("http.response.status_code", 503)));
+    }
+
+    #[test]
+    fn a_span_ends_with_its_own_work_and_not_with_what_hangs_in_another_thread() {
+        let (_, spans) = run(LogForm::Text, Some(1.0), || {
+            let outer = trace_span!("consumer", "job");
+            let inside = outer.in_scope(|| carried(|| trace_span!("client", "POST ir")));
+            let dispatch = tracing::dispatcher::get_default(Clone::clone);
+            let hangs = std::thread::scope(|scope| {
+                scope.spawn(|| tracing::dispatcher::with_default(&dispatch, inside)).join().unwrap()
+            });
+            drop(outer);
+            std::mem::forget(hangs);
+        });
+        let names: Vec<_> = spans.iter().map(|span| span.name.as_ref()).collect();
+        assert_eq!(names, ["job"]);
     }
 
     #[test]
