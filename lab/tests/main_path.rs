@@ -39,9 +39,9 @@ async fn one_enrolment_goes_from_the_rest_api_to_the_agents_disk_and_back_into_t
     assert_eq!(pem.trim(), openssl(&["x509", "-in", file]).trim());
 
     // And in the metrics, within the refresh interval.
-    lab.metric_becomes("trustfleet_exchanges_total{kind=\"ir\",result=\"issued\"}", 1.0).await;
-    lab.metric_becomes("trustfleet_certificates{slot=\"active\"}", 1.0).await;
-    lab.metric_becomes("trustfleet_jobs{state=\"succeeded\"}", 1.0).await;
+    lab.metric_becomes("trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"lab\"}", 1.0).await;
+    lab.metric_becomes("trustfleet_certificates{slot=\"active\",tenant=\"lab\"}", 1.0).await;
+    lab.metric_becomes("trustfleet_jobs{state=\"succeeded\",tenant=\"lab\"}", 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
