@@ -141,30 +141,28 @@ only() {
     echo "$1: /$2, $(($(stat -c %s "$root/$2") / 1000)) kB, static; TLS roots; nothing else, no shell; user 65532"
 }
 
-# Both programs once more: from another path, with a Cargo home and a target directory of their own. Only when one of them
-# has changed.
+# The agent once more: from another path, with a Cargo home and a target directory of its own. Only when it has changed; the
+# controller would take several minutes more each time.
 reproducible() {
-    local container hashes
-    hashes="$(cd "$work/files" && sha256sum agent/usr/local/bin/trustfleet-agent controller/usr/local/bin/trustfleet | sed 's# .*/#  #')"
-    if [ "$(cat "$work/reproduced" 2>/dev/null)" != "$hashes" ]; then
+    local container hash
+    hash="$(sha256sum <"$work/files/agent/usr/local/bin/trustfleet-agent" | cut -d' ' -f1)"
+    if [ "$(cat "$work/reproduced" 2>/dev/null)" != "$hash" ]; then
         mkdir -p "$work/again"
         container="$(buildah from --pull-never "localhost/trustfleet-rust:$rust")"
         git ls-files -z --cached --others --exclude-standard Cargo.toml Cargo.lock shared controller device-agent lab migrations \
             scripts/static.sh | tar -c --ignore-failed-read --null --files-from - |
             buildah run --volume "$work/again:/another" "$container" sh -c 'mkdir -p /elsewhere/is/it && cd /elsewhere/is/it &&
                 tar -xm && CARGO_HOME=/another/home CARGO_TARGET_DIR=/another/made scripts/static.sh /again \
-                trustfleet-agent trustfleet && cd /again && sha256sum trustfleet-agent trustfleet' >"$work/again.log" 2>&1 ||
+                trustfleet-agent && sha256sum </again/trustfleet-agent' >"$work/again.log" 2>&1 ||
             { tail -n 20 "$work/again.log"; exit 1; }
         buildah rm "$container" >/dev/null
-        if [ "$(tail -n 2 "$work/again.log")" != "$hashes" ]; then
-            echo "built from another path the programs are others:"
-            diff <(echo "$hashes") <(tail -n 2 "$work/again.log") || true
+        if [ "$(tail -n 1 "$work/again.log" | cut -d' ' -f1)" != "$hash" ]; then
+            echo "built from another path the agent is another one: $hash and $(tail -n 1 "$work/again.log")"
             exit 1
         fi
-        echo "$hashes" >"$work/reproduced"
+        echo "$hash" >"$work/reproduced"
     fi
-    echo "both programs built again, from another path and by a Cargo of their own, are the same:"
-    echo "$hashes"
+    echo "the agent built again, from another path and by a Cargo of its own, is the same: sha256 ${hash:0:16}…"
 }
 
 main
