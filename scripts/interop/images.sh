@@ -19,6 +19,9 @@ export BUILDAH_ISOLATION=chroot CONTAINERS_STORAGE_CONF="$work/storage.conf" TMP
 
 main() {
     mkdir -p "$work/tmp" "$work/files"
+    # One at a time: what follows clears away what an interrupted run has left.
+    exec 9>"$work/lock"
+    flock 9
     rm -rf "${work:?}/run"
     storage
     # Of a run that was interrupted.
