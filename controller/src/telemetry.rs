@@ -13,12 +13,8 @@ use crate::config::{LogConfig, LogFormat};
 /// # Errors
 /// The section `traces` of the configuration cannot work.
 pub fn start(log: &LogConfig, traces: &TracesConfig, instance: [u8; 16]) -> Result<Guard, TracesError> {
-    let service = Service {
-        name: "trustfleet-controller",
-        version: env!("CARGO_PKG_VERSION"),
-        instance,
-        attributes: Vec::new(),
-    };
+    let service =
+        Service { name: "trustfleet-controller", version: env!("CARGO_PKG_VERSION"), instance, attributes: Vec::new() };
     let form = match log.format {
         LogFormat::Text => LogForm::Text,
         LogFormat::Json => LogForm::Json { flat: true },
