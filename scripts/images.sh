@@ -15,8 +15,9 @@ if [ -n "$(git status --porcelain 2>/dev/null)" ]; then
 fi
 
 tool="${TOOL:-}"
+# A client of docker without its engine is not docker.
 for found in docker podman buildah; do
-    [ -n "$tool" ] || ! command -v "$found" >/dev/null 2>&1 || tool="$found"
+    [ -n "$tool" ] || ! "$found" info >/dev/null 2>&1 || tool="$found"
 done
 case "$tool" in
     docker) build='docker build' ;;

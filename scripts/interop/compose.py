@@ -61,7 +61,7 @@ def inside(images, work):
 
     def operator(line):
         process = compose.start("operator", shlex.split(line))
-        code = process.wait(60)
+        code = process.wait(120)
         assert code == 0, f"operator {line} ended with {code}: {compose.log('operator')}"
         return compose.log("operator")
 
