@@ -89,7 +89,7 @@ pub enum ConfigurationError {
     #[error("SHA-1 is weak: allow weak algorithms explicitly to send it")]
     WeakMac,
     /// P4.
-    #[error("{got} PBM iterations: between {lowest} and {highest} are sensible")]
+    #[error("{got} iterations in a MAC: between {lowest} and {highest} are sensible")]
     Iterations {
         /// Asked for.
         got: u32,

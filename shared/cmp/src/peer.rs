@@ -15,7 +15,7 @@ use crate::{
     error::MessageError,
     protection::{
         AcceptedMacs,
-        mac::{self, ACCEPTED_ITERATIONS, Hash},
+        mac::{self, ACCEPTED_ITERATIONS, ACCEPTED_PBKDF2_ITERATIONS, Iterations},
         signature,
     },
     request::Credentials,
@@ -28,6 +28,8 @@ pub struct Acceptance {
     pub macs: AcceptedMacs,
     /// Accepted PBM iteration counts (P4).
     pub pbm_iterations: RangeInclusive<u32>,
+    /// Accepted rounds of PBKDF2 in PBMAC1 (P4).
+    pub pbkdf2_iterations: RangeInclusive<u32>,
     /// Trust anchors for signed answers (S10), roots or issuing CAs.
     pub anchors: Vec<Certificate>,
     /// Anchors that the issued certificate must lead to (V10); empty: `anchors`, and under MAC without these the
@@ -62,6 +64,7 @@ impl Default for Acceptance {
         Self {
             macs: AcceptedMacs::strong(),
             pbm_iterations: ACCEPTED_ITERATIONS,
+            pbkdf2_iterations: ACCEPTED_PBKDF2_ITERATIONS,
             anchors: Vec::new(),
             enrolment_anchors: Vec::new(),
             verification_certificates: Vec::new(),
@@ -104,10 +107,11 @@ pub(crate) fn authenticate(
     let Credentials::Mac { reference, secret, .. } = credentials else {
         return Err(MessageError::WrongIntegrity { expected: "a signature", got: "a MAC" });
     };
-    let used = mac::verify(message, secret, &acceptance.macs, &acceptance.pbm_iterations)?;
+    let bounds = Iterations { pbm: &acceptance.pbm_iterations, pbkdf2: &acceptance.pbkdf2_iterations };
+    let used = mac::verify(message, secret, &acceptance.macs, bounds)?;
     let kid = PkiHeader::octets(message.header.sender_kid.as_ref());
     let other_reference = !kid.is_empty() && kid != reference.as_slice();
-    Ok(Proof::Mac { weak: used.owf == Hash::Sha1 || used.hmac == Hash::Sha1, other_reference })
+    Ok(Proof::Mac { weak: used.weak_allowed, other_reference })
 }
 
 fn signed(

@@ -12,7 +12,7 @@ use der::asn1::OctetString;
 use spki::AlgorithmIdentifierOwned;
 use trustfleet_pki::certificate::Certificate;
 
-pub use self::mac::{AcceptedMacs, Hash, MacPolicy};
+pub use self::mac::{AcceptedMacs, Hash, MacPolicy, MacScheme};
 use crate::{
     codec::{PkiBody, PkiHeader, PkiMessage, RawSequence},
     error::LocalError,

@@ -35,8 +35,8 @@ use crate::{
     error::MessageError,
     peer::{certificates, find_signer},
     protection::{
-        AcceptedMacs, Hash, MacPolicy,
-        mac::{self, ACCEPTED_ITERATIONS},
+        AcceptedMacs, MacPolicy,
+        mac::{self, ACCEPTED_ITERATIONS, ACCEPTED_PBKDF2_ITERATIONS, Iterations},
     },
     request::RequestKind,
     text,
@@ -63,13 +63,20 @@ pub struct ResponderPolicy {
     pub macs: AcceptedMacs,
     /// PBM iteration counts.
     pub pbm_iterations: RangeInclusive<u32>,
+    /// Rounds of PBKDF2 in PBMAC1.
+    pub pbkdf2_iterations: RangeInclusive<u32>,
     /// Largest difference of messageTime, in seconds; `None`: not looked at (H8).
     pub clock_skew_seconds: Option<u64>,
 }
 
 impl Default for ResponderPolicy {
     fn default() -> Self {
-        Self { macs: AcceptedMacs::strong(), pbm_iterations: ACCEPTED_ITERATIONS, clock_skew_seconds: None }
+        Self {
+            macs: AcceptedMacs::strong(),
+            pbm_iterations: ACCEPTED_ITERATIONS,
+            pbkdf2_iterations: ACCEPTED_PBKDF2_ITERATIONS,
+            clock_skew_seconds: None,
+        }
     }
 }
 
@@ -224,9 +231,8 @@ fn authenticate(
         let reference = PkiHeader::octets(message.header.sender_kid.as_ref()).to_vec();
         // an unknown reference must look like a wrong secret
         let secret = trust.secret(&reference).ok_or(MessageError::MacMismatch)?;
-        let used = mac::verify(message, &secret, &policy.macs, &policy.pbm_iterations)?;
-        let weak_allowed = used.owf == Hash::Sha1 || used.hmac == Hash::Sha1;
-        let mac = MacPolicy { owf: used.owf, hmac: used.hmac, iterations: used.iterations, weak_allowed };
+        let bounds = Iterations { pbm: &policy.pbm_iterations, pbkdf2: &policy.pbkdf2_iterations };
+        let mac = mac::verify(message, &secret, &policy.macs, bounds)?;
         return Ok(Client::Mac { reference, mac });
     }
     let helpers = [certificates(&message.extra_certs), trust.helpers()].concat();

@@ -10,7 +10,7 @@ use trustfleet_cmp::{
         BodyKind, CertOrEncCert, CertRequest, FailureBit, PkiBody, PkiMessage, PkiStatus, ProofOfPossession,
         raw::directory_name_der,
     },
-    protection::AcceptedMacs,
+    protection::{AcceptedMacs, Hash, MacScheme},
     responder::{Client, Rejected, Request, ResponderPolicy, Trust, receive},
 };
 use trustfleet_pki::{certificate::Certificate, name::Name};
@@ -82,6 +82,25 @@ fn p1_the_protection_of_every_request_verifies_over_the_received_bytes() {
         let received = received(name).unwrap_or_else(|rejected| panic!("{name}: {}", rejected.error));
         assert!(matches!(received.client, Client::Signature { .. }), "{name}");
     }
+}
+
+#[test]
+fn p5_pbmac1_by_pyasn1_and_hashlib_verifies() {
+    for (name, scheme_owf_hmac) in [
+        ("pyasn1-pbmac1-sha256", (Hash::Sha256, Hash::Sha256)),
+        ("pyasn1-pbmac1-mixed", (Hash::Sha512, Hash::Sha384)),
+        ("pyasn1-pbmac1-long-key", (Hash::Sha384, Hash::Sha512)),
+        ("pyasn1-pbmac1-sha1", (Hash::Sha1, Hash::Sha1)),
+    ] {
+        let received = received(name).unwrap_or_else(|rejected| panic!("{name}: {}", rejected.error));
+        let Client::Mac { reference, mac } = received.client else { panic!("{name}") };
+        assert_eq!(reference, b"dev1");
+        assert_eq!((mac.scheme, (mac.owf, mac.hmac)), (MacScheme::Pbmac1, scheme_owf_hmac), "{name}");
+    }
+    let error = received("pyasn1-pbmac1-no-keylength").unwrap_err().error;
+    assert!(error.to_string().contains("without keyLength"), "{error}");
+    let strong = receive(&bytes("pyasn1-pbmac1-sha1"), &Known, &ResponderPolicy::default(), made()).unwrap_err();
+    assert_eq!(strong.error.code(), "protection_algorithm_not_accepted", "S8: SHA-1 only by choice");
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod header;
 pub mod message;
 pub mod oids;
 pub mod pbm;
+pub mod pbmac1;
 pub mod raw;
 pub mod request;
 pub mod response;
@@ -22,6 +23,7 @@ pub use self::{
     header::{InfoTypeAndValue, PkiHeader},
     message::PkiMessage,
     pbm::PbmParameter,
+    pbmac1::{Pbkdf2Params, Pbmac1Params},
     raw::{FreeText, PeerText, RawSequence, TimeText},
     request::{CertId, CertReqMsg, CertRequest, CertTemplate, PollRep, PollReq, ProofOfPossession},
     response::{CertOrEncCert, CertRepMessage, CertResponse, CertifiedKeyPair},

@@ -13,6 +13,8 @@ oids! {
     PASSWORD_BASED_MAC = "1.2.840.113533.7.66.13";
     /// id-PBMAC1, RFC 9481 section 6.1.2.
     PBMAC1 = "1.2.840.113549.1.5.14";
+    /// id-PBKDF2, RFC 8018 appendix A.2.
+    PBKDF2 = "1.2.840.113549.1.5.12";
     /// id-sha1, RFC 3370 section 2.1.
     SHA1 = "1.3.14.3.2.26";
     /// id-sha256, RFC 5754 section 2.

@@ -76,7 +76,7 @@ pub enum MessageError {
         detail: String,
     },
     /// P4.
-    #[error("{got} PBM iterations: between {lowest} and {highest} are accepted")]
+    #[error("{got} iterations in a MAC: between {lowest} and {highest} are accepted")]
     Iterations {
         /// In the message.
         got: u32,

@@ -16,7 +16,7 @@ use crate::{
         request::{CertTemplate, Control, PopoSigningKey},
     },
     key::{KeyType, Signer, SoftwareKey},
-    protection::{Sealer, mac::PbmKey},
+    protection::{Hash, Sealer, mac::PbmKey},
     request::{HeaderFields, header},
 };
 
