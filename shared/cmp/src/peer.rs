@@ -14,7 +14,7 @@ use crate::{
     codec::{PkiHeader, PkiMessage, oids, raw::directory_name_der},
     error::MessageError,
     protection::{
-        AcceptedMacs,
+        AcceptedMacs, AcceptedSignatures,
         mac::{self, ACCEPTED_ITERATIONS, ACCEPTED_PBKDF2_ITERATIONS, Iterations},
         signature,
     },
@@ -30,6 +30,8 @@ pub struct Acceptance {
     pub pbm_iterations: RangeInclusive<u32>,
     /// Accepted rounds of PBKDF2 in PBMAC1 (P4).
     pub pbkdf2_iterations: RangeInclusive<u32>,
+    /// Accepted signature algorithms.
+    pub signatures: AcceptedSignatures,
     /// Trust anchors for signed answers (S10), roots or issuing CAs.
     pub anchors: Vec<Certificate>,
     /// Anchors that the issued certificate must lead to (V10); empty: `anchors`, and under MAC without these the
@@ -65,6 +67,7 @@ impl Default for Acceptance {
             macs: AcceptedMacs::strong(),
             pbm_iterations: ACCEPTED_ITERATIONS,
             pbkdf2_iterations: ACCEPTED_PBKDF2_ITERATIONS,
+            signatures: AcceptedSignatures::default(),
             anchors: Vec::new(),
             enrolment_anchors: Vec::new(),
             verification_certificates: Vec::new(),
@@ -121,6 +124,7 @@ fn signed(
     kept: &[Certificate],
     now: Timestamp,
 ) -> Result<(), MessageError> {
+    acceptance.signatures.check(message)?;
     let helpers = helpers(message, acceptance, kept);
     let configured = acceptance.verification_certificates.iter().chain(&acceptance.anchors);
     find_signer(message, configured.chain(&helpers), |signer| may_answer(signer, &helpers, acceptance, recipient, now))

@@ -35,7 +35,7 @@ use crate::{
     error::MessageError,
     peer::{certificates, find_signer},
     protection::{
-        AcceptedMacs, MacPolicy,
+        AcceptedMacs, AcceptedSignatures, MacPolicy,
         mac::{self, ACCEPTED_ITERATIONS, ACCEPTED_PBKDF2_ITERATIONS, Iterations},
     },
     request::RequestKind,
@@ -65,6 +65,8 @@ pub struct ResponderPolicy {
     pub pbm_iterations: RangeInclusive<u32>,
     /// Rounds of PBKDF2 in PBMAC1.
     pub pbkdf2_iterations: RangeInclusive<u32>,
+    /// Signature algorithms.
+    pub signatures: AcceptedSignatures,
     /// Largest difference of messageTime, in seconds; `None`: not looked at (H8).
     pub clock_skew_seconds: Option<u64>,
 }
@@ -75,6 +77,7 @@ impl Default for ResponderPolicy {
             macs: AcceptedMacs::strong(),
             pbm_iterations: ACCEPTED_ITERATIONS,
             pbkdf2_iterations: ACCEPTED_PBKDF2_ITERATIONS,
+            signatures: AcceptedSignatures::default(),
             clock_skew_seconds: None,
         }
     }
@@ -235,6 +238,7 @@ fn authenticate(
         let mac = mac::verify(message, &secret, &policy.macs, bounds)?;
         return Ok(Client::Mac { reference, mac });
     }
+    policy.signatures.check(message)?;
     let helpers = [certificates(&message.extra_certs), trust.helpers()].concat();
     let anchors = trust.anchors();
     let certificate = find_signer(message, helpers.iter().chain(&anchors), |certificate| {

@@ -17,9 +17,10 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsag
 use crate::{
     digest::sha256,
     name::{Name, NameError},
-    public_key::{PublicKey, PublicKeyError, SignatureError},
+    public_key::{PublicKey, PublicKeyError},
     raw,
     san::San,
+    signature::SignatureError,
 };
 
 /// Longest certificate that is read, in bytes of DER.
