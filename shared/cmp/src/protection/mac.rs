@@ -41,6 +41,13 @@ pub enum MacScheme {
     Pbmac1,
 }
 
+impl MacScheme {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+    const fn is_pbm(&self) -> bool {
+        matches!(self, Self::Pbm)
+    }
+}
+
 impl fmt::Display for MacScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -146,8 +153,8 @@ impl Hash {
 /// How our requests are MACed; what is accepted in answers is [`AcceptedMacs`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct MacPolicy {
-    /// How the key is made.
-    #[serde(default)]
+    /// How the key is made; left out of records for the one that there was before.
+    #[serde(default, skip_serializing_if = "MacScheme::is_pbm")]
     pub scheme: MacScheme,
     /// The iterated hash; in PBMAC1 that of the pseudo-random function.
     pub owf: Hash,

@@ -135,5 +135,9 @@ fn p3_what_is_read_of_our_own_parameters_is_what_was_asked_for() {
 #[test]
 fn a_policy_kept_before_there_were_two_schemes_is_read_as_pbm() {
     let old = r#"{"owf":"sha256","hmac":"sha256","iterations":10000,"weak_allowed":false}"#;
-    assert_eq!(serde_json::from_str::<MacPolicy>(old).unwrap(), MacPolicy::of(Hash::Sha256));
+    let policy = MacPolicy::of(Hash::Sha256);
+    assert_eq!(serde_json::from_str::<MacPolicy>(old).unwrap(), policy);
+    assert_eq!(serde_json::to_string(&policy).unwrap(), old, "and written as it was");
+    let new = MacPolicy::pbmac1(Hash::Sha256);
+    assert_eq!(serde_json::from_str::<MacPolicy>(&serde_json::to_string(&new).unwrap()).unwrap(), new);
 }
