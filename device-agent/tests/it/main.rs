@@ -13,4 +13,5 @@ mod intake;
 mod joining;
 mod records;
 mod restarts;
+mod token;
 mod transport;

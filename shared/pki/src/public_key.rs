@@ -6,7 +6,11 @@
 use std::{fmt, hash, ops::RangeInclusive};
 
 use aws_lc_rs::signature::{self as by, UnparsedPublicKey, VerificationAlgorithm};
-use der::{Decode, Tag, asn1::ObjectIdentifier};
+use der::{
+    Any, Decode, Encode, Tag,
+    asn1::{BitString, Null, ObjectIdentifier, UintRef},
+};
+use rsa::pkcs1;
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use crate::{
@@ -119,6 +123,30 @@ impl PublicKey {
         let info = SubjectPublicKeyInfoOwned::from_der(der)?;
         let kind = kind_of(&info)?;
         Ok(Self { der: der.to_vec(), info, kind })
+    }
+
+    /// An RSA key of its numbers, big-endian.
+    ///
+    /// # Errors
+    /// When they are no key.
+    pub fn of_rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, PublicKeyError> {
+        let (modulus, public_exponent) = (UintRef::new(modulus)?, UintRef::new(exponent)?);
+        let bits = pkcs1::RsaPublicKey { modulus, public_exponent }.to_der()?;
+        Self::assemble(algorithms::RSA, Any::from(Null), &bits)
+    }
+
+    /// A key on a named curve, of its point in the form of SEC 1 section 2.3.3.
+    ///
+    /// # Errors
+    /// When it cannot be encoded; whether it is on the curve is seen when it verifies.
+    pub fn of_point(curve: ObjectIdentifier, point: &[u8]) -> Result<Self, PublicKeyError> {
+        Self::assemble(algorithms::EC, Any::from(curve), point)
+    }
+
+    fn assemble(oid: ObjectIdentifier, parameters: Any, bits: &[u8]) -> Result<Self, PublicKeyError> {
+        let algorithm = AlgorithmIdentifierOwned { oid, parameters: Some(parameters) };
+        let subject_public_key = BitString::from_bytes(bits)?;
+        Self::from_spki_der(&SubjectPublicKeyInfoOwned { algorithm, subject_public_key }.to_der()?)
     }
 
     /// The DER as it came.

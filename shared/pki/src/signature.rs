@@ -5,8 +5,8 @@
 use std::{fmt, str::FromStr};
 
 use der::{
-    Any, AnyRef,
-    asn1::{Null, ObjectIdentifier},
+    Any, AnyRef, Encode,
+    asn1::{Null, ObjectIdentifier, Uint},
 };
 use rsa::pkcs1::{RsaPssParams, TrailerField};
 use spki::{AlgorithmIdentifier, AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
@@ -202,6 +202,18 @@ impl FromStr for SignatureAlgorithm {
         let found = Self::ALL.into_iter().find(|algorithm| algorithm.name() == text);
         found.ok_or_else(|| UnknownAlgorithm(text.to_owned()))
     }
+}
+
+/// ECDSA-Sig-Value (RFC 3279 section 2.2.3) of the two numbers one behind the other, as tokens give them.
+///
+/// # Errors
+/// When there are not two numbers of the same length.
+pub fn ecdsa_signature(numbers: &[u8]) -> der::Result<Vec<u8>> {
+    let (r, s) = numbers.split_at(numbers.len() / 2);
+    if r.is_empty() || r.len() != s.len() {
+        return Err(der::Tag::Integer.value_error());
+    }
+    vec![Uint::new(r)?, Uint::new(s)?].to_der()
 }
 
 /// A name that no [`SignatureAlgorithm`] has.
