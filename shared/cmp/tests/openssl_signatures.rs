@@ -284,6 +284,70 @@ fn p1_a_signer_whose_key_is_elsewhere_protects_requests_and_proves_possession() 
     world.read(&started.1);
 }
 
+/// Standard output of a command line.
+fn output(folder: &Path, line: &str) -> Vec<u8> {
+    let output = Command::new("openssl").args(line.split_whitespace()).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn keys_go_to_openssl_and_come_from_it_plain_and_encrypted() {
+    let folder = folder();
+    for key_type in [KeyType::Rsa2048, KeyType::P256, KeyType::P384, KeyType::Ed25519] {
+        let own = SoftwareKey::generate(key_type).unwrap();
+        write(&folder, "own.pem", &own.pkcs8_pem().unwrap());
+        write(&folder, "own.enc", &own.pkcs8_encrypted_pem(b"geheim").unwrap());
+        for file in ["own.pem", "own.enc -passin pass:geheim"] {
+            let spki = output(folder.path(), &format!("pkey -pubout -outform DER -in {file}"));
+            assert_eq!(spki, own.public_key_der(), "{key_type} {file}");
+        }
+    }
+    for genpkey in [
+        "-algorithm RSA -pkeyopt rsa_keygen_bits:3072",
+        "-algorithm EC -pkeyopt ec_paramgen_curve:P-256",
+        "-algorithm EC -pkeyopt ec_paramgen_curve:P-384",
+        "-algorithm ED25519",
+    ] {
+        run(folder.path(), &format!("genpkey {genpkey} -out key.pem"));
+        let spki = output(folder.path(), "pkey -pubout -outform DER -in key.pem");
+        let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
+        assert_eq!(SoftwareKey::from_pem(&read("key.pem")).unwrap().public_key_der(), spki, "{genpkey}");
+        for scheme in ["-v2 aes-256-cbc", "-v2 aes-128-cbc -v2prf hmacWithSHA512", "-scrypt"] {
+            run(folder.path(), &format!("pkcs8 -topk8 -in key.pem -out key.enc -passout pass:geheim {scheme}"));
+            let key = SoftwareKey::from_encrypted_pem(&read("key.enc"), b"geheim");
+            assert_eq!(key.unwrap().public_key_der(), spki, "{genpkey} {scheme}");
+        }
+    }
+}
+
+#[test]
+fn r7_a_csr_signed_by_every_kind_of_key_is_verified_by_openssl() {
+    use der::{Decode as _, Encode as _, EncodePem as _, pem::LineEnding};
+    use x509_cert::request::{CertReq, CertReqInfo, Version};
+    for (key_type, algorithm) in SENT {
+        let folder = folder();
+        let key = Using { signer: key(key_type), algorithm };
+        let info = CertReqInfo {
+            version: Version::V1,
+            subject: x509_cert::name::Name::from_der(support::name("/CN=dev1").as_der()).unwrap(),
+            public_key: spki::SubjectPublicKeyInfoOwned::from_der(key.public_key_der()).unwrap(),
+            attributes: Default::default(),
+        };
+        let signature = key.sign(&info.to_der().unwrap()).unwrap();
+        let csr = CertReq {
+            info,
+            algorithm: key.algorithm(),
+            signature: der::asn1::BitString::from_bytes(&signature).unwrap(),
+        };
+        write(&folder, "own.csr", &csr.to_pem(LineEnding::LF).unwrap());
+        let arguments = ["req", "-verify", "-noout", "-in", "own.csr"];
+        let said = Command::new("openssl").args(arguments).current_dir(folder.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&said.stderr).into_owned() + &String::from_utf8_lossy(&said.stdout);
+        assert!(said.status.success() && text.contains("verify OK"), "{key_type} by {algorithm}: {text}");
+    }
+}
+
 #[test]
 fn c4_an_ml_dsa_certificate_is_confirmed_with_hashalg_and_pvno_3() {
     for key_type in [KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87] {
