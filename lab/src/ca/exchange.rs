@@ -396,6 +396,9 @@ const fn kind_name(kind: RequestKind) -> &'static str {
         RequestKind::Ir => "ir",
         RequestKind::Cr => "cr",
         RequestKind::Kur => "kur",
+        RequestKind::P10cr => "p10cr",
+        RequestKind::Rr => "rr",
+        RequestKind::Genm => "genm",
     }
 }
 

@@ -49,6 +49,8 @@ impl Lab {
             old_certificate: None,
             implicit_confirm: false,
             extra_certs: vec![],
+            extensions: vec![],
+            cert_profile: None,
         }
     }
 
@@ -70,6 +72,7 @@ impl Lab {
                     transaction.handle(Input::Response(&answer), &mut SystemEntropy, now())
                 }
                 Step::Wait { .. } => panic!("the lab CA does not let anybody wait"),
+                Step::Concluded(conclusion) => panic!("concluded: {conclusion:?}"),
                 Step::Done(enrolled) => return Ok(enrolled),
                 Step::Failed { error, tell_peer, .. } => {
                     if let Some(message) = tell_peer {

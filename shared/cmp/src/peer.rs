@@ -46,11 +46,16 @@ pub struct Acceptance {
     pub modifications: Modifications,
     /// The whole transaction ends after this many seconds (W4).
     pub total_seconds: u64,
+    /// Begin once more with a new transactionID when the server says transactionIdInUse (E4). Only for a caller who posts
+    /// each message once: to a repeated request the same words say that the first one may have been granted.
+    pub retry_id_in_use: bool,
 }
 
 /// What happens when the CA changed subject or alternative names (V9).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Modifications {
+    /// Take the certificate and say nothing of it.
+    Accept,
     /// Take the certificate and warn.
     Warn,
     /// Reject the certificate.
@@ -70,6 +75,7 @@ impl Default for Acceptance {
             ignore_key_usage: false,
             modifications: Modifications::Warn,
             total_seconds: 7 * 24 * 3600,
+            retry_id_in_use: false,
         }
     }
 }

@@ -41,6 +41,7 @@ fn exchange(world: &mut World, request: EnrollRequest, credentials: Credentials)
                 messages.extend([message, answer]);
                 next
             }
+            Step::Concluded(conclusion) => panic!("concluded: {conclusion:?}"),
             Step::Done(_) => return messages,
             Step::Failed { tell_peer, .. } => {
                 messages.extend(tell_peer);

@@ -21,12 +21,9 @@ use crate::{
     fit::{self, Asked},
     outcome::Warning,
     peer::{Proof, certificates},
-    request::{self, CERT_REQ_ID},
+    request::{self, CERT_REQ_ID, NO_CERT_REQ_ID, RequestKind},
     text,
 };
-
-/// certReqId in pollReq when an error message said waiting (W2).
-const WHOLE_MESSAGE: i64 = -1;
 
 impl Transaction {
     /// An authentic answer to our last message.
@@ -55,7 +52,7 @@ impl Transaction {
         let kind = self.context.kind.response();
         match (&message.body, awaited) {
             (PkiBody::PollRep(polls), awaited) if polling.is_some() => {
-                let cert_req_id = polling.unwrap_or(CERT_REQ_ID);
+                let cert_req_id = polling.unwrap_or(self.context.cert_req_id);
                 let poll = check::single_poll(polls, cert_req_id).and_then(|poll| {
                     let got = poll.check_after;
                     u64::try_from(got).map_err(|_| MessageError::CheckAfter { got })
@@ -69,7 +66,7 @@ impl Transaction {
             }
             // W2
             (PkiBody::Error(error), awaited) if error.status_info.status == PkiStatus::Waiting => {
-                self.delayed(Pending { cert_req_id: WHOLE_MESSAGE, original_nonce, awaited }, peer_nonce, entropy, now)
+                self.delayed(Pending { cert_req_id: NO_CERT_REQ_ID, original_nonce, awaited }, peer_nonce, entropy, now)
             }
             // C9
             (PkiBody::Error(error), Awaited::PkiConf { verdict: Verdict::Accept { issued } })
@@ -82,6 +79,10 @@ impl Transaction {
             (PkiBody::Error(_), Awaited::PkiConf { verdict: verdict @ Verdict::Reject { .. } }) => {
                 self.concluded(verdict, false, entropy, now)
             }
+            (PkiBody::Error(error), Awaited::CertRep) if self.can_begin_anew(&message, error).is_some() => {
+                let pvno = self.can_begin_anew(&message, error).unwrap_or(self.context.pvno);
+                self.begin_anew(pvno, entropy, now)
+            }
             (PkiBody::Error(_), _) => {
                 let refusal = refusal(&message, None);
                 self.fail(CmpError::Refused(Box::new(refusal)), Some(&peer_nonce), entropy, now)
@@ -92,6 +93,13 @@ impl Transaction {
             {
                 self.on_cert_rep(&message, answer, proof, original_nonce, peer_nonce, entropy, now)
             }
+            (PkiBody::Rp(answer), Awaited::CertRep) if kind == BodyKind::Rp => {
+                self.on_rev_rep(&message, answer, original_nonce, peer_nonce, entropy, now)
+            }
+            (PkiBody::Genp(infos), Awaited::CertRep) if kind == BodyKind::Genp => {
+                self.on_gen_rep(infos, &peer_nonce, entropy, now)
+            }
+            (PkiBody::Nested(_), _) => self.fail(MessageError::Nested.into(), Some(&peer_nonce), entropy, now),
             (_, awaited) => {
                 let mut expected = match awaited {
                     Awaited::CertRep => vec![kind],
@@ -165,13 +173,22 @@ impl Transaction {
         entropy: &mut dyn Entropy,
         now: Timestamp,
     ) -> Step {
-        let response = match check::single_response(answer, CERT_REQ_ID) {
+        if let ([response], RequestKind::P10cr) = (answer.response.as_slice(), self.context.kind)
+            && response.cert_req_id == CERT_REQ_ID
+            && self.context.cert_req_id != CERT_REQ_ID
+        {
+            // as OpenSSL 3.0 answers
+            self.context.cert_req_id = CERT_REQ_ID;
+            self.context.warnings.push(Warning::OtherCertReqId { got: CERT_REQ_ID });
+        }
+        let cert_req_id = self.context.cert_req_id;
+        let response = match check::single_response(answer, cert_req_id) {
             Ok(response) => response,
             Err(error) => return self.fail(error.into(), Some(&peer_nonce), entropy, now),
         };
         match response.status.status {
             PkiStatus::Waiting => {
-                let pending = Pending { cert_req_id: CERT_REQ_ID, original_nonce, awaited: Awaited::CertRep };
+                let pending = Pending { cert_req_id, original_nonce, awaited: Awaited::CertRep };
                 return self.delayed(pending, peer_nonce, entropy, now);
             }
             PkiStatus::Rejection if response.certified_key_pair.is_some() => {
@@ -182,7 +199,7 @@ impl Transaction {
                 return self.fail(CmpError::Refused(Box::new(refusal)), Some(&peer_nonce), entropy, now);
             }
             PkiStatus::Accepted => {}
-            PkiStatus::GrantedWithMods => self.context.warnings.push(Warning::GrantedWithMods),
+            PkiStatus::GrantedWithMods => {} // see below: by policy
             PkiStatus::RevocationWarning => self.context.warnings.push(Warning::RevocationWarning),
             PkiStatus::KeyUpdateWarning => self.context.warnings.push(Warning::KeyUpdateWarning),
         }
@@ -196,7 +213,8 @@ impl Transaction {
         let asked = Asked { subject: &subject, sans: &self.context.sans.0, public_key: &self.context.public_key.0 };
         let helpers = [self.peer_certificates(), ca_pubs.clone()].concat();
         let trusted = if by_mac { ca_pubs.as_slice() } else { &[] };
-        let (reasons, warnings) = fit::judge(&certificate, &asked, &self.acceptance, &helpers, trusted, now);
+        let (reasons, warnings) =
+            fit::judge(&certificate, response.status.status, &asked, &self.acceptance, &helpers, trusted, now);
         self.context.warnings.extend(warnings);
         let issued = Issued {
             certificate: Bytes::from(certificate.as_der()),
@@ -245,12 +263,16 @@ fn status_of(message: &PkiMessage) -> Option<&PkiStatusInfo> {
             [response] => Some(&response.status),
             _ => None,
         },
+        PkiBody::Rp(answer) => match answer.status.as_slice() {
+            [status] => Some(status),
+            _ => None,
+        },
         _ => None,
     }
 }
 
 /// E3: a refusal read in full.
-fn refusal(message: &PkiMessage, unauthenticated: Option<MessageError>) -> PeerRefusal {
+pub(super) fn refusal(message: &PkiMessage, unauthenticated: Option<MessageError>) -> PeerRefusal {
     let info = status_of(message);
     let failure = info.and_then(|info| info.fail_info).unwrap_or_default();
     let mut texts = text::sanitise_all(info.and_then(|info| info.status_string.as_ref()));
