@@ -15,7 +15,7 @@ use crate::{
     info::Topic,
     outcome::{Exchanged, Warning},
     protection::MacPolicy,
-    request::RequestKind,
+    request::{CERT_REQ_ID, RequestKind},
 };
 
 /// The form of the record; another number is refused.
@@ -69,23 +69,23 @@ pub(super) struct Context {
     /// DER SubjectPublicKeyInfo.
     pub(super) public_key: Bytes,
     pub(super) implicit_confirm: bool,
-    /// Not in records of the first form, like all that has a default here.
-    #[serde(default)]
+    /// Not in records of the first form, like all that has a default here; written only where it is not that default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cert_profile: Option<String>,
     /// Protocol version of our messages (H1, H2).
-    #[serde(default = "first_pvno")]
+    #[serde(default = "first_pvno", skip_serializing_if = "is_first_pvno")]
     pub(super) pvno: u64,
     /// H2, E4: once is enough.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) begun_anew: bool,
     /// certReqId of the answer and of certConf (R1, R7).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) cert_req_id: i64,
     /// genm only: what was asked.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) topic: Option<Topic>,
     /// rr only: which certificate.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) revokes: Option<Revokes>,
     pub(super) protection: Protection,
     pub(super) started_at: Timestamp,
@@ -97,6 +97,16 @@ pub(super) struct Context {
 
 const fn first_pvno() -> u64 {
     CMP2000
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+const fn is_first_pvno(pvno: &u64) -> bool {
+    *pvno == CMP2000
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+const fn is_zero(id: &i64) -> bool {
+    *id == CERT_REQ_ID
 }
 
 /// The certificate that an rr is about.

@@ -14,6 +14,7 @@ mod questions;
 mod requests;
 mod restarts;
 mod revocation;
+mod rules;
 #[path = "../support/mod.rs"]
 mod support;
 mod templates;

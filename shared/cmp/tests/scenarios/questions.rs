@@ -219,3 +219,20 @@ fn s37_a_question_is_stopped_by_hand_and_ends_with_the_total_time() {
     let step = begun.unwrap().0.handle(Input::Stop, &mut world.entropy, world.now);
     assert!(matches!(step, Step::Failed { error, tell_peer: Some(_), .. } if error.code() == "stopped"));
 }
+
+#[test]
+fn r9_our_crl_question_is_encoded_as_another_implementation_encodes_it() {
+    let theirs = PkiMessage::from_der(include_bytes!("../vectors/pyasn1-genm-crl-status-list.der")).unwrap();
+    let trustfleet_cmp::codec::PkiBody::Genm(infos) = theirs.body else { panic!() };
+    let theirs: Vec<Any> = infos[0].info_value.as_ref().unwrap().decode_as().unwrap();
+    let sources = [
+        (CrlOf::Uri("http://ca.example/ca.crl".to_owned()), Some("2026-11-20T00:00:00Z".parse().unwrap())),
+        (CrlOf::Issuer(name("/CN=CA")), None),
+    ];
+    for ((source, this_update), theirs) in sources.into_iter().zip(theirs) {
+        let mut world = answering(oids::IT_CRLS, None);
+        information(&mut world, Question::CrlUpdate { source, this_update });
+        let ours: Vec<Any> = question_heard(&world).info_value.unwrap().decode_as().unwrap();
+        assert_eq!(ours, [theirs]);
+    }
+}

@@ -123,3 +123,17 @@ fn r9_a_template_with_a_field_that_is_not_sent_is_refused_by_its_name() {
     let error = apply_template(request("/CN=dev1"), &template).unwrap_err();
     assert_eq!(error, TemplateError::Field { field: "serialNumber" });
 }
+
+#[test]
+fn r9_the_template_of_another_implementation_is_respected() {
+    let theirs = PkiMessage::from_der(include_bytes!("../vectors/pyasn1-genp-request-template.der")).unwrap();
+    let trustfleet_cmp::codec::PkiBody::Genp(infos) = theirs.body else { panic!() };
+    let content: CertReqTemplateContent = infos[0].info_value.as_ref().unwrap().decode_as().unwrap();
+    let template = template(content.cert_template, content.key_spec);
+    let fitted = apply_template(request("/CN=dev1"), &template).unwrap();
+    assert_eq!(fitted.subject.to_slash(), "/O=Example/CN=dev1");
+    assert_eq!((fitted.extensions[0].extn_id, fitted.extensions[0].critical), (KEY_USAGE, true));
+    let of = |key_type| PublicKey::from_spki_der(key(key_type).public_key_der()).unwrap();
+    assert_eq!(template.permits_key(&of(KeyType::Rsa3072)), Ok(()));
+    assert!(template.permits_key(&of(KeyType::P256)).unwrap_err().to_string().contains("1.3.101.112"));
+}
