@@ -108,6 +108,11 @@ async fn openssl_gets_its_certificate_once_somebody_approves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openssl_refuses_what_our_client_refuses() {
+    let line = format!("-cmd ir {MAC} -newkey dev.key -subject /CN=dev1 -certout dev.pem -msg_timeout 5");
+    let faultless = Lab::with(|config| config.faults = vec![Fault::MissingOptionals]).await;
+    faultless.key("dev.key", false).await;
+    faultless.enrols(&line).await;
+    faultless.ca.stop().await;
     for fault in [
         Fault::WrongNonce,
         Fault::WrongTransactionId,
@@ -123,7 +128,6 @@ async fn openssl_refuses_what_our_client_refuses() {
     ] {
         let lab = Lab::with(|config| config.faults = vec![fault]).await;
         lab.key("dev.key", false).await;
-        let line = format!("-cmd ir {MAC} -newkey dev.key -subject /CN=dev1 -certout dev.pem -msg_timeout 5");
         lab.is_refused(&line).await;
         assert!(!lab.path("dev.pem").exists(), "{fault:?}");
         lab.ca.stop().await;

@@ -134,11 +134,6 @@ pub enum Warning {
     SignedAnswer,
     /// R8: the certificate was revoked already, or will be by itself (revocationNotification).
     RevocationNotification,
-    /// R7: the answer to a p10cr has this certReqId instead of -1; what follows uses it as well.
-    OtherCertReqId {
-        /// Theirs.
-        got: i64,
-    },
     /// E4: the server had a transaction with the first transactionID, so a new one was begun.
     BegunAnew,
     /// H2: the server asked for another protocol version.
@@ -166,7 +161,6 @@ impl Warning {
             Self::OtherReference => "other_reference",
             Self::SignedAnswer => "signed_answer",
             Self::RevocationNotification => "revocation_notification",
-            Self::OtherCertReqId { .. } => "other_cert_req_id",
             Self::BegunAnew => "begun_anew",
             Self::OtherVersion { .. } => "other_version",
             Self::AlreadyConfirmed => "already_confirmed",
@@ -193,7 +187,6 @@ impl fmt::Display for Warning {
             Self::OtherReference => f.write_str("the answer names another MAC reference than ours"),
             Self::SignedAnswer => f.write_str("the answer was signed although the request had a MAC"),
             Self::RevocationNotification => f.write_str("the CA says that a revocation has occurred"),
-            Self::OtherCertReqId { got } => write!(f, "the CA answers a p10cr by certReqId {got} instead of -1"),
             Self::BegunAnew => f.write_str("the CA knew the transactionID already: a new transaction was begun"),
             Self::OtherVersion { pvno } => write!(f, "the CA wanted protocol version {pvno}"),
             Self::AlreadyConfirmed => f.write_str("the CA had the confirmation already"),

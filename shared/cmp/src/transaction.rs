@@ -151,7 +151,6 @@ impl Transaction {
             cert_profile: request.cert_profile,
             pvno: CMP2000,
             begun_anew: false,
-            cert_req_id: request.kind.cert_req_id(),
             topic: request.topic,
             revokes: request.revokes,
             protection,

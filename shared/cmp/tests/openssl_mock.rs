@@ -369,6 +369,8 @@ fn r7_p10cr_by_mac_and_by_another_certificates_signature() {
         assert_eq!(enrolled.certificate, lab.issued);
         let rest: &[_] = if implicit { &[] } else { &["certConf", "pkiconf"] };
         assert_eq!(kinds(&enrolled), [&["p10cr", "cp"], rest].concat());
+        // this server returns the certificate that it was given
+        assert_eq!(enrolled.warnings, [Warning::WeakMac, Warning::AlternativeNamesMissing { missing: 1 }]);
 
         let (identity_key, identity) = lab.ca.identity("/CN=RA", KeyType::P256);
         let server = lab.signature_server(&[]);

@@ -15,7 +15,7 @@ use crate::{
     info::Topic,
     outcome::{Exchanged, Warning},
     protection::MacPolicy,
-    request::{CERT_REQ_ID, RequestKind},
+    request::RequestKind,
 };
 
 /// The form of the record; another number is refused.
@@ -78,9 +78,6 @@ pub(super) struct Context {
     /// H2, E4: once is enough.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) begun_anew: bool,
-    /// certReqId of the answer and of certConf (R1, R7).
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) cert_req_id: i64,
     /// genm only: what was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) topic: Option<Topic>,
@@ -102,11 +99,6 @@ const fn first_pvno() -> u64 {
 #[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
 const fn is_first_pvno(pvno: &u64) -> bool {
     *pvno == CMP2000
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
-const fn is_zero(id: &i64) -> bool {
-    *id == CERT_REQ_ID
 }
 
 /// The certificate that an rr is about.

@@ -21,7 +21,7 @@ use crate::{
     fit::{self, Asked},
     outcome::Warning,
     peer::{Proof, certificates},
-    request::{self, CERT_REQ_ID, NO_CERT_REQ_ID, RequestKind},
+    request::{self, NO_CERT_REQ_ID},
     text,
 };
 
@@ -52,7 +52,7 @@ impl Transaction {
         let kind = self.context.kind.response();
         match (&message.body, awaited) {
             (PkiBody::PollRep(polls), awaited) if polling.is_some() => {
-                let cert_req_id = polling.unwrap_or(self.context.cert_req_id);
+                let cert_req_id = polling.unwrap_or_else(|| self.context.kind.cert_req_id());
                 let poll = check::single_poll(polls, cert_req_id).and_then(|poll| {
                     let got = poll.check_after;
                     u64::try_from(got).map_err(|_| MessageError::CheckAfter { got })
@@ -173,15 +173,7 @@ impl Transaction {
         entropy: &mut dyn Entropy,
         now: Timestamp,
     ) -> Step {
-        if let ([response], RequestKind::P10cr) = (answer.response.as_slice(), self.context.kind)
-            && response.cert_req_id == CERT_REQ_ID
-            && self.context.cert_req_id != CERT_REQ_ID
-        {
-            // as OpenSSL 3.0 answers
-            self.context.cert_req_id = CERT_REQ_ID;
-            self.context.warnings.push(Warning::OtherCertReqId { got: CERT_REQ_ID });
-        }
-        let cert_req_id = self.context.cert_req_id;
+        let cert_req_id = self.context.kind.cert_req_id();
         let response = match check::single_response(answer, cert_req_id) {
             Ok(response) => response,
             Err(error) => return self.fail(error.into(), Some(&peer_nonce), entropy, now),

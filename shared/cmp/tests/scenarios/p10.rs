@@ -105,36 +105,12 @@ fn r7_a_csr_whose_signature_does_not_verify_is_never_sent() {
 }
 
 #[test]
-fn r7_a_server_that_answers_by_certreqid_0_is_followed_with_a_warning() {
-    let mut world = World::twisted(|nth, _, answer, _, _| match answer {
-        Answer::Granted { kind, certificate, with_mods, ca_pubs, extra_certs, implicit_confirm, .. } if nth == 0 => {
-            Answer::Granted { kind, cert_req_id: 0, certificate, with_mods, ca_pubs, extra_certs, implicit_confirm }
-        }
-        answer => answer,
-    });
-    // what the server keeps is its own answer's certReqId
-    let (request, _) = request(&world);
-    let begun = Transaction::begin(
-        begin(request),
-        mac("dev1", SECRET),
-        world.acceptance.clone(),
-        &mut world.entropy,
-        world.now,
-    );
-    let (transaction, message) = begun.unwrap();
-    let answer = world.serve(&message);
-    world.open.as_mut().unwrap().cert_req_id = 0;
-    let step = transaction.handle(Input::Response(&answer), &mut world.entropy, world.now);
-    let enrolled = enrolled(world.drive(step));
-    assert_eq!(enrolled.warnings, [Warning::OtherCertReqId { got: 0 }]);
-    assert!(matches!(&world.heard[1].request, Request::CertConf(status) if status.cert_req_id == 0));
-}
-
-#[test]
-fn v7_any_other_certreqid_is_refused() {
-    let mut world = World::twisted(|_, _, _, _, _| Answer::Waiting { kind: RequestKind::P10cr, cert_req_id: 1 });
-    let (request, _) = request(&world);
-    assert_eq!(world.begin(begin(request), mac("dev1", SECRET)).failed().code(), "cert_req_id_wrong");
+fn v7_any_other_certreqid_than_minus_one_is_refused() {
+    for cert_req_id in [0, 1] {
+        let mut world = World::twisted(move |_, _, _, _, _| Answer::Waiting { kind: RequestKind::P10cr, cert_req_id });
+        let (request, _) = request(&world);
+        assert_eq!(world.begin(begin(request), mac("dev1", SECRET)).failed().code(), "cert_req_id_wrong");
+    }
 }
 
 #[test]
