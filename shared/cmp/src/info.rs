@@ -221,7 +221,7 @@ impl Topic {
     }
 
     /// Reads the answer: exactly one InfoTypeAndValue, of the type that fits the question.
-    pub(crate) fn read(&self, infos: &[InfoTypeAndValue]) -> Result<Information, MessageError> {
+    pub(crate) fn read(&self, infos: &[InfoTypeAndValue], now: Timestamp) -> Result<Information, MessageError> {
         let [info] = infos else {
             return Err(MessageError::ResponseCount { got: infos.len() });
         };
@@ -241,7 +241,7 @@ impl Topic {
                 Some(value) => {
                     let old = hex::decode(old).ok().and_then(|der| Certificate::from_der(&der).ok());
                     let old = old.ok_or_else(|| unreadable("the old root was not kept".to_owned()))?;
-                    Some(Box::new(root_update(&value.decode_as().map_err(der)?, &old)?))
+                    Some(Box::new(root_update(&value.decode_as().map_err(der)?, &old, now)?))
                 }
                 None => None,
             }),
@@ -305,7 +305,11 @@ fn certificate(raw: &RawSequence) -> Result<Certificate, MessageError> {
 
 /// V12: the new root signs itself, the old root certifies its key, and what claims to be the old root's key under the
 /// new root is that. Names stay: a root of another name is another CA.
-fn root_update(content: &RootCaKeyUpdateContent, old: &Certificate) -> Result<RootCaUpdate, MessageError> {
+fn root_update(
+    content: &RootCaKeyUpdateContent,
+    old: &Certificate,
+    now: Timestamp,
+) -> Result<RootCaUpdate, MessageError> {
     let refused = |detail: String| MessageError::RootUpdate { detail };
     let new_root = certificate(&content.new_with_new)?;
     let new_with_old = content.new_with_old.as_ref();
@@ -319,6 +323,11 @@ fn root_update(content: &RootCaKeyUpdateContent, old: &Certificate) -> Result<Ro
     };
     if !new_root.is_ca() || !new_with_old.is_ca() {
         return Err(refused("the new root is no CA certificate".into()));
+    }
+    for (what, certificate) in [("newWithNew", &new_root), ("newWithOld", &new_with_old)] {
+        if certificate.not_after() < now {
+            return Err(refused(format!("{what} expired at {}", certificate.not_after())));
+        }
     }
     signed("newWithNew", &new_root, &new_root)?;
     signed("newWithOld", &new_with_old, old)?;

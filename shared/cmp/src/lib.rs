@@ -71,6 +71,7 @@ pub mod codec;
 pub mod crl;
 pub mod csr;
 pub mod entropy;
+pub mod envelope;
 pub mod error;
 mod fit;
 pub mod info;
@@ -92,6 +93,7 @@ pub use self::{
     crl::Crl,
     csr::Csr,
     entropy::{Entropy, SystemEntropy},
+    envelope::{Decrypter, SoftwareDecrypter},
     error::CmpError,
     info::{CrlOf, InfoRequest, Information, Question, RootCaUpdate},
     key::{Signer, SoftwareKey},

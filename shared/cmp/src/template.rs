@@ -4,7 +4,7 @@
 //! name what it cannot reconcile: nothing is dropped in silence.
 
 use der::{Decode, Encode, asn1::ObjectIdentifier};
-use spki::AlgorithmIdentifierOwned;
+use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use thiserror::Error;
 use trustfleet_pki::{
     name::Name,
@@ -125,22 +125,18 @@ impl RequestTemplate {
     /// [`TemplateError::Key`] with what would do.
     pub fn permits_key(&self, key: &PublicKey) -> Result<(), TemplateError> {
         let kind = key.algorithm();
-        let named = |oid| self.algorithms.iter().any(|algorithm| algorithm.oid == oid);
-        let curve = |curve| {
-            let is = |algorithm: &AlgorithmIdentifierOwned| named_curve(algorithm) == Some(curve);
-            self.algorithms.iter().any(|algorithm| algorithm.oid == algorithms::EC && is(algorithm))
+        let asked = SubjectPublicKeyInfoOwned::from_der(key.spki_der());
+        let asked = asked.map(|key| key.algorithm).map_err(|error| TemplateError::Name(error.to_string()))?;
+        let named = self.algorithms.iter().any(|algorithm| {
+            algorithm.oid == asked.oid && (asked.oid != algorithms::EC || named_curve(algorithm) == named_curve(&asked))
+        });
+        let permitted = match kind {
+            _ if self.algorithms.is_empty() && self.rsa_bits.is_empty() => true,
+            KeyKind::Rsa { bits } if !self.rsa_bits.is_empty() => {
+                self.rsa_bits.iter().any(|wanted| usize::try_from(*wanted) == Ok(bits))
+            }
+            _ => named,
         };
-        let permitted = self.algorithms.is_empty() && self.rsa_bits.is_empty()
-            || match kind {
-                KeyKind::Rsa { bits } => {
-                    self.rsa_bits.iter().any(|wanted| usize::try_from(*wanted) == Ok(bits))
-                        || self.rsa_bits.is_empty() && named(algorithms::RSA)
-                }
-                KeyKind::EcP256 => curve(algorithms::P256),
-                KeyKind::EcP384 => curve(algorithms::P384),
-                KeyKind::Ed25519 => named(algorithms::ED25519),
-                KeyKind::Other(oid) => named(oid),
-            };
         if permitted {
             return Ok(());
         }

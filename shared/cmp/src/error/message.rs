@@ -149,6 +149,12 @@ pub enum MessageError {
         /// EncryptedValue or EnvelopedData.
         form: &'static str,
     },
+    /// S24a.
+    #[error("the certificate is encrypted and cannot be opened: {detail}")]
+    CertificateSealed {
+        /// Why.
+        detail: String,
+    },
     /// A key was sent although ours was in the request.
     #[error("the CA sent a private key that was not asked for")]
     PrivateKeySent,
@@ -237,6 +243,7 @@ impl MessageError {
             Self::CertificateMissing { .. } => "certificate_missing",
             Self::CertificateWithRejection => "certificate_with_rejection",
             Self::CertificateEncrypted { .. } => "certificate_encrypted",
+            Self::CertificateSealed { .. } => "certificate_sealed",
             Self::PrivateKeySent => "private_key_sent",
             Self::CertificateUnreadable { .. } => "certificate_unreadable",
             Self::CheckAfter { .. } => "check_after_absurd",
@@ -258,6 +265,7 @@ impl MessageError {
             | Self::CertificateWithRejection
             | Self::CertificateUnreadable { .. }
             | Self::CertificateEncrypted { .. }
+            | Self::CertificateSealed { .. }
             | Self::Information { .. }
             | Self::CrlUnreadable { .. }
             | Self::CheckAfter { .. } => FailureBit::BadDataFormat,

@@ -82,7 +82,7 @@ impl Transaction {
         now: Timestamp,
     ) -> Step {
         let unknown = || MessageError::Information { detail: "nothing was asked".to_owned() };
-        match self.context.topic.as_ref().ok_or_else(unknown).and_then(|topic| topic.read(infos)) {
+        match self.context.topic.as_ref().ok_or_else(unknown).and_then(|topic| topic.read(infos, now)) {
             Ok(information) => Step::Concluded(Box::new(Conclusion::Informed(Informed {
                 information,
                 chain_helpers: self.peer_certificates(),

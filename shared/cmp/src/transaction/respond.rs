@@ -15,8 +15,10 @@ use crate::{
         PkiStatusInfo,
         bounds::MAX_CERTIFICATES,
         raw::{FreeText, integer_hex},
+        response::EncryptedKey,
     },
     entropy::Entropy,
+    envelope::{self, Decrypter},
     error::{CmpError, MessageError, PeerRefusal, UnfitCertificate},
     fit::{self, Asked},
     outcome::Warning,
@@ -195,7 +197,7 @@ impl Transaction {
             PkiStatus::RevocationWarning => self.context.warnings.push(Warning::RevocationWarning),
             PkiStatus::KeyUpdateWarning => self.context.warnings.push(Warning::KeyUpdateWarning),
         }
-        let certificate = match certificate_of(response) {
+        let certificate = match certificate_of(response, self.acceptance.decrypter.as_deref()) {
             Ok(certificate) => certificate,
             Err(error) => return self.fail(error.into(), Some(&peer_nonce), entropy, now),
         };
@@ -231,19 +233,24 @@ impl Transaction {
 }
 
 /// V8, S24a.
-fn certificate_of(response: &CertResponse) -> Result<Certificate, MessageError> {
+fn certificate_of(response: &CertResponse, decrypter: Option<&dyn Decrypter>) -> Result<Certificate, MessageError> {
     let status = response.status.status;
     let pair = response.certified_key_pair.as_ref().ok_or(MessageError::CertificateMissing { status })?;
     if pair.private_key.is_some() {
         return Err(MessageError::PrivateKeySent);
     }
-    match &pair.cert_or_enc_cert {
-        CertOrEncCert::Certificate(raw) => {
-            let unreadable = |detail: String| MessageError::CertificateUnreadable { detail };
+    let unreadable = |detail: String| MessageError::CertificateUnreadable { detail };
+    match (&pair.cert_or_enc_cert, decrypter) {
+        (CertOrEncCert::Certificate(raw), _) => {
             let der = raw.to_tlv().map_err(|error| unreadable(error.to_string()))?;
             Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))
         }
-        CertOrEncCert::EncryptedCert(key) => Err(MessageError::CertificateEncrypted { form: key.form() }),
+        (CertOrEncCert::EncryptedCert(EncryptedKey::EnvelopedData(raw)), Some(decrypter)) => {
+            let opened = envelope::open(raw, decrypter);
+            let der = opened.map_err(|error| MessageError::CertificateSealed { detail: error.to_string() })?;
+            Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))
+        }
+        (CertOrEncCert::EncryptedCert(key), _) => Err(MessageError::CertificateEncrypted { form: key.form() }),
     }
 }
 
@@ -288,7 +295,7 @@ pub(super) fn refusal(message: &PkiMessage, unauthenticated: Option<MessageError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{CertifiedKeyPair, RawSequence, response::EncryptedKey};
+    use crate::codec::{CertifiedKeyPair, RawSequence};
 
     fn response(pair: Option<CertifiedKeyPair>) -> CertResponse {
         let status = PkiStatusInfo::plain(PkiStatus::Accepted);
@@ -305,7 +312,7 @@ mod tests {
 
     #[test]
     fn v8_accepted_without_a_certificate_is_refused() {
-        let error = certificate_of(&response(None)).unwrap_err();
+        let error = certificate_of(&response(None), None).unwrap_err();
         assert_eq!(error, MessageError::CertificateMissing { status: PkiStatus::Accepted });
     }
 
@@ -315,7 +322,7 @@ mod tests {
             (EncryptedKey::EncryptedValue(empty()), "EncryptedValue"),
             (EncryptedKey::EnvelopedData(empty()), "EnvelopedData"),
         ] {
-            let error = certificate_of(&response(Some(pair(CertOrEncCert::EncryptedCert(key))))).unwrap_err();
+            let error = certificate_of(&response(Some(pair(CertOrEncCert::EncryptedCert(key)))), None).unwrap_err();
             assert_eq!(error, MessageError::CertificateEncrypted { form });
         }
     }
@@ -324,12 +331,12 @@ mod tests {
     fn a_private_key_that_was_not_asked_for_is_refused() {
         let private_key = Some(EncryptedKey::EnvelopedData(empty()));
         let pair = CertifiedKeyPair { private_key, ..pair(CertOrEncCert::Certificate(empty())) };
-        assert_eq!(certificate_of(&response(Some(pair))).unwrap_err(), MessageError::PrivateKeySent);
+        assert_eq!(certificate_of(&response(Some(pair)), None).unwrap_err(), MessageError::PrivateKeySent);
     }
 
     #[test]
     fn bytes_that_are_no_certificate_are_refused() {
-        let error = certificate_of(&response(Some(pair(CertOrEncCert::Certificate(empty()))))).unwrap_err();
+        let error = certificate_of(&response(Some(pair(CertOrEncCert::Certificate(empty())))), None).unwrap_err();
         assert_eq!(error.code(), "certificate_unreadable");
     }
 }

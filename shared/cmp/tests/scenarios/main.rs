@@ -15,6 +15,7 @@ mod requests;
 mod restarts;
 mod revocation;
 mod rules;
+mod sealed;
 #[path = "../support/mod.rs"]
 mod support;
 mod templates;

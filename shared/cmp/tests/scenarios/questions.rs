@@ -169,7 +169,10 @@ fn v12_a_new_root_that_the_old_one_does_not_certify_is_refused() {
         old_with_new: Some(raw(&roots.old_with_new)),
     };
     let device = raw(&roots.old.issue(&Leaf::new("/CN=Root", roots.new.key.as_ref())));
+    let expired = Leaf { ca: true, not_after: "2025-01-01T00:00:00Z", ..Leaf::new("/CN=Root", roots.new.key.as_ref()) };
+    let expired = raw(&roots.old.issue(&expired));
     let bad = [
+        ("expired", RootCaKeyUpdateContent { new_with_old: Some(expired), ..good.clone() }),
         ("no tie", RootCaKeyUpdateContent { new_with_old: None, ..good.clone() }),
         (
             "another old root's",
