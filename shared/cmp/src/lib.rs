@@ -83,6 +83,7 @@ pub mod request;
 #[cfg(feature = "responder")]
 pub mod responder;
 pub mod revoke;
+pub mod show;
 pub mod template;
 pub mod text;
 pub mod transaction;

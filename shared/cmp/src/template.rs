@@ -20,6 +20,8 @@ use crate::{
     codec::{CertTemplate, RawSequence, info::CertReqTemplateContent, oids},
     error::MessageError,
     request::EnrollRequest,
+    show::{algorithm, name_of},
+    text::sanitise,
 };
 
 /// What a CA wants in a request.
@@ -117,6 +119,32 @@ impl RequestTemplate {
             algorithms,
             rsa_bits,
         })
+    }
+
+    /// What it asks for, in lines for people.
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for rdn in self.subject.iter().flat_map(|subject| &subject.0) {
+            lines.extend(rdn.0.iter().map(|attribute| {
+                if attribute.value.value().is_empty() {
+                    let name = shown(attribute);
+                    format!("subject: {} is to be filled in", name.split('=').next().unwrap_or_default())
+                } else {
+                    format!("subject: {}", sanitise(&shown(attribute)))
+                }
+            }));
+        }
+        for extension in &self.extensions {
+            let state = if is_open(extension) { "to be filled in" } else { "fixed" };
+            lines.push(format!("extension: {} is {state}", name_of(&extension.extn_id.to_string())));
+        }
+        lines.extend(self.others.iter().map(|field| format!("field: {field}")));
+        lines.extend(self.algorithms.iter().map(|wanted| match named_curve(wanted) {
+            Some(curve) => format!("key: {} on {}", algorithm(wanted), name_of(&curve.to_string())),
+            None => format!("key: {}", algorithm(wanted)),
+        }));
+        lines.extend(self.rsa_bits.iter().map(|bits| format!("key: RSA of {bits} bits")));
+        lines
     }
 
     /// May a key of this kind be certified?
