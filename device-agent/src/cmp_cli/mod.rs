@@ -151,7 +151,8 @@ async fn converse(
             if matches!(verb, Verb::Genm(_)) {
                 fault.maybe_issued = false; // a question changes nothing
             }
-            if new_key.is_some() && fault.exit != Exit::Stopped {
+            let kept = verb.common().out.state.as_ref().is_some_and(|path| path.exists());
+            if new_key.is_some() && !kept {
                 fault = fault.and("the key that was made is kept: go on with it by --newkey instead of --newkey-type");
             }
             Err(fault)

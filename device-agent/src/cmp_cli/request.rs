@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use trustfleet_cmp::envelope::{Decrypter, SoftwareDecrypter};
 use trustfleet_cmp::{
     Acceptance, Crl, CrlOf, Csr, EnrollRequest, InfoRequest, P10Request, Question, Request, RequestKind,
     RevocationReason, RevokeRequest, Signer, SoftwareKey,
@@ -90,13 +91,14 @@ pub(super) fn prepare(verb: &Verb, resuming: bool, notes: &mut Vec<Note>) -> Res
     if let Some(path) = &common.out.extracertsout {
         files::check_target("--extracertsout", path)?;
     }
-    let acceptance = material::acceptance(common, modifications, out_trusted)?;
+    let mut acceptance = material::acceptance(common, modifications, out_trusted)?;
     let prepared = match verb {
         Verb::Ir(args) | Verb::Cr(args) => enrol(args, kind(verb), own, acceptance, resuming)?,
         Verb::Kur(args) => {
             let old = args.oldcert.as_deref().map(|path| files::certificate("--oldcert", path)).transpose()?;
             let old = old.or_else(|| own.certificate.clone());
             let (key, new_key) = new_key(&args.newkey, args.common.out.dry_run, resuming)?;
+            acceptance.decrypter = decrypter(&key);
             let signer = material::signer(Arc::clone(&key), &args.common.own)?;
             if old.as_ref().is_some_and(|old| old.spki_der() == key.public_key_der()) {
                 notes.push(Note::new("same_key", "the key stays the same: some CAs refuse that (badCertTemplate)"));
@@ -136,16 +138,23 @@ fn enrol(
     args: &EnrolArgs,
     kind: RequestKind,
     own: Own,
-    acceptance: Acceptance,
+    mut acceptance: Acceptance,
     resuming: bool,
 ) -> Result<Prepared, Fault> {
     let (key, new_key) = new_key(&args.newkey, args.common.out.dry_run, resuming)?;
+    acceptance.decrypter = decrypter(&key);
     let signer = material::signer(key, &args.common.own)?;
     let at_hand = own.certificate.clone();
     let recipient = material::recipient(&args.common, &acceptance, at_hand.as_ref())?;
     let request = enrol_request(kind, &args.wanted, &args.issued, recipient, &own)?;
     let request = Request::Enroll(Box::new(request), Arc::clone(&signer));
     Ok(Prepared { request, own, acceptance, key: Some(signer), new_key })
+}
+
+/// An RSA key opens a certificate that the CA encrypts to it.
+fn decrypter(key: &SoftwareKey) -> Option<Arc<dyn Decrypter>> {
+    let decrypter = SoftwareDecrypter::from_pkcs8(key.pkcs8_der()).ok()?;
+    Some(Arc::new(decrypter))
 }
 
 fn plain(
