@@ -180,9 +180,11 @@ impl<'a> Talk<'a> {
                 Step::Done(enrolled) => return self.end(Good::Enrolled(enrolled)),
                 Step::Concluded(conclusion) => return self.end(Good::Concluded(conclusion)),
                 Step::Failed { error, tell_peer, orphan, .. } => {
-                    self.tell(tell_peer).await;
-                    let _ = self.forget();
                     let mut fault = Fault::of_cmp(&error, self.manner.believe);
+                    if fault.exit != Exit::TimedOut || self.manner.state.is_none() {
+                        self.tell(tell_peer).await;
+                        let _ = self.forget();
+                    }
                     let unclear = matches!(error, CmpError::Message(_) | CmpError::Ended(_) | CmpError::Local(_));
                     fault.maybe_issued = match &error {
                         CmpError::Certificate(unfit) => !unfit.rejection_confirmed,
@@ -270,7 +272,13 @@ impl<'a> Talk<'a> {
         self.arrived = true;
         let text = format!("no answer from {} in the time of {option}", self.url);
         let fault = Fault::new(Exit::TimedOut, code, text).and("look at the server's log: it may have the request");
-        self.given_up_and_told(transaction, fault).await
+        match self.manner.state {
+            Some(path) => {
+                let kept = format!("repeat the command with more time: {} holds the transaction", path.display());
+                self.given_up(transaction, fault.and(kept)).0
+            }
+            None => self.given_up_and_told(transaction, fault).await,
+        }
     }
 
     fn unheard(&mut self, transaction: Transaction, error: &HttpError) -> Box<Bad> {

@@ -159,6 +159,19 @@ fn the_total_time_ends_with_5_and_the_ca_is_told() {
 }
 
 #[test]
+fn w4_with_a_state_file_more_time_can_be_given_afterwards() {
+    let ca = TestCa::start();
+    let (desk, words) = at(&ca);
+    ca.trick(Trick::Wait);
+    let words = format!("ir {words} {ENROL} --state tx.json --total-timeout");
+    desk.cmp(&format!("{words} 1")).ends(5);
+    assert!(!ca.heard().contains(&"error"), "{:?}", ca.heard());
+    desk.cmp(&format!("{words} 1")).ends(5);
+    desk.cmp(&format!("{words} 60")).ends(0);
+    assert_eq!((ca.issued(), desk.path("tx.json").exists()), (1, false));
+}
+
+#[test]
 fn a_silent_server_ends_with_5_after_the_time_of_one_message() {
     let desk = Desk::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
