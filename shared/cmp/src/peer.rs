@@ -4,7 +4,7 @@
 //! sibling device has one. The signer must be the configured CA, a pinned certificate, or carry cmcCA or cmcRA
 //! from the CA that was asked.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use jiff::Timestamp;
 use trustfleet_pki::{certificate::Certificate, chain, name::Name};
@@ -12,6 +12,7 @@ use trustfleet_pki::{certificate::Certificate, chain, name::Name};
 use crate::{
     check,
     codec::{PkiHeader, PkiMessage, oids, raw::directory_name_der},
+    envelope::Decrypter,
     error::MessageError,
     protection::{
         AcceptedMacs, AcceptedSignatures,
@@ -50,11 +51,18 @@ pub struct Acceptance {
     pub modifications: Modifications,
     /// The whole transaction ends after this many seconds (W4).
     pub total_seconds: u64,
+    /// Begin once more with a new transactionID when the server says transactionIdInUse (E4). Only for a caller who posts
+    /// each message once: to a repeated request the same words say that the first one may have been granted.
+    pub retry_id_in_use: bool,
+    /// Opens a certificate that was encrypted to the requested key; without it such a one is refused by name (S24a).
+    pub decrypter: Option<Arc<dyn Decrypter>>,
 }
 
 /// What happens when the CA changed subject or alternative names (V9).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Modifications {
+    /// Take the certificate and say nothing of it.
+    Accept,
     /// Take the certificate and warn.
     Warn,
     /// Reject the certificate.
@@ -76,6 +84,8 @@ impl Default for Acceptance {
             ignore_key_usage: false,
             modifications: Modifications::Warn,
             total_seconds: 7 * 24 * 3600,
+            retry_id_in_use: false,
+            decrypter: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod answer;
 mod open;
+mod read;
 #[cfg(test)]
 mod tests;
 
@@ -23,14 +24,15 @@ use x509_cert::ext::Extension;
 use zeroize::Zeroizing;
 
 pub use self::{
-    answer::{Answer, Reply, ReplyProtection, answer},
+    answer::{Answer, Reply, ReplyProtection, answer, answer_shaped},
     open::OpenTransaction,
+    read::RevocationRequest,
 };
 use crate::{
     check,
     codec::{
-        BodyKind, CertId, CertReqMsg, CertRequest, CertStatus, ErrorMsgContent, FailureBit, PkiBody, PkiHeader,
-        PkiMessage, PkiStatus, ProofOfPossession, oids, raw::directory_name_der,
+        BodyKind, CertId, CertReqMsg, CertRequest, CertStatus, ErrorMsgContent, FailureBit, InfoTypeAndValue, PkiBody,
+        PkiHeader, PkiMessage, PkiStatus, ProofOfPossession, oids, raw::directory_name_der,
     },
     error::MessageError,
     peer::{certificates, find_signer},
@@ -146,8 +148,12 @@ pub enum Client {
 /// What a client says.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// ir, cr or kur, with verified proof of possession.
+    /// ir, cr, kur or p10cr, with verified proof of possession.
     Certificate(Box<CertificateRequest>),
+    /// rr, signed by whoever.
+    Revoke(Box<RevocationRequest>),
+    /// genm with one question.
+    Info(Box<InfoTypeAndValue>),
     /// certConf.
     CertConf(CertStatus),
     /// pollReq.
@@ -169,7 +175,7 @@ pub enum Request {
 /// A request for one certificate.
 #[derive(Clone, Debug)]
 pub struct CertificateRequest {
-    /// ir, cr or kur.
+    /// ir, cr, kur or p10cr.
     pub kind: RequestKind,
     /// To be repeated in the answer.
     pub cert_req_id: i64,
@@ -280,6 +286,9 @@ fn read_body(message: &PkiMessage, client: &Client) -> Result<Request, MessageEr
         PkiBody::Ir(requests) => certificate(RequestKind::Ir, requests),
         PkiBody::Cr(requests) => certificate(RequestKind::Cr, requests),
         PkiBody::Kur(requests) => certificate(RequestKind::Kur, requests),
+        PkiBody::P10cr(request) => read::p10(request),
+        PkiBody::Rr(details) => read::revocation(details, client),
+        PkiBody::Genm(infos) => read::question(infos),
         PkiBody::CertConf(statuses) => match statuses.as_slice() {
             [status] => Ok(Request::CertConf(status.clone())),
             other => Err(MessageError::ResponseCount { got: other.len() }),
@@ -324,7 +333,7 @@ fn read_request(kind: RequestKind, message: &CertReqMsg, client: &Client) -> Res
     prove_possession(message, &public_key)?;
     let old_certificate = match kind {
         RequestKind::Kur => Some(old_certificate(&request, client)?),
-        RequestKind::Ir | RequestKind::Cr => None,
+        _ => None,
     };
     Ok(CertificateRequest {
         kind,

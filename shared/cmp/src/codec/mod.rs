@@ -7,6 +7,7 @@
 pub mod body;
 pub mod bounds;
 pub mod header;
+pub mod info;
 pub mod message;
 pub mod oids;
 pub mod pbm;
