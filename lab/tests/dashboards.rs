@@ -359,6 +359,23 @@ fn every_command_that_is_recommended_exists_with_its_options() {
     }
 }
 
+/// Statements begin with a comment that names them, and that is not the transaction's name.
+#[test]
+fn statements_that_a_runbook_looks_for_bear_that_name_in_the_program() {
+    let program = read("controller/src/db/stats.rs");
+    let mut looked_for = 0;
+    for (file, book) in runbooks() {
+        for statement in boards::blocks(&book, "sql") {
+            for pattern in statement.split("query LIKE '").skip(1).filter_map(|rest| rest.split('\'').next()) {
+                let begin = pattern.strip_suffix('%').expect(&file).replace("\\_", "_");
+                assert!(program.contains(&format!("\"{begin}")), "{file}: no statement begins with {begin}");
+                looked_for += 1;
+            }
+        }
+    }
+    assert!(looked_for > 0, "no runbook looks for the count of the fleet");
+}
+
 fn is_of_a_verb(word: &str) -> bool {
     !word.starts_with('-') && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
 }
