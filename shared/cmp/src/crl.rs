@@ -5,7 +5,7 @@
 
 use der::{Decode, Encode, Reader, SliceReader, asn1::AnyRef};
 use jiff::Timestamp;
-use trustfleet_pki::{certificate::Certificate, name::Name, signature::SignatureError};
+use trustfleet_pki::{SignatureError, certificate::Certificate, name::Name};
 use x509_cert::{crl::CertificateList, time::Time};
 
 use crate::codec::RawSequence;
