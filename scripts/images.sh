@@ -2,8 +2,9 @@
 # `make images`: the images of controller and agent (and of the lab, with `scripts/images.sh lab`), by whichever of
 # docker, podman and buildah is here, or by the one that TOOL names.
 #
-# Labels and time stamps come from the commit, so that the same commit makes the same images. RUST_IMAGE and LAB_IMAGE
-# in the environment name other base images, OPTIONS holds more options for the build.
+# Labels and time stamps come from the commit. By podman and buildah those of the files in the images, too; docker leaves
+# these as they were made, unless its builder and OPTIONS="--output type=docker,rewrite-timestamp=true" change them.
+# RUST_IMAGE and LAB_IMAGE in the environment name other base images, OPTIONS holds more options for the build.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -20,7 +20,7 @@ use trustfleet_telemetry::{in_trace, record_error, trace_span};
 use crate::{
     db::{DbError, Store},
     device::Changes,
-    metrics::Metrics,
+    metrics::{Metrics, TxOutcome},
 };
 
 mod statement;
@@ -166,7 +166,7 @@ impl Committer {
                     self.new_jobs.notify_one();
                 }
             }
-            Err(error) if batch.len() == 1 || !error.outcome_known() || is_away(&error) => {
+            Err(error) if batch.len() == 1 || error.is_away() => {
                 self.tell_everybody(batch, &error);
             }
             Err(error) => {
@@ -188,18 +188,23 @@ impl Committer {
     /// The places of the decisions that were written.
     async fn write_together(&self, batch: &[Entry]) -> Result<HashSet<usize>, DbError> {
         let timer = self.metrics.tx_timer("group_commit");
+        let result = self.execute(batch).await;
+        timer.finish(match &result {
+            Ok(_) => TxOutcome::Committed,
+            Err(error) if error.is_away() => TxOutcome::GaveUp,
+            Err(_) => TxOutcome::RolledBack,
+        });
+        result
+    }
+
+    async fn execute(&self, batch: &[Entry]) -> Result<HashSet<usize>, DbError> {
         let parameters = statement::Parameters::of(batch)?;
         let client = self.store.system_client().await?;
         let result = statement::execute(&client, &parameters).await;
-        if matches!(result, Err(DbError::Unavailable { .. } | DbError::OutcomeUnknown { .. })) {
+        if result.as_ref().is_err_and(DbError::is_away) {
             // The next batch must not find this connection in the pool.
             drop(Object::take(client));
         }
-        timer.finish(match &result {
-            Ok(_) => crate::metrics::TxOutcome::Committed,
-            Err(error) if error.outcome_known() => crate::metrics::TxOutcome::RolledBack,
-            Err(_) => crate::metrics::TxOutcome::GaveUp,
-        });
         result
     }
 }
@@ -216,10 +221,6 @@ fn span() -> Span {
 fn one_for_each_device(waiting: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
     let mut devices = HashSet::new();
     waiting.into_iter().partition(|entry| devices.insert((entry.tenant, entry.device)))
-}
-
-fn is_away(error: &DbError) -> bool {
-    matches!(error, DbError::Unavailable { .. })
 }
 
 /// The same error for one more waiting actor.

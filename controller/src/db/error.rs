@@ -66,6 +66,11 @@ impl DbError {
         !matches!(self, Self::OutcomeUnknown { .. })
     }
 
+    /// Whether the database was not there, or went away during the commit.
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::OutcomeUnknown { .. })
+    }
+
     /// The constraint that refused the change, if one did.
     pub fn constraint(&self) -> Option<&str> {
         match self {

@@ -76,6 +76,17 @@ struct Inner {
     metrics: Arc<Metrics>,
 }
 
+/// What the failure of an attempt says about another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failed {
+    /// We decided so, or the database refused: another one would end the same way.
+    Refused,
+    /// It lost a race or its connection before the commit.
+    Retryable,
+    /// No connection came although it was waited for, or it was lost during the commit.
+    Away,
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
@@ -155,34 +166,35 @@ impl Store {
         let timer = self.inner.metrics.tx_timer(name);
         let mut retry = 0;
         loop {
-            let (result, again) = Self::attempt(pool, begin, &open, &work).instrument(span.clone()).await;
-            if again && retry < RETRIES {
+            let (error, failed) = match Self::attempt(pool, begin, &open, &work).instrument(span.clone()).await {
+                Ok(value) => {
+                    timer.finish(TxOutcome::Committed);
+                    return Ok(value);
+                }
+                Err(failure) => failure,
+            };
+            if failed == Failed::Retryable && retry < RETRIES {
                 retry += 1;
                 self.inner.metrics.tx_retried(name);
                 // Who lost a race waits a little longer each time, so that the winner gets through.
                 tokio::time::sleep(Duration::from_millis(u64::from(2_u32.pow(retry)))).await;
                 continue;
             }
-            timer.finish(match (&result, again) {
-                (Ok(_), _) => TxOutcome::Committed,
-                (Err(_), true) => TxOutcome::GaveUp,
-                (Err(_), false) => TxOutcome::RolledBack,
-            });
-            if result.is_err() {
-                // Rolled back is what a refusal does, too: its own span says what it was.
-                record_error(&span, if again { "gave_up" } else { "rolled_back" }, again);
-            }
-            return result;
+            // Rolled back is what a refusal does, too: its own span says what it was.
+            let outcome = if failed == Failed::Refused { TxOutcome::RolledBack } else { TxOutcome::GaveUp };
+            timer.finish(outcome);
+            record_error(&span, outcome.as_str(), outcome == TxOutcome::GaveUp);
+            return Err(error);
         }
     }
 
-    /// One attempt, and whether a failure is worth another.
+    /// One attempt; with an error comes what it says about another one.
     async fn attempt<X, T, E, F>(
         pool: &Pool,
         begin: &str,
         open: &impl Fn(Object) -> X,
         work: &F,
-    ) -> (Result<T, E>, bool)
+    ) -> Result<T, (E, Failed)>
     where
         X: tx::Transaction,
         F: AsyncFn(&X) -> Result<T, E>,
@@ -190,24 +202,26 @@ impl Store {
     {
         let client = match client(pool).await {
             Ok(client) => client,
-            Err(error) => return (Err(error.into()), false),
+            Err(error) => return Err((error.into(), Failed::Away)),
         };
         if let Err(error) = client.batch_execute(begin).await {
             let error = DbError::from(error);
-            let again = matches!(error, DbError::Unavailable { .. });
+            let failed = if error.is_away() { Failed::Retryable } else { Failed::Refused };
             drop(Object::take(client));
-            return (Err(error.into()), again);
+            return Err((error.into(), failed));
         }
         let tx = open(client);
         match work(&tx).await {
             Ok(value) => match tx.commit().await {
-                Ok(()) => (Ok(value), false),
-                Err((error, again)) => (Err(error.into()), again),
+                Ok(()) => Ok(value),
+                Err((error, true)) => Err((error.into(), Failed::Retryable)),
+                Err((error, false)) if error.is_away() => Err((error.into(), Failed::Away)),
+                Err((error, false)) => Err((error.into(), Failed::Refused)),
             },
             Err(error) => {
-                let again = tx.may_run_again();
+                let failed = if tx.may_run_again() { Failed::Retryable } else { Failed::Refused };
                 tx.roll_back().await;
-                (Err(error), again)
+                Err((error, failed))
             }
         }
     }
@@ -270,5 +284,28 @@ impl Connect for OnBackend {
                 Err(_) => Err(tokio_postgres::Error::__private_api_timeout()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_gets_no_connection_is_given_up() {
+        // Nobody listens on it any more.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("postgres://trustfleet@127.0.0.1:{port}/trustfleet");
+        let config = serde_json::json!({ "api_url": url, "system_url": url });
+        let metrics = Arc::new(Metrics::new(1).unwrap());
+        let store =
+            Store::new(&serde_json::from_value(config).unwrap(), &Handle::current(), Arc::clone(&metrics)).unwrap();
+        let result: Result<(), DbError> = store.system_tx("test", async |_| Ok(())).await;
+        assert!(matches!(result, Err(DbError::Unavailable { .. })));
+        let (text, _) = metrics.render().unwrap();
+        for (outcome, count) in [("gave_up", 1), ("rolled_back", 0), ("committed", 0)] {
+            let line = format!("trustfleet_db_transactions_total{{name=\"test\",outcome=\"{outcome}\"}} {count}");
+            assert!(text.lines().any(|told| told == line), "{line} is missing in\n{text}");
+        }
     }
 }
