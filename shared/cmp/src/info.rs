@@ -321,10 +321,17 @@ fn root_update(
         }
         certificate.verify_signed_by(&issuer.public_key()).map_err(|error| refused(format!("{what}: {error}")))
     };
-    if !new_root.is_ca() || !new_with_old.is_ca() {
-        return Err(refused("the new root is no CA certificate".into()));
+    for certificate in [&new_root, &new_with_old] {
+        if !certificate.is_ca() || certificate.key_usage().is_some_and(|usage| !usage.key_cert_sign()) {
+            return Err(refused("the new root is no CA certificate".into()));
+        }
+        // otherwise any subordinate CA of the old root could make itself a root
+        if !certificate.subject().says_the_same_as(&old.subject()) {
+            let (new, old) = (certificate.subject(), old.subject());
+            return Err(refused(format!("{new} is another CA than our root {old}")));
+        }
     }
-    for (what, certificate) in [("newWithNew", &new_root), ("newWithOld", &new_with_old)] {
+    for (what, certificate) in [("our root", old), ("newWithNew", &new_root), ("newWithOld", &new_with_old)] {
         if certificate.not_after() < now {
             return Err(refused(format!("{what} expired at {}", certificate.not_after())));
         }
@@ -334,14 +341,11 @@ fn root_update(
     if new_with_old.public_key() != new_root.public_key() {
         return Err(refused("newWithOld certifies another key than newWithNew".into()));
     }
-    if !new_with_old.subject().says_the_same_as(&new_root.subject()) {
-        return Err(refused("newWithOld certifies another name than newWithNew".into()));
-    }
     let old_with_new = content.old_with_new.as_ref().map(certificate).transpose()?;
     if let Some(old_with_new) = &old_with_new {
         signed("oldWithNew", old_with_new, &new_root)?;
-        if old_with_new.public_key() != old.public_key() {
-            return Err(refused("oldWithNew certifies another key than our root's".into()));
+        if old_with_new.public_key() != old.public_key() || !old_with_new.subject().says_the_same_as(&old.subject()) {
+            return Err(refused("oldWithNew certifies another key or name than our root's".into()));
         }
     }
     Ok(RootCaUpdate { new_root, new_with_old, old_with_new })

@@ -239,3 +239,35 @@ fn r9_our_crl_question_is_encoded_as_another_implementation_encodes_it() {
         assert_eq!(ours, [theirs]);
     }
 }
+
+#[test]
+fn v12_a_subordinate_ca_of_the_old_root_makes_itself_no_root() {
+    // what it holds already: a CA certificate by the old root; what it makes: one by itself
+    let (old, sub) = (Authority::root("/CN=Root", KeyType::P256), Authority::root("/CN=Sub", KeyType::P256));
+    let issued = old.issue(&Leaf { ca: true, ..Leaf::new("/CN=Sub", sub.key.as_ref()) });
+    let content = RootCaKeyUpdateContent {
+        new_with_new: raw(&sub.certificate),
+        new_with_old: Some(raw(&issued)),
+        old_with_new: None,
+    };
+    let old = old.certificate;
+    let mut world = update(&old, &content);
+    let error = world.begin(ask(Question::RootCaUpdate { old }), mac("dev1", SECRET)).failed();
+    assert_eq!(error.code(), "root_update_refused");
+    assert!(error.to_string().contains("another CA"), "{error}");
+}
+
+#[test]
+fn v12_an_old_root_that_has_expired_vouches_for_no_new_one() {
+    let roots = roots();
+    let content = RootCaKeyUpdateContent {
+        new_with_new: raw(&roots.new.certificate),
+        new_with_old: Some(raw(&roots.new_with_old)),
+        old_with_new: None,
+    };
+    let expired = Leaf { ca: true, not_after: "2026-01-01T00:00:00Z", ..Leaf::new("/CN=Root", roots.old.key.as_ref()) };
+    let old = roots.old.issue(&expired); // itself by itself
+    let mut world = update(&old, &content);
+    let error = world.begin(ask(Question::RootCaUpdate { old }), mac("dev1", SECRET)).failed();
+    assert_eq!(error.code(), "root_update_refused");
+}
