@@ -2,7 +2,8 @@
 //!
 //! A CA that wants to see a decryption key used sends the certificate so; certConf about it is the indirect proof of
 //! possession. Only RSA key transport and AES-CBC are opened, and only in a message that is authentic already: otherwise
-//! our answers would be an oracle for the padding. The private-key operation is a [`Decrypter`]'s.
+//! our answers would be an oracle for the padding. An RA that is authentic must not have one either, so the peer is told
+//! the same whatever is wrong inside. The private-key operation is a [`Decrypter`]'s.
 
 use std::fmt;
 
@@ -20,6 +21,7 @@ use der::{
 };
 use spki::AlgorithmIdentifierOwned;
 use thiserror::Error;
+use trustfleet_pki::certificate::Certificate;
 use zeroize::Zeroizing;
 
 use crate::codec::{RawSequence, oids};
@@ -64,7 +66,7 @@ pub enum EnvelopeError {
     #[error("it uses {0}, which is not supported")]
     Unsupported(String),
     /// It is for another key, or was changed.
-    #[error("it is not for this key")]
+    #[error("it is not for this key, or no certificate is in it")]
     NotForThisKey,
 }
 
@@ -166,8 +168,8 @@ struct OaepParameters {
     label: Option<AlgorithmIdentifierOwned>,
 }
 
-/// The bytes inside an EnvelopedData.
-pub(crate) fn open(envelope: &RawSequence, key: &dyn Decrypter) -> Result<Vec<u8>, EnvelopeError> {
+/// The certificate inside an EnvelopedData; bytes that are none count as a key that does not fit.
+pub(crate) fn open(envelope: &RawSequence, key: &dyn Decrypter) -> Result<Certificate, EnvelopeError> {
     let unreadable = |error: der::Error| EnvelopeError::Unreadable(error.to_string());
     let envelope: EnvelopedData = envelope.parse().map_err(unreadable)?;
     let [recipient] = envelope.recipients.as_slice() else {
@@ -177,18 +179,21 @@ pub(crate) fn open(envelope: &RawSequence, key: &dyn Decrypter) -> Result<Vec<u8
     let recipient: KeyTransRecipient = recipient
         .decode_as()
         .map_err(|_| EnvelopeError::Unsupported("another way than key transport to bring its key".to_owned()))?;
-    let key = key.decrypt(transport(&recipient.algorithm)?, recipient.encrypted_key.as_bytes())?;
+    let transport = transport(&recipient.algorithm)?;
     let content = envelope.content;
     let algorithm = cipher(content.algorithm.oid)?;
     let iv: Option<OctetString> = content.algorithm.parameters.and_then(|iv| iv.decode_as().ok());
     let iv: Option<[u8; 16]> = iv.and_then(|iv| iv.as_bytes().try_into().ok());
     let iv = iv.ok_or_else(|| EnvelopeError::Unreadable("no initialisation vector of 16 octets".to_owned()))?;
     let mut bytes = content.bytes.map(OctetString::into_bytes).unwrap_or_default();
+    // the private key is used last: from here on there is one error for everything
     let refused = |_| EnvelopeError::NotForThisKey;
+    let key = key.decrypt(transport, recipient.encrypted_key.as_bytes())?;
     let key = UnboundCipherKey::new(algorithm, &key).map_err(refused)?;
     let key = PaddedBlockDecryptingKey::cbc_pkcs7(key).map_err(refused)?;
     let context = DecryptionContext::Iv128(FixedLength::from(&iv));
-    Ok(key.decrypt(&mut bytes, context).map_err(refused)?.to_vec())
+    let der = key.decrypt(&mut bytes, context).map_err(refused)?;
+    Certificate::from_der(der).map_err(|_| EnvelopeError::NotForThisKey)
 }
 
 fn cipher(oid: ObjectIdentifier) -> Result<&'static Algorithm, EnvelopeError> {

@@ -247,8 +247,7 @@ fn certificate_of(response: &CertResponse, decrypter: Option<&dyn Decrypter>) ->
         }
         (CertOrEncCert::EncryptedCert(EncryptedKey::EnvelopedData(raw)), Some(decrypter)) => {
             let opened = envelope::open(raw, decrypter);
-            let der = opened.map_err(|error| MessageError::CertificateSealed { detail: error.to_string() })?;
-            Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))
+            opened.map_err(|error| MessageError::CertificateSealed { detail: error.to_string() })
         }
         (CertOrEncCert::EncryptedCert(key), _) => Err(MessageError::CertificateEncrypted { form: key.form() }),
     }

@@ -103,3 +103,46 @@ fn s24a_an_envelope_for_another_key_or_without_a_decrypter_is_refused() {
     let Step::Failed { error, .. } = first_step(&mut world, &certificate, true) else { panic!() };
     assert!(error.to_string().contains("the cipher 1.2.840.113549.3.7, which is not supported"), "{error}");
 }
+
+/// What the server is told when the envelope cannot be used must not say how far it could be opened: an RA between us and
+/// the CA could ask so for the content of other envelopes to the same key, one guess each.
+#[test]
+fn s24a_the_server_does_not_learn_how_far_an_envelope_could_be_opened() {
+    let told = |certificate_opens: bool, change: fn(&mut Vec<u8>)| {
+        let (mut world, certificate) = sealing("-aes256", &[], !certificate_opens);
+        let mut first = std::mem::replace(&mut world.twist, Box::new(|_, _, answer, _, _| answer));
+        world.twist = Box::new(move |nth, received, answer, to, by| match first(nth, received, answer, to, by) {
+            Answer::Body(body) => Answer::Body(Box::new(changed(*body, change))),
+            other => other,
+        });
+        let Step::Failed { error, tell_peer, .. } = first_step(&mut world, &certificate, true) else { panic!() };
+        let told = PkiMessage::from_der(&tell_peer.unwrap()).unwrap().body;
+        (error.code(), format!("{told:?}"))
+    };
+    let not_ours = told(false, |_| {});
+    // the last block decides on the padding, the block before the last on what is in it
+    let bad_padding = told(true, |content| {
+        let at = content.len() - 17;
+        content[at] ^= 0x80;
+    });
+    let no_certificate = told(true, |content| content[0] ^= 0x01);
+    assert_eq!(not_ours.0, "certificate_sealed");
+    assert_eq!(not_ours, bad_padding);
+    assert_eq!(not_ours, no_certificate);
+}
+
+/// The body with the encrypted content changed.
+fn changed(body: PkiBody, change: fn(&mut Vec<u8>)) -> PkiBody {
+    let PkiBody::Ip(mut answer) = body else { panic!() };
+    let pair = answer.response[0].certified_key_pair.as_mut().unwrap();
+    let CertOrEncCert::EncryptedCert(EncryptedKey::EnvelopedData(raw)) = &mut pair.cert_or_enc_cert else { panic!() };
+    let mut parts = Vec::<Any>::from_der(&raw.to_tlv().unwrap()).unwrap();
+    let last = parts.len() - 1;
+    let mut content = Vec::<Any>::from_der(&der::Encode::to_der(&parts[last]).unwrap()).unwrap();
+    let mut bytes = content[2].value().to_vec();
+    change(&mut bytes);
+    content[2] = Any::new(der::Tagged::tag(&content[2]), bytes).unwrap();
+    parts[last] = Any::encode_from(&content).unwrap();
+    *raw = RawSequence::from_tlv(&der::Encode::to_der(&parts).unwrap()).unwrap();
+    PkiBody::Ip(answer)
+}
