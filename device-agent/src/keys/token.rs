@@ -51,6 +51,16 @@ pub enum TokenError {
         /// The label.
         token: String,
     },
+    /// A PIN that was refused is not tried again: tokens lock themselves after a few wrong ones.
+    #[error("the PKCS #11 token {token:?} is not logged in to: {why}; correct keys.pkcs11_pin_file, {then}")]
+    Pin {
+        /// The token's label.
+        token: String,
+        /// What keeps it from being tried.
+        why: &'static str,
+        /// What to do besides.
+        then: &'static str,
+    },
     /// A key that should be there is not.
     #[error("the PKCS #11 token {token:?} holds no key {id} (named in {path})")]
     NoKey {
@@ -93,7 +103,7 @@ impl TokenKeyStore {
             Err(error) => return Err(failed("starting its library")(error)),
         }
         let pin = AuthPin::from(pin.to_owned());
-        let token = Token { context, label: token.to_owned(), pin, owner, turn: Mutex::new(()) };
+        let token = Token { context, label: token.to_owned(), pin, owner, turn: Mutex::new(Pin::Good) };
         token.session(|_| Ok(()))?;
         Ok(Self(Arc::new(token)))
     }
@@ -155,6 +165,11 @@ impl KeyStore for TokenKeyStore {
             found.into_iter().map(|object| Ok((object, self.0.id_of(session, object)?))).collect::<Result<Vec<_>, _>>()
         })?;
         let named = named_below(devices)?;
+        if named.is_empty() && !objects.is_empty() {
+            // rather lost, or not mounted, than given up: keys in files would come back with their folder, these would not
+            tracing::warn!(folder = %devices.display(), "no version names a key: the keys in the token are left alone");
+            return Ok(0);
+        }
         let unused: HashSet<Vec<u8>> = objects.into_iter().map(|(_, id)| id).filter(|id| !named.contains(id)).collect();
         for id in &unused {
             self.0.session(|session| self.0.destroy(session, id))?;
@@ -169,7 +184,16 @@ struct Token {
     pin: AuthPin,
     owner: String,
     /// One operation at a time: the end of a last session would log out the others.
-    turn: Mutex<()>,
+    turn: Mutex<Pin>,
+}
+
+/// What is known of the PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pin {
+    /// It was not refused yet.
+    Good,
+    /// The token refused it.
+    Refused,
 }
 
 impl std::fmt::Debug for Token {
@@ -196,12 +220,36 @@ impl Token {
 
     /// Runs `work` in a session that is logged in.
     fn session<T>(&self, work: impl FnOnce(&Session) -> Result<T, TokenError>) -> Result<T, TokenError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = self.context.open_rw_session(self.slot()?).map_err(self.failed("opening a session"))?;
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.slot()?;
+        self.spare_the_pin(*turn, slot)?;
+        let session = self.context.open_rw_session(slot).map_err(self.failed("opening a session"))?;
         match session.login(UserType::User, Some(&self.pin)) {
             Ok(()) | Err(P11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => work(&session),
-            Err(error) => Err(self.failed("logging in")(error)),
+            Err(error) => {
+                if let P11Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLocked, _) = &error {
+                    *turn = Pin::Refused;
+                }
+                Err(self.failed("logging in")(error))
+            }
         }
+    }
+
+    /// An agent that logs in for every operation, and is started again by whoever watches over it, must not be what locks
+    /// the token.
+    fn spare_the_pin(&self, pin: Pin, slot: Slot) -> Result<(), TokenError> {
+        let refused = |why, then| Err(TokenError::Pin { token: self.label.clone(), why, then });
+        let info = self.context.get_token_info(slot).map_err(self.failed("reading its state"))?;
+        if info.user_pin_locked() {
+            return refused("its PIN is locked", "and let the security officer set it anew");
+        }
+        if info.user_pin_final_try() {
+            return refused("one more wrong PIN would lock it", "and log in once by another tool");
+        }
+        if pin == Pin::Refused {
+            return refused("it has refused the PIN", "and start the agent again");
+        }
+        Ok(())
     }
 
     fn find(&self, session: &Session, class: ObjectClass, id: &[u8]) -> Result<Option<ObjectHandle>, TokenError> {

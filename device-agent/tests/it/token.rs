@@ -199,3 +199,42 @@ fn a_wrong_pin_token_or_library_is_said() {
     assert!(open(&module(), "other", PIN).contains("no PKCS #11 token has the label \"other\""));
     assert!(open(&folder.join("none.so"), "trust fleet", PIN).contains("loading its library failed"));
 }
+
+#[test]
+fn keys_outlive_the_loss_of_the_folder_that_names_them() {
+    let Some(folder) = folder("keys_outlive_the_loss_of_the_folder_that_names_them") else { return };
+    let (store, place) = (open("agent 1"), version(&folder, "1"));
+    let key = store.make(&place, KeyType::P256).unwrap();
+    // the agent starts before the folder's file system is mounted
+    fs::rename(folder.join("devices"), folder.join("away")).unwrap();
+    for empty in [false, true] {
+        if empty {
+            fs::create_dir(folder.join("devices")).unwrap();
+        }
+        assert_eq!(store.sweep(&folder.join("devices")).unwrap(), 0);
+    }
+    fs::remove_dir(folder.join("devices")).unwrap();
+    fs::rename(folder.join("away"), folder.join("devices")).unwrap();
+    assert_eq!(store.load(&place).unwrap().public_key_der(), key.public_key_der());
+}
+
+#[test]
+fn a_pin_that_was_refused_is_not_tried_again() {
+    let Some(folder) = folder("a_pin_that_was_refused_is_not_tried_again") else { return };
+    let (store, place) = (open("agent 1"), version(&folder, "1"));
+    let set_pin = |old: &str, new: &str| {
+        let context = cryptoki::context::Pkcs11::new(module()).unwrap();
+        let slot = context.get_slots_with_initialized_token().unwrap()[0];
+        let session = context.open_rw_session(slot).unwrap();
+        session.login(cryptoki::session::UserType::User, Some(&old.to_owned().into())).unwrap();
+        session.set_pin(&old.to_owned().into(), &new.to_owned().into()).unwrap();
+    };
+    set_pin(PIN, "135790");
+    assert!(store.make(&place, KeyType::P256).unwrap_err().to_string().contains("logging in failed"));
+    set_pin("135790", PIN); // it would be right again now, and still nobody tries
+    for _ in 0..3 {
+        let error = store.make(&place, KeyType::P256).unwrap_err().to_string();
+        assert!(error.contains("has refused the PIN") && error.contains("start the agent again"), "{error}");
+    }
+    open("agent 1").make(&place, KeyType::P256).unwrap();
+}
