@@ -98,7 +98,8 @@ fn nested_and_endless_lengths_do_not_exhaust_anything() {
 
 #[test]
 fn a_name_that_would_take_long_to_sort_is_refused_at_once() {
-    let tlv = |tag: u8, content: &[u8]| der::asn1::Any::new(tag.try_into().unwrap(), content).unwrap().to_der().unwrap();
+    let tlv =
+        |tag: u8, content: &[u8]| der::asn1::Any::new(tag.try_into().unwrap(), content).unwrap().to_der().unwrap();
     let attribute = |n: u16| tlv(0x30, &[tlv(0x06, &[0x55, 0x04, 0x03]), tlv(0x04, &n.to_be_bytes())].concat());
     let name = |attributes: u16| {
         let reversed: Vec<u8> = (0..attributes).rev().flat_map(attribute).collect();
