@@ -271,6 +271,15 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// How often the function runs for the whole key: PBKDF2 begins anew for each block of it (RFC 8018 section 5.2).
+    fn rounds(&self) -> u32 {
+        let blocks = match self.scheme {
+            MacScheme::Pbm => 1,
+            MacScheme::Pbmac1 => self.key_length.div_ceil(self.owf.length()),
+        };
+        u32::try_from(blocks).unwrap_or(u32::MAX).saturating_mul(self.iterations)
+    }
+
     fn key(&self, secret: &[u8]) -> hmac::Key {
         let key = match self.scheme {
             MacScheme::Pbm => pbm::key(self, secret),
@@ -330,8 +339,12 @@ pub(crate) fn verify(
         MacScheme::Pbm => iterations.pbm,
         MacScheme::Pbmac1 => iterations.pbkdf2,
     };
+    let (lowest, highest) = (*bounds.start(), *bounds.end());
     if !bounds.contains(&got) {
-        return Err(MessageError::Iterations { got, lowest: *bounds.start(), highest: *bounds.end() });
+        return Err(MessageError::Iterations { got, lowest, highest });
+    }
+    if recipe.rounds() > highest {
+        return Err(MessageError::Iterations { got: recipe.rounds(), lowest, highest });
     }
     let covered = message.protected_part().map_err(|error| refused(error.to_string()))?;
     hmac::verify(&recipe.key(secret), &covered, protection).map_err(|_| MessageError::MacMismatch)?;

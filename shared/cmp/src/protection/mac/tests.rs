@@ -80,6 +80,21 @@ fn p4_four_thousand_million_iterations_are_refused_without_computing_one() {
 }
 
 #[test]
+fn p4_a_long_key_does_not_multiply_the_iterations_beyond_their_bound() {
+    let cost = |rounds: u32, length: u32| {
+        pbmac1(|inner, _| {
+            inner.iteration_count = rounds;
+            inner.key_length = Some(length);
+        })
+    };
+    // four blocks of 32 octets: four times 600,000 rounds
+    let error = verify(&cost(600_000, 128), b"secret", &AcceptedMacs::strong(), bounds()).unwrap_err();
+    assert_eq!(error, MessageError::Iterations { got: 2_400_000, lowest: 1000, highest: 600_000 });
+    let error = verify(&cost(150_000, 128), b"secret", &AcceptedMacs::strong(), bounds()).unwrap_err();
+    assert_eq!(error, MessageError::MacMismatch, "within the bound it is computed");
+}
+
+#[test]
 fn p4_salts_and_keys_of_absurd_length_are_refused() {
     let strong = AcceptedMacs::strong();
     assert!(refusal(&pbm(500, &[1; 1025]), &strong).contains("a salt of 1025 bytes"));
