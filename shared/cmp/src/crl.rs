@@ -60,11 +60,15 @@ impl Crl {
         revoked.map(|entry| trustfleet_pki::certificate::serial_hex(entry.serial_number.as_bytes())).collect()
     }
 
-    /// Whether the issuer's key signed it, over the bytes received. Says nothing of the issuer's own trust.
+    /// Whether the issuer's key signed it, over the bytes received. Says nothing of the issuer's own trust, nor whether
+    /// [`Crl::issuer`] is its name.
     ///
     /// # Errors
-    /// The algorithm is refused, or the signature does not verify.
+    /// The algorithm is refused or not the one named inside (RFC 5280 section 5.1.1.2), or the signature does not verify.
     pub fn verify_signed_by(&self, issuer: &Certificate) -> Result<(), SignatureError> {
+        if self.list.tbs_cert_list.signature != self.list.signature_algorithm {
+            return Err(SignatureError::Parameters { algorithm: self.list.signature_algorithm.oid });
+        }
         let covered = self.covered().unwrap_or_default();
         issuer.public_key().verify(&self.list.signature_algorithm, covered, self.list.signature.raw_bytes())
     }

@@ -1,7 +1,9 @@
 //! rr and rp.
 
 use super::*;
-use trustfleet_cmp::{Request as Begin, RevocationReason, RevokeRequest, codec::PkiStatus, responder};
+use trustfleet_cmp::{
+    Request as Begin, RevocationReason, RevokeRequest, Signer, codec::PkiStatus, crl::Crl, responder,
+};
 
 /// A certificate of the world's CA with its key.
 fn device(world: &World) -> (Arc<SoftwareKey>, trustfleet_pki::Certificate) {
@@ -149,4 +151,29 @@ fn w2_a_delayed_revocation_is_polled_for_with_minus_one_and_survives_a_restart()
     assert_eq!(last.waits, [30]);
     assert_eq!(last.revoked().serial, certificate.serial_hex());
     assert!(matches!(world.heard[1].request, Request::Poll { cert_req_id: -1 }));
+}
+
+#[test]
+fn a_crl_that_names_two_algorithms_is_signed_by_nobody() {
+    use der::{Decode, Encode, asn1::BitString};
+    use trustfleet_pki::signature::{SignatureAlgorithm, SignatureError};
+    use x509_cert::{crl::CertificateList, crl::TbsCertList, time::Time};
+    let ca = Authority::root("/CN=CA", KeyType::P256);
+    let at = der::DateTime::new(2026, 11, 21, 12, 0, 0).unwrap();
+    let verified = |inside: SignatureAlgorithm| {
+        let tbs_cert_list = TbsCertList {
+            version: x509_cert::Version::V2,
+            signature: inside.identifier(),
+            issuer: x509_cert::name::Name::from_der(ca.certificate.subject().as_der()).unwrap(),
+            this_update: Time::UtcTime(der::asn1::UtcTime::from_date_time(at).unwrap()),
+            next_update: None,
+            revoked_certificates: None,
+            crl_extensions: None,
+        };
+        let signature = BitString::from_bytes(&ca.key.sign(&tbs_cert_list.to_der().unwrap()).unwrap()).unwrap();
+        let list = CertificateList { signature_algorithm: ca.key.algorithm(), tbs_cert_list, signature };
+        Crl::from_der(&list.to_der().unwrap()).unwrap().verify_signed_by(&ca.certificate)
+    };
+    assert_eq!(verified(SignatureAlgorithm::EcdsaSha256), Ok(()));
+    assert!(matches!(verified(SignatureAlgorithm::EcdsaSha384), Err(SignatureError::Parameters { .. })));
 }
