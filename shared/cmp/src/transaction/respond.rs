@@ -155,13 +155,16 @@ impl Transaction {
                 }
             }
         }
-        for certificate in certificates(&message.extra_certs) {
-            let der = Bytes::from(certificate.as_der());
-            if self.context.peer_certificates.len() < MAX_CERTIFICATES && !self.context.peer_certificates.contains(&der)
-            {
-                self.context.peer_certificates.push(der);
+        // the newest first: no protection covers extraCerts, so those of an earlier answer may be anybody's
+        let mut known: Vec<Bytes> = Vec::new();
+        let newest =
+            certificates(&message.extra_certs).into_iter().map(|certificate| Bytes::from(certificate.as_der()));
+        for der in newest.chain(std::mem::take(&mut self.context.peer_certificates)) {
+            if known.len() < MAX_CERTIFICATES && !known.contains(&der) {
+                known.push(der);
             }
         }
+        self.context.peer_certificates = known;
     }
 
     #[allow(clippy::too_many_arguments)] // all of it is this one answer
