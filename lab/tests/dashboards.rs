@@ -140,14 +140,18 @@ fn no_panel_lies_upon_another() {
 }
 
 #[test]
-fn data_source_installation_and_tenant_or_instance_can_be_chosen() {
+fn data_source_namespace_installation_and_tenant_or_instance_can_be_chosen() {
     for dashboard in dashboards() {
         let chosen = list(&dashboard.json["templating"]["list"]);
         let names: Vec<_> = chosen.iter().map(|variable| text(&variable["name"])).collect();
         let last = if dashboard.uid() == "trustfleet-fleet" { "tenant" } else { "instance" };
-        assert_eq!(names, ["datasource", "job", last], "{}", dashboard.file);
+        assert_eq!(names, ["datasource", "namespace", "job", last], "{}", dashboard.file);
         assert_eq!((&chosen[0]["type"], &chosen[0]["query"]), (&json!("datasource"), &json!("prometheus")));
-        let many = &chosen[2];
+        // A scrape outside of Kubernetes has no such label, and must match "all".
+        let namespace = &chosen[1];
+        assert!(namespace["includeAll"] == true && namespace["allValue"] == ".*", "{namespace}");
+        assert_eq!(namespace["current"]["value"], "$__all", "{namespace}");
+        let many = &chosen[3];
         assert!(many["multi"] == true && many["includeAll"] == true && many["allValue"] == ".*", "{many}");
         // One that is not used at all would only seem to choose.
         for name in &names[1..] {
@@ -192,6 +196,50 @@ fn every_query_asks_for_documented_metrics_by_labels_that_they_have() {
             assert!(known.contains(variable.label.as_str()), "{}: {expr} has no {}", variable.place, variable.label);
         }
     }
+}
+
+#[test]
+fn every_panel_asks_for_the_chosen_installation_in_the_chosen_namespace_only() {
+    let variables = variables().into_iter().filter(|variable| !["namespace", "job"].contains(&variable.label.as_str()));
+    let asked = variables.map(|variable| (variable.place, variable.selector));
+    for (place, expr) in panel_queries().into_iter().map(|query| (query.place, query.expr)).chain(asked) {
+        for selector in selectors(&parsed(&place, &filled(&expr, &ANY_VALUES))) {
+            for label in ["namespace", "job"] {
+                assert!(selector.matchers.iter().any(|matcher| matcher == label), "{place}: any {label}\n{expr}");
+            }
+        }
+        let (namespaces, jobs) = (expr.matches("namespace=~\"$namespace").count(), expr.matches("\"$job").count());
+        assert!(namespaces == jobs && jobs > 0, "{place}: another namespace or installation\n{expr}");
+    }
+}
+
+/// What a replica told when it last counted the fleet, it tells for as long as it runs.
+#[test]
+fn gauges_about_the_fleet_are_taken_from_replicas_that_counted_lately() {
+    let (count, begins) =
+        ("trustfleet_fleet_counted_timestamp_seconds", " and on (namespace, job, instance) (time() - ");
+    let gauges = ["active_certificates", "agents", "certificate_nearest", "certificates", "jobs", "outbox"];
+    let panels = panel_queries().into_iter().map(|query| (query.place, filled(&query.expr, &ANY_VALUES)));
+    let rules = alerts().into_iter().filter(|alert| alert.name != "TrustfleetMetricMissing");
+    let rules = rules.map(|alert| (format!("{}: {}", alert.file, alert.name), alert.expr().to_owned()));
+    let filtered = format!("{begins}{count}");
+    let mut held = 0;
+    for (place, expr) in panels.chain(rules) {
+        let counters = ["_total", "_bucket", "_count", "_sum"];
+        let of_the_fleet = selectors(&parsed(&place, &expr)).into_iter().filter(|selector| {
+            let name = selector.name.strip_prefix("trustfleet_").unwrap_or_default();
+            gauges.iter().any(|gauge| name.starts_with(gauge)) && !counters.iter().any(|end| name.ends_with(end))
+        });
+        let one_line = expr.split_whitespace().collect::<Vec<_>>().join(" ");
+        let fresh = one_line
+            .split(&filtered)
+            .skip(1)
+            .filter(|rest| rest.split_once(')').is_some_and(|(inside, _)| inside.ends_with(" < 900")));
+        let (gauges, fresh) = (of_the_fleet.count(), fresh.count());
+        assert_eq!(gauges, fresh, "{place}: replicas that are stuck count, too\n{expr}");
+        held += gauges;
+    }
+    assert!(held > 40, "only {held} gauges were found");
 }
 
 /// The labels that a series can have; nothing for one that no document names.

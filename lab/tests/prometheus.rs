@@ -215,11 +215,13 @@ async fn strangers_message(lab: &Lab) {
 
 fn choices_of_the_variables(prometheus: &Prometheus) {
     for variable in variables() {
-        let selector = filled(&variable.selector, &[("$job", "trustfleet")]);
+        let selector = filled(&variable.selector, &[("$namespace", ".*"), ("$job", "trustfleet")]);
         let path = format!("api/v1/label/{}/values", variable.label);
         let data = prometheus.ask(&path, &[("match[]", &selector)]);
         let choices: Vec<_> = list(&data).iter().map(text).collect();
         match variable.label.as_str() {
+            // There is none outside of Kubernetes, and "all" must match that.
+            "namespace" => assert!(choices.is_empty(), "{}: {choices:?}", variable.place),
             "job" => assert_eq!(choices, ["trustfleet"], "{}", variable.place),
             "tenant" => assert_eq!(choices, ["lab", "other"], "{}", variable.place),
             "instance" => assert_eq!(choices.len(), 2, "{}: {choices:?}", variable.place),
@@ -238,6 +240,7 @@ fn fault(prometheus: &Prometheus, query: &Query, begin: Instant) -> Option<Strin
         ("$__interval", "1s"),
         ("$tenant", "(lab|other)"),
         ("$instance", ".*"),
+        ("$namespace", ".*"),
         ("$job", "trustfleet"),
     ];
     let expr = filled(expr, &values);

@@ -13,6 +13,7 @@ pub mod labels;
 pub mod tenants;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -35,7 +36,23 @@ use crate::{db::Stats, device::JobKind};
 /// All metrics of a controller.
 pub struct Metrics {
     families: Families,
-    tenants: Mutex<TenantLabels>,
+    tenants: Mutex<Tenants>,
+}
+
+/// Which tenants have series.
+#[derive(Debug)]
+struct Tenants {
+    labels: TenantLabels,
+    /// Tenants were named since the last count came in: the next one may have begun before they were there.
+    named_since_count: bool,
+}
+
+impl Tenants {
+    /// Whether a tenant that has series is not among `others`: it has vanished, or they were read before it came.
+    fn miss_any_in(&self, others: &TenantLabels) -> bool {
+        let known: BTreeSet<_> = others.ids().collect();
+        self.labels.ids().any(|id| !known.contains(&id))
+    }
 }
 
 impl fmt::Debug for Metrics {
@@ -66,7 +83,8 @@ impl Metrics {
     /// # Errors
     /// Two metrics of the same name: a fault of ours.
     pub fn new(tenants_max: usize) -> Result<Self, prometheus::Error> {
-        let metrics = Self { families: Families::register()?, tenants: Mutex::new(TenantLabels::none(tenants_max)) };
+        let tenants = Tenants { labels: TenantLabels::none(tenants_max), named_since_count: false };
+        let metrics = Self { families: Families::register()?, tenants: Mutex::new(tenants) };
         metrics.start_at_zero();
         Ok(metrics)
     }
@@ -99,15 +117,21 @@ impl Metrics {
     }
 
     /// Sets the gauges about the fleet. Series of tenants that are there no more go.
+    ///
+    /// Counts come one after the other. One that misses tenants which were named while it ran takes no series away: the
+    /// next begins after they were named, and tells whether they have vanished.
     pub(crate) fn set_stats(&self, stats: &Stats) {
         let mut tenants = self.tenants();
         let families = &self.families;
-        for gone in tenants.gone_in(&stats.labels) {
-            families.forget_tenant(gone);
+        let may_be_older = std::mem::take(&mut tenants.named_since_count) && tenants.miss_any_in(&stats.labels);
+        if !may_be_older {
+            for gone in tenants.labels.gone_in(&stats.labels) {
+                families.forget_tenant(gone);
+            }
+            tenants.labels.clone_from(&stats.labels);
         }
-        tenants.clone_from(&stats.labels);
         let nothing = TenantCount::default();
-        for label in tenants.all() {
+        for label in stats.labels.all() {
             families.set_tenant(label, stats.tenants.get(label).unwrap_or(&nothing));
         }
         families.outbox.set(stats.outbox);
@@ -118,19 +142,23 @@ impl Metrics {
     /// Whether a tenant is newer than the last count and would be named by a new one; then how many can be named.
     pub(crate) fn lacks_tenant(&self, tenant: TenantId) -> Option<usize> {
         let tenants = self.tenants();
-        tenants.lack(tenant).then(|| tenants.limit())
+        tenants.labels.lack(tenant).then(|| tenants.labels.limit())
     }
 
-    /// Names tenants that came since the last count.
+    /// Names tenants that came since the last count. Labels that miss a tenant with series are passed over: they were
+    /// read before another's, or the next count tells that it has vanished.
     pub(crate) fn name_tenants(&self, labels: TenantLabels) {
         let mut tenants = self.tenants();
-        for label in tenants.gone_in(&labels) {
+        if tenants.miss_any_in(&labels) {
+            return;
+        }
+        for label in tenants.labels.gone_in(&labels) {
             self.families.forget_tenant(label);
         }
         for label in labels.all() {
             self.families.start_tenant(label);
         }
-        *tenants = labels;
+        *tenants = Tenants { labels, named_since_count: true };
     }
 
     /// An exchange with a CA has ended; `reasons`: the CA's, where it refused.
@@ -142,7 +170,7 @@ impl Metrics {
         reasons: &[FailInfo],
     ) {
         let tenants = self.tenants();
-        let label = tenants.label(Some(tenant));
+        let label = tenants.labels.label(Some(tenant));
         self.families.exchanges.with_label_values(&[label, kind.as_str(), result.as_str()]).inc();
         for reason in reasons {
             self.families.refusals.with_label_values(&[label, reason.as_str()]).inc();
@@ -224,7 +252,7 @@ impl Metrics {
         self.families.transaction_retries.with_label_values(&[name]).inc();
     }
 
-    fn tenants(&self) -> MutexGuard<'_, TenantLabels> {
+    fn tenants(&self) -> MutexGuard<'_, Tenants> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -308,6 +336,42 @@ mod tests {
             "trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"(others)\"} 1",
         ];
         assert_tells(&metrics, &lines);
+    }
+
+    fn named(names: &[&str]) -> TenantLabels {
+        TenantLabels::of(100, (1..).zip(names).map(|(n, name)| (id(n), (*name).to_owned())))
+    }
+
+    fn counted(names: &[&str]) -> Stats {
+        let counted_at = Timestamp::from_second(1_800_000_000).unwrap();
+        let tenants = std::collections::BTreeMap::new();
+        Stats { counted_at, labels: named(names), tenants, outbox: 0, outbox_age_s: 0.0 }
+    }
+
+    #[test]
+    fn a_count_that_began_before_a_tenant_was_named_takes_no_series_from_it_but_the_next_one_may() {
+        let metrics = Metrics::new(100).unwrap();
+        let issued = "trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"beta\"} 1";
+        metrics.set_stats(&counted(&["acme"]));
+        metrics.name_tenants(named(&["acme", "beta"]));
+        metrics.exchange_ended(id(2), RequestKind::Ir, ExchangeResult::Issued, &[]);
+        metrics.set_stats(&counted(&["acme"]));
+        assert_tells(&metrics, &[issued]);
+        assert_eq!(metrics.lacks_tenant(id(2)), None);
+        metrics.set_stats(&counted(&["acme", "beta"]));
+        assert_tells(&metrics, &[issued, "trustfleet_jobs{state=\"failed\",tenant=\"beta\"} 0"]);
+        // Nobody was named since: it has vanished.
+        metrics.set_stats(&counted(&["acme"]));
+        assert!(!metrics.render().unwrap().0.contains("beta"));
+    }
+
+    #[test]
+    fn tenants_that_were_read_before_another_was_named_take_no_series_from_it() {
+        let metrics = Metrics::new(100).unwrap();
+        metrics.name_tenants(named(&["acme", "beta"]));
+        metrics.exchange_ended(id(2), RequestKind::Ir, ExchangeResult::Issued, &[]);
+        metrics.name_tenants(named(&["acme"]));
+        assert_tells(&metrics, &["trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"beta\"} 1"]);
     }
 
     #[test]

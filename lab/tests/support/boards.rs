@@ -180,12 +180,13 @@ pub(crate) fn filled(expr: &str, values: &[(&str, &str)]) -> String {
 }
 
 /// Any values, for reading only.
-pub(crate) const ANY_VALUES: [(&str, &str); 6] = [
+pub(crate) const ANY_VALUES: [(&str, &str); 7] = [
     ("$__rate_interval", "5m"),
     ("$__range", "6h"),
     ("$__interval", "1m"),
     ("$tenant", ".*"),
     ("$instance", ".*"),
+    ("$namespace", ".*"),
     ("$job", "trustfleet"),
 ];
 
