@@ -42,6 +42,7 @@ missing_packages() {
     ls /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server >/dev/null 2>&1 || echo rabbitmq-server
     have promtool || echo prometheus
     have openssl || echo openssl
+    have softhsm2-util || echo softhsm2
     have cc || echo gcc
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     have make || echo make

@@ -3,6 +3,8 @@
 //! It never looks into a message beyond asking whether it is one, and what HTTP says never changes a transaction (T4):
 //! a status code only decides whether there is an answer at all.
 
+mod source;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,12 @@ use tracing::field::Empty;
 use trustfleet_cmp::codec::PkiMessage;
 use trustfleet_cmp::text::sanitise;
 use trustfleet_telemetry::{in_trace, record_error, trace_span};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::Proxy;
+use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
 use url::Url;
+
+pub use self::source::Source;
 
 /// Longest answer that is read, bytes (T9).
 pub const ANSWER_MAX: u64 = 1024 * 1024;
@@ -103,6 +109,25 @@ impl HttpError {
     }
 }
 
+/// How servers are reached.
+#[derive(Debug)]
+pub struct Reach {
+    /// Roots that verify https servers.
+    pub roots: RootCerts,
+    /// Our certificate for https.
+    pub client: Option<ClientCert>,
+    /// An HTTP proxy, reached by CONNECT for http and https alike.
+    pub proxy: Option<Proxy>,
+    /// Where connections come from (S7).
+    pub source: Source,
+}
+
+impl From<RootCerts> for Reach {
+    fn from(roots: RootCerts) -> Self {
+        Self { roots, client: None, proxy: None, source: Source::default() }
+    }
+}
+
 /// The one HTTP client for CMP.
 #[derive(Clone, Debug)]
 pub struct CmpHttp {
@@ -112,9 +137,15 @@ pub struct CmpHttp {
 impl CmpHttp {
     /// A client; `roots` verify https servers.
     pub fn new(roots: RootCerts) -> Self {
+        Self::reaching(Reach::from(roots))
+    }
+
+    /// A client that reaches servers in its own way. The proxy of the environment is never used.
+    pub fn reaching(reach: Reach) -> Self {
+        let Reach { roots, client, proxy, source } = reach;
         let config = ureq::Agent::config_builder()
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .proxy(None)
+            .tls_config(TlsConfig::builder().root_certs(roots).client_cert(client).build())
+            .proxy(proxy)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
@@ -124,7 +155,11 @@ impl CmpHttp {
             .timeout_resolve(Some(CONNECT_MAX))
             .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { agent: config.new_agent() }
+        if source == Source::default() {
+            return Self { agent: config.new_agent() };
+        }
+        let agent = ureq::Agent::with_parts(config, source::connector(source), DefaultResolver::default());
+        Self { agent }
     }
 
     /// Posts a message and reads the answer. Blocks for at most `timeout`.
@@ -150,6 +185,8 @@ impl CmpHttp {
             .build()
             .header("content-type", CMP)
             .header("accept", CMP)
+            // Said, because it is so: OpenSSL's server forgets the transaction when a kept connection ends unannounced.
+            .header("connection", "close")
             .send(message);
         let mut response = sent.map_err(|error| classify(url, &error))?;
         let status = response.status().as_u16();
@@ -235,22 +272,31 @@ fn classify(url: &str, error: &ureq::Error) -> HttpError {
     let before = match error {
         ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
+        | ureq::Error::ConnectProxyFailed(_)
+        | ureq::Error::InvalidProxyUrl
         | ureq::Error::BadUri(_)
         | ureq::Error::Tls(_)
         | ureq::Error::TlsRequired
         | ureq::Error::Rustls(_)
         | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
-        ureq::Error::Io(error) => matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::NetworkDown
-                | io::ErrorKind::AddrNotAvailable
-        ),
+        ureq::Error::Io(error) => {
+            matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::NetworkDown
+                    | io::ErrorKind::AddrNotAvailable
+            ) || error.get_ref().and_then(|below| below.downcast_ref()).is_some_and(ends_the_handshake)
+        }
         _ => false,
     };
     if before { HttpError::NotConnected { url, detail } } else { HttpError::NoAnswer { url, detail } }
+}
+
+/// We do not take the server's certificate, or speak no common TLS: that is known before the first byte of a request.
+const fn ends_the_handshake(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::PeerIncompatible(_))
 }
 
 /// The client that everything in the agent shares.

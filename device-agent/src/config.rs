@@ -44,6 +44,9 @@ pub struct Config {
     /// PEM file with the roots for TLS; by default the system's own bundle.
     #[serde(default)]
     pub tls_ca_file: Option<PathBuf>,
+    /// Where the private keys of trustpoints are kept.
+    #[serde(default)]
+    pub keys: KeysConfig,
     /// Form of the log on stderr.
     #[serde(default)]
     pub log_format: LogFormat,
@@ -57,6 +60,40 @@ pub struct Config {
     /// Traces.
     #[serde(default)]
     pub traces: TracesConfig,
+}
+
+/// Where the private keys of trustpoints are kept: in files beside their certificates, or in a token.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// File with the passphrase by which keys in files are encrypted.
+    #[serde(default)]
+    pub passphrase_file: Option<PathBuf>,
+    /// PKCS #11 library of the token; with it keys are made in the token and never leave it.
+    #[serde(default)]
+    pub pkcs11_module: Option<PathBuf>,
+    /// Label of the token.
+    #[serde(default)]
+    pub pkcs11_token: Option<String>,
+    /// File with the token's user PIN.
+    #[serde(default)]
+    pub pkcs11_pin_file: Option<PathBuf>,
+}
+
+impl KeysConfig {
+    /// What does not go together.
+    fn check(&self) -> Result<(), &'static str> {
+        let token = [self.pkcs11_module.is_some(), self.pkcs11_token.is_some(), self.pkcs11_pin_file.is_some()];
+        if token.contains(&true) && token.contains(&false) {
+            return Err(
+                "keys.pkcs11_module, keys.pkcs11_token and keys.pkcs11_pin_file belong together; set all of them",
+            );
+        }
+        if token.contains(&true) && self.passphrase_file.is_some() {
+            return Err("keys.passphrase_file is for keys in files; with keys.pkcs11_module there are none");
+        }
+        Ok(())
+    }
 }
 
 const fn default_parallel_exchanges() -> usize {
@@ -181,6 +218,7 @@ impl Config {
         }
         config.name()?;
         config.traces.check().map_err(|source| ConfigError::Traces { path: path.to_owned(), source })?;
+        config.keys.check().map_err(wrong)?;
         config.check_transport("controller_url", &config.controller_url, "http", "https")?;
         Ok(config)
     }
@@ -350,6 +388,14 @@ mod tests {
         assert!(
             !check("amqp://b.example/%2f") && !check("amqp://127.0.0.1.example/%2f") && !check("http://127.0.0.1/")
         );
+    }
+
+    #[test]
+    fn the_settings_of_a_token_belong_together() {
+        let token = "[keys]\npkcs11_module = \"/lib/p.so\"\npkcs11_token = \"t\"\npkcs11_pin_file = \"/pin\"\n";
+        assert!(parse(&format!("{GOOD}{token}")).is_ok());
+        assert!(parse(&format!("{GOOD}[keys]\npkcs11_token = \"t\"\n")).unwrap_err().contains("belong together"));
+        assert!(parse(&format!("{GOOD}{token}passphrase_file = \"/p\"\n")).unwrap_err().contains("passphrase_file"));
     }
 
     #[test]

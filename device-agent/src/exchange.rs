@@ -177,6 +177,11 @@ impl Running<'_> {
                     let state = State::Storage { issued: Box::new(issued) };
                     return self.save_state(state, Vec::new(), true).await;
                 }
+                Step::Concluded(_) => {
+                    // rr and genm end so, and no job asks for these
+                    let message = "the exchange ended without a certificate";
+                    return Err(outcome::of_configuration("not_an_enrolment", message).into());
+                }
                 Step::Failed { error, tell_peer, orphan, .. } => {
                     if let (Some(message), Some(url)) = (tell_peer, exchange.url.clone()) {
                         let core = Arc::clone(self.core);

@@ -1,11 +1,16 @@
 //! Private keys: those of trustpoints, and the agent's own two.
 //!
 //! A private key is on the disk, mode 0600, before anything that names its public half leaves the device, and it never
-//! leaves the device itself. Whoever signs gets a [`Signer`]; only this file reads and writes private bytes.
+//! leaves the device itself. Whoever signs gets a [`Signer`]; only this file reads and writes private bytes, and with a
+//! token ([`token`]) nobody does.
+
+pub mod token;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::token::{TokenError, TokenKeyStore};
+use crate::config::KeysConfig;
 use trustfleet_cmp::key::{KeyError, KeyType, Signer, SoftwareKey};
 use trustfleet_wire::seal::{OpeningKey, SealError};
 use trustfleet_wire::sign::{SignError, SigningKey};
@@ -28,6 +33,9 @@ pub enum KeysError {
         /// Why.
         source: KeyError,
     },
+    /// A token that holds the keys of trustpoints.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// There is none where one should be.
     #[error("there is no private key {path}")]
     Missing {
@@ -58,6 +66,7 @@ impl KeysError {
         match self {
             Self::Store(error) => error.code(),
             Self::Trustpoint { .. } => "key_unusable",
+            Self::Token(_) => "token_unusable",
             Self::Missing { .. } => "key_missing",
             Self::Signing { .. } | Self::Sealing { .. } => "agent_key_unusable",
         }
@@ -83,6 +92,40 @@ pub trait KeyStore: Send + Sync {
     /// # Errors
     /// Missing or unusable.
     fn load(&self, version: &Path) -> Result<Arc<dyn Signer>, KeysError>;
+
+    /// Removes keys that no version below `devices` names any more; those in files went with their folders.
+    ///
+    /// # Errors
+    /// The token's.
+    fn sweep(&self, _devices: &Path) -> Result<usize, KeysError> {
+        Ok(0)
+    }
+}
+
+/// The store that the configuration asks for; in a token the agent's keys bear the mark of its own signing key.
+///
+/// # Errors
+/// A passphrase or PIN that cannot be read, or a token that does not answer.
+pub fn open(config: &KeysConfig, identity: &IdentityKeys) -> Result<Arc<dyn KeyStore>, KeysError> {
+    if let (Some(module), Some(token), Some(pin)) =
+        (&config.pkcs11_module, &config.pkcs11_token, &config.pkcs11_pin_file)
+    {
+        let owner = format!("trustfleet agent {}", hex::encode(&identity.sign.public_key()[..8]));
+        return Ok(Arc::new(TokenKeyStore::open(module, token, &private_line(pin)?, owner)?));
+    }
+    Ok(match &config.passphrase_file {
+        Some(file) => Arc::new(EncryptedKeyStore::new(file)?),
+        None => Arc::new(FileKeyStore),
+    })
+}
+
+/// Removes keys that nothing names any more; what hinders that is only logged.
+pub fn sweep(keys: &dyn KeyStore, store: &Store) {
+    match keys.sweep(&store.devices()) {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "keys that nothing uses are removed from the token"),
+        Err(error) => tracing::warn!(%error, "old keys are not cleared away"),
+    }
 }
 
 /// Keys as unencrypted PKCS #8 PEM beside their certificates, mode 0600: what services on devices read.
@@ -96,30 +139,90 @@ impl KeyStore for FileKeyStore {
             return self.load(version);
         }
         let key = SoftwareKey::generate(key_type).map_err(unusable(&path))?;
-        save(&path, key)
+        save(&path, key, None)
     }
 
     fn carry_over(&self, from: &Path, to: &Path) -> Result<Arc<dyn Signer>, KeysError> {
-        save(&Slots::key_file(to), read(&Slots::key_file(from))?)
+        save(&Slots::key_file(to), read(&Slots::key_file(from), None)?, None)
     }
 
     fn load(&self, version: &Path) -> Result<Arc<dyn Signer>, KeysError> {
-        Ok(Arc::new(read(&Slots::key_file(version))?))
+        Ok(Arc::new(read(&Slots::key_file(version), None)?))
     }
 }
 
-fn save(path: &Path, key: SoftwareKey) -> Result<Arc<dyn Signer>, KeysError> {
-    let pem = key.pkcs8_pem().map_err(unusable(path))?;
-    store::save(path, pem.as_bytes(), 0o600)?;
+/// The same, encrypted (PKCS #8 by PBES2): for services that are given the passphrase as well.
+#[derive(Clone)]
+pub struct EncryptedKeyStore {
+    passphrase: Zeroizing<Vec<u8>>,
+}
+
+impl EncryptedKeyStore {
+    /// Takes the passphrase, without the line's end, from a file that only the agent can read.
+    ///
+    /// # Errors
+    /// There is none, it is empty, or others can read it.
+    pub fn new(passphrase_file: &Path) -> Result<Self, KeysError> {
+        Ok(Self { passphrase: Zeroizing::new(private_line(passphrase_file)?.as_bytes().to_vec()) })
+    }
+}
+
+impl std::fmt::Debug for EncryptedKeyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EncryptedKeyStore(redacted)")
+    }
+}
+
+impl KeyStore for EncryptedKeyStore {
+    fn make(&self, version: &Path, key_type: KeyType) -> Result<Arc<dyn Signer>, KeysError> {
+        let path = Slots::key_file(version);
+        if path.exists() {
+            return self.load(version);
+        }
+        save(&path, SoftwareKey::generate(key_type).map_err(unusable(&path))?, Some(&self.passphrase))
+    }
+
+    /// A key from the time before the passphrase is encrypted when it is carried over.
+    fn carry_over(&self, from: &Path, to: &Path) -> Result<Arc<dyn Signer>, KeysError> {
+        save(&Slots::key_file(to), read(&Slots::key_file(from), Some(&self.passphrase))?, Some(&self.passphrase))
+    }
+
+    fn load(&self, version: &Path) -> Result<Arc<dyn Signer>, KeysError> {
+        Ok(Arc::new(read(&Slots::key_file(version), Some(&self.passphrase))?))
+    }
+}
+
+fn save(path: &Path, key: SoftwareKey, passphrase: Option<&[u8]>) -> Result<Arc<dyn Signer>, KeysError> {
+    let pem = match passphrase {
+        Some(passphrase) => key.pkcs8_encrypted_pem(passphrase),
+        None => key.pkcs8_pem(),
+    };
+    store::save(path, pem.map_err(unusable(path))?.as_bytes(), 0o600)?;
     Ok(Arc::new(key))
 }
 
-fn read(path: &Path) -> Result<SoftwareKey, KeysError> {
+/// With a passphrase, a key that is not encrypted is read too: it may be older than the passphrase.
+fn read(path: &Path, passphrase: Option<&[u8]>) -> Result<SoftwareKey, KeysError> {
     let missing = || KeysError::Missing { path: path.to_owned() };
     let pem = Zeroizing::new(store::load(path)?.ok_or_else(missing)?);
     store::check_private(path, 0o600)?;
     let text = std::str::from_utf8(&pem).unwrap_or_default();
-    SoftwareKey::from_pem(text).map_err(unusable(path))
+    let key = match passphrase {
+        Some(passphrase) if text.contains("ENCRYPTED") => SoftwareKey::from_encrypted_pem(text, passphrase),
+        _ => SoftwareKey::from_pem(text),
+    };
+    key.map_err(unusable(path))
+}
+
+/// The text of a file that only the agent can read, without the line's end.
+fn private_line(path: &Path) -> Result<Zeroizing<String>, KeysError> {
+    let bytes = private(path)?.ok_or_else(|| KeysError::Missing { path: path.to_owned() })?;
+    let text = std::str::from_utf8(&bytes).unwrap_or_default().trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        let detail = "it is empty or no text".to_owned();
+        return Err(StoreError::Corrupt { path: path.to_owned(), detail }.into());
+    }
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 fn unusable(path: &Path) -> impl FnOnce(KeyError) -> KeysError {
@@ -194,6 +297,34 @@ mod tests {
         fs::set_permissions(dir.path().join("key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
         let error = FileKeyStore.load(dir.path()).unwrap_err();
         assert_eq!(error.code(), "files_too_open");
+    }
+
+    #[test]
+    fn with_a_passphrase_keys_are_kept_encrypted_and_older_ones_still_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let passphrase = dir.path().join("passphrase");
+        store::save(&passphrase, b"a long passphrase\n", 0o600).unwrap();
+        let keys = EncryptedKeyStore::new(&passphrase).unwrap();
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        fs::create_dir(&old).unwrap();
+        fs::create_dir(&new).unwrap();
+        let key = FileKeyStore.make(&old, KeyType::P384).unwrap();
+        assert_eq!(keys.carry_over(&old, &new).unwrap().public_key_der(), key.public_key_der());
+        let text = fs::read_to_string(new.join("key.pem")).unwrap();
+        assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{text}");
+        assert_eq!(
+            keys.make(&new, KeyType::P256).unwrap().public_key_der(),
+            key.public_key_der(),
+            "read, not replaced"
+        );
+        assert_eq!(FileKeyStore.load(&new).unwrap_err().code(), "key_unusable");
+        store::save(&passphrase, b"another\n", 0o600).unwrap();
+        let error = EncryptedKeyStore::new(&passphrase).unwrap().load(&new).unwrap_err();
+        assert!(error.to_string().contains("does not open with this passphrase"), "{error}");
+        store::save(&passphrase, b"\n", 0o600).unwrap();
+        assert!(EncryptedKeyStore::new(&passphrase).is_err());
+        fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(EncryptedKeyStore::new(&passphrase).unwrap_err().code(), "files_too_open");
     }
 
     #[test]

@@ -10,10 +10,13 @@
 //!                      |          |          |
 //!                  lifecycle   slots       trustfleet_cmp          decisions and files
 //! ```
+//!
+//! Beside all that stands [`cmp_cli`]: the same engine by hand, from a shell.
 
 pub mod activation;
 pub mod backoff;
 pub mod clock;
+pub mod cmp_cli;
 pub mod cmp_http;
 pub mod config;
 pub mod controller_link;

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use trustfleet_agent::cmp_cli;
+use trustfleet_agent::cmp_cli::args::CmpArgs;
+use trustfleet_agent::cmp_cli::exit::Exit;
 use trustfleet_agent::config::{Config, LogFormat};
 use trustfleet_agent::run;
 use trustfleet_agent::status::Status;
@@ -37,6 +40,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Speak CMP with a CA by hand, without a controller: enrol, renew, revoke, ask.
+    Cmp(CmpArgs),
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -49,13 +54,14 @@ enum Output {
 }
 
 fn main() -> ExitCode {
-    let ended = match Args::parse().command {
+    let ended = match parse().command {
         Command::Run { config } => load(&config).and_then(|config| {
             // Dropped last: what ends in there is still seen.
             let _traces = telemetry(&config)?;
             run::run(config).map_err(|error| chain(&error))
         }),
         Command::Status { config, output } => load(&config).and_then(|config| show(&config, output)),
+        Command::Cmp(args) => return cmp_cli::run(&args),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +70,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The arguments. A mistake in those of `cmp` ends with the code that its exit codes promise.
+fn parse() -> Args {
+    Args::try_parse().unwrap_or_else(|error| {
+        let by_hand = std::env::args_os().nth(1).is_some_and(|verb| verb == "cmp");
+        if by_hand && error.use_stderr() {
+            let _ = error.print();
+            std::process::exit(i32::from(Exit::Usage as u8));
+        }
+        error.exit()
+    })
 }
 
 fn load(path: &std::path::Path) -> Result<Config, String> {

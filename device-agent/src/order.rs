@@ -111,11 +111,13 @@ impl Order {
             "rsa-3072" => Some(KeyType::Rsa3072),
             "rsa-4096" => Some(KeyType::Rsa4096),
             "ecdsa-p256" => Some(KeyType::P256),
+            "ecdsa-p384" => Some(KeyType::P384),
+            "ed25519" => Some(KeyType::Ed25519),
             other => {
                 v.add(
                     "key_algorithm",
                     "S25",
-                    format!("is {other:?}; known are rsa-2048, rsa-3072, rsa-4096, ecdsa-p256"),
+                    format!("is {other:?}; known are rsa-2048, rsa-3072, rsa-4096, ecdsa-p256, ecdsa-p384, ed25519"),
                 );
                 None
             }
@@ -134,18 +136,23 @@ impl Order {
         }
         let verification_certificates = certificates(v, "verification_certificates", &enroll.verification_certificates);
         let mac = enroll.mac.as_ref().and_then(|mac| {
-            let hash = match mac.algorithm.as_str() {
-                "hmac-sha256" => Hash::Sha256,
-                "hmac-sha1" => Hash::Sha1,
+            let policy = match mac.algorithm.as_str() {
+                "hmac-sha256" => MacPolicy::of(Hash::Sha256),
+                "hmac-sha384" => MacPolicy::of(Hash::Sha384),
+                "hmac-sha512" => MacPolicy::of(Hash::Sha512),
+                "pbmac1-sha256" => MacPolicy::pbmac1(Hash::Sha256),
+                "pbmac1-sha384" => MacPolicy::pbmac1(Hash::Sha384),
+                "pbmac1-sha512" => MacPolicy::pbmac1(Hash::Sha512),
+                "hmac-sha1" => MacPolicy { weak_allowed: true, ..MacPolicy::of(Hash::Sha1) },
                 other => {
-                    v.add("mac.algorithm", "S8", format!("is {other:?}; known are hmac-sha256 and hmac-sha1"));
+                    let known = "hmac-sha256, -sha384, -sha512, pbmac1-sha256, -sha384, -sha512 and hmac-sha1";
+                    v.add("mac.algorithm", "S8", format!("is {other:?}; known are {known}"));
                     return None;
                 }
             };
             // The tenant's permission for weak algorithms was checked where it is known: by the controller, whose
             // signature is on the job.
-            let policy =
-                MacPolicy { iterations: mac.iterations, weak_allowed: hash == Hash::Sha1, ..MacPolicy::of(hash) };
+            let policy = MacPolicy { iterations: mac.iterations, ..policy };
             Some(OrderMac { reference: mac.reference.clone(), secret: mac.secret.clone(), policy })
         });
         let macs = if enroll.accept_sha1_answers { AcceptedMacs::with_sha1() } else { AcceptedMacs::strong() };

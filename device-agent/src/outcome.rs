@@ -65,7 +65,9 @@ pub fn of_cmp(error: &CmpError, sent: bool, orphan: Option<&Certificate>) -> Box
         CmpError::Ended(_) => Culprit::Transport,
     };
     let maybe_issued = orphan.is_some() && !matches!(error, CmpError::Certificate(unfit) if unfit.rejection_confirmed)
-        || sent && matches!(error, CmpError::Message(_) | CmpError::Ended(_) | CmpError::Local(_));
+        || sent && matches!(error, CmpError::Message(_) | CmpError::Ended(_) | CmpError::Local(_))
+        // anybody can say no in the CA's place, and take its answer away
+        || sent && matches!(error, CmpError::Refused(refusal) if refusal.unauthenticated.is_some());
     let mut report = failed(culprit, error.code(), &error.to_string(), maybe_issued);
     if let CmpError::Refused(refusal) = error {
         report.pki_status = Some(status_name(refusal.status).to_owned());
@@ -223,7 +225,8 @@ const fn status_name(status: PkiStatus) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use trustfleet_cmp::error::{Ended, MessageError};
+    use trustfleet_cmp::BodyKind;
+    use trustfleet_cmp::error::{Ended, MessageError, PeerRefusal};
 
     use super::*;
 
@@ -242,6 +245,24 @@ mod tests {
         let report = of_http(&error, error.request_may_have_arrived());
         assert!(!report.maybe_issued && report.message.contains("nothing was issued"));
         assert_eq!((report.culprit.as_str(), report.code.as_str()), ("transport", "ca_unreachable"));
+    }
+
+    #[test]
+    fn p10_a_refusal_that_is_not_authentic_may_hide_an_issued_certificate() {
+        let refusal = |unauthenticated| {
+            CmpError::Refused(Box::new(PeerRefusal {
+                body: BodyKind::Error,
+                status: PkiStatus::Rejection,
+                failure: Vec::new(),
+                failure_text: String::new(),
+                texts: Vec::new(),
+                error_code: None,
+                unauthenticated,
+            }))
+        };
+        assert!(!of_cmp(&refusal(None), true, None).maybe_issued);
+        let forged = refusal(Some(MessageError::Unprotected { body: BodyKind::Error }));
+        assert!(of_cmp(&forged, true, None).maybe_issued, "so that the key is kept");
     }
 
     #[test]

@@ -62,6 +62,8 @@ impl Prepare {
             old_certificate,
             implicit_confirm: order.implicit_confirm,
             extra_certs: Vec::new(),
+            extensions: Vec::new(),
+            cert_profile: None,
         };
         let spki = key.public_key_der().to_vec();
         let acceptance = order.acceptance.clone();

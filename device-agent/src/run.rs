@@ -14,7 +14,7 @@ use crate::controller_link::Link;
 use crate::core::{Core, stopping};
 use crate::driver;
 use crate::identity::Identity;
-use crate::keys::{FileKeyStore, IdentityKeys, KeysError};
+use crate::keys::{self, IdentityKeys, KeysError};
 use crate::session::{Doors, Membership, SessionError, load_membership};
 use crate::store::{self, Store, StoreError};
 
@@ -79,7 +79,9 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     let (agent_id, name) = (membership.agent_id, membership.name.clone());
     let identity = Arc::new(Identity { config, membership, keys, clock: AgentClock::default() });
     let http = CmpHttp::new(http_roots);
-    let core = Core::new(Arc::clone(&identity), store, Arc::new(FileKeyStore), http, stop.clone())?;
+    let key_store = keys::open(&identity.config.keys, &identity.keys)?;
+    keys::sweep(key_store.as_ref(), &store);
+    let core = Core::new(Arc::clone(&identity), store, key_store, http, stop.clone())?;
     tracing::info!(agent.id = %agent_id, agent.name = %name, version = crate::session::SOFTWARE, "agent running");
     let (incoming_tx, incoming) = mpsc::channel(16);
     let (link_tx, outgoing) = mpsc::channel(64);

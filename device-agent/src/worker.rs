@@ -200,7 +200,13 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
     };
     let unfinished = unfinished_versions(core).await;
     let (slots, wanted) = (core.slots(place), serial.clone());
-    let file = blocking(move || crate::activation::activate(&slots, &wanted, &unfinished)).await?;
+    let (keys, store) = (Arc::clone(&core.keys), core.store.clone());
+    let file = blocking(move || {
+        let file = crate::activation::activate(&slots, &wanted, &unfinished);
+        crate::keys::sweep(keys.as_ref(), &store);
+        file
+    })
+    .await?;
     let file = file.map_err(|error| error.failed())?;
     tracing::info!(job.id = %job.job_id, certificate.serial = %serial, file = %file, "certificate in use");
     let state = State::Nothing { outcome: Outcome::Succeeded };

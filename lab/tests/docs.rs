@@ -63,6 +63,36 @@ fn every_test_that_the_checklist_names_exists() {
 }
 
 #[test]
+fn every_rule_of_the_cmp_client_has_a_row_whose_tests_exist() {
+    let mut code = String::new();
+    for member in ["shared", "device-agent", "lab", "controller"] {
+        sources(&root().join(member), &mut code);
+    }
+    let document = read("docs/cmp.md");
+    let mut rows = BTreeSet::new();
+    for row in document.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [id, _, tests] = cells.as_slice() else { continue };
+        let number = id.get(1..).unwrap_or_default();
+        if !"HPXRVCWET".contains(&id[..1]) || number.is_empty() || !number.chars().all(|c| c.is_ascii_digit()) {
+            continue;
+        }
+        assert!(rows.insert((*id).to_owned()), "two rows for {id}");
+        let tests: Vec<_> = quoted(tests).collect();
+        assert!(!tests.is_empty(), "no test proves this row: {row}");
+        for test in tests {
+            assert!(code.contains(&format!("fn {test}(")), "there is no test {test}: {row}");
+        }
+    }
+    let rules = [("H", 15), ("P", 12), ("X", 4), ("R", 10), ("V", 13), ("C", 9), ("W", 6), ("E", 6), ("T", 9)];
+    for (letter, count) in rules {
+        for number in 1..=count {
+            assert!(rows.contains(&format!("{letter}{number}")), "docs/cmp.md has no row for {letter}{number}");
+        }
+    }
+}
+
+#[test]
 fn every_link_of_the_documents_leads_somewhere() {
     for document in documents() {
         let folder = Path::new(&document).parent().unwrap().to_owned();

@@ -139,7 +139,7 @@ fn weak(certificate: &Certificate, field: &str, violations: &mut Violations) {
     if WEAK_SIGNATURES.contains(&certificate.signature_algorithm().oid.to_string().as_str()) {
         violations.add(field, "S26", "is signed with MD5 or SHA-1: the tenant must allow weak algorithms first");
     }
-    if let KeyKind::Rsa { bits } = certificate.public_key().algorithm()
+    if let KeyKind::Rsa { bits } | KeyKind::RsaPss { bits } = certificate.public_key().algorithm()
         && bits < RSA_BITS_MIN
     {
         let message = format!(

@@ -97,13 +97,13 @@ pub struct CaServerFlags {
 /// Fields of a CMP policy.
 #[derive(Debug, Args)]
 pub struct PolicyFlags {
-    /// Kind and size of the key: rsa-2048, rsa-3072, rsa-4096 or ecdsa-p256
+    /// Kind and size of the key: rsa-2048, rsa-3072, rsa-4096, ecdsa-p256, ecdsa-p384 or ed25519
     #[arg(long, value_name = "ALGORITHM")]
     key: Option<String>,
     /// Make a new key with every update (true) or keep it (false) [default of the API: true]
     #[arg(long, value_name = "BOOL")]
     regenerate_key: Option<bool>,
-    /// MAC of requests: hmac-sha256, or hmac-sha1 where the tenant allows weak algorithms
+    /// MAC of requests: hmac-sha256, -sha384, -sha512, pbmac1-sha256, -sha384, -sha512, or hmac-sha1 where the tenant allows weak algorithms
     #[arg(long, value_name = "ALGORITHM")]
     mac_algorithm: Option<String>,
     /// Iterations of the MAC's one-way function, 500 to 100000

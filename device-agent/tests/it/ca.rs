@@ -263,7 +263,7 @@ impl Shared {
                 self.open[id].transaction.confirmation(status).unwrap();
                 Answer::PkiConf
             }
-            (Request::Error { .. } | Request::Other(_), _) => Answer::PkiConf,
+            (_, _) => Answer::PkiConf,
         }
     }
 

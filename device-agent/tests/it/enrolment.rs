@@ -8,7 +8,7 @@ use trustfleet_agent::controller_link::Verdict;
 use trustfleet_cmp::key::{Signer as _, SoftwareKey};
 use trustfleet_pki::Certificate;
 use trustfleet_pki::digest::sha256;
-use trustfleet_wire::v1::{Event, Request, Task};
+use trustfleet_wire::v1::{Enroll, Event, Request, Task};
 
 use crate::ca::TestCa;
 use crate::house::{House, job_id};
@@ -36,6 +36,31 @@ async fn s27_an_ir_with_mac_ends_with_a_certificate_in_use_and_its_key_beside_it
     assert!(issued.file.ends_with("staged/certificate.pem"), "{}", issued.file);
     assert!(issued.implicitly_confirmed && issued.polls == 0 && issued.status == "accepted");
     assert_eq!(ca.heard(), ["ir"]);
+}
+
+#[tokio::test]
+async fn s8_every_mac_and_kind_of_key_that_a_policy_can_name_is_carried_out() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    let macs = ["hmac-sha384", "hmac-sha512", "pbmac1-sha256", "pbmac1-sha384", "pbmac1-sha512"];
+    let keys = ["ecdsa-p384", "ed25519", "rsa-2048", "ecdsa-p256", "ed25519"];
+    for (number, (mac, key)) in (1..).zip(macs.into_iter().zip(keys)) {
+        let mut enroll = house.enroll(number, Request::Ir, &ca);
+        let settings = enroll.mac.as_mut().unwrap();
+        (settings.algorithm, settings.iterations) = (mac.to_owned(), 1000);
+        enroll.key_algorithm = key.to_owned();
+        house.send(&house.job(number, Task::Enroll(Box::new(enroll)))).await;
+        let nth = usize::try_from(number).unwrap();
+        let Event::Activated { file, .. } = house.wait_for_nth("activated", nth).await.event else { panic!() };
+        let certificate = read(&file);
+        assert_eq!(key_beside(&file).public_key_der(), certificate.spki_der());
+        let kind = certificate.public_key().algorithm().to_string().to_lowercase();
+        assert_eq!(kind.replace("ec p-", "ecdsa-p").replace("rsa ", "rsa-"), key, "{mac}");
+    }
+    // the last one signs for its successor
+    let enroll = Enroll { mac: None, key_algorithm: "ecdsa-p384".to_owned(), ..house.enroll(9, Request::Kur, &ca) };
+    house.send(&house.job(9, Task::Enroll(Box::new(enroll)))).await;
+    house.wait_for_nth("activated", macs.len() + 1).await;
+    assert_eq!(ca.heard().last(), Some(&"kur"));
 }
 
 #[tokio::test]

@@ -4,8 +4,15 @@
 #[path = "../../../shared/cmp/tests/support/mod.rs"]
 mod authority;
 mod ca;
+mod cmp_shell;
 mod house;
+#[path = "../../../shared/cmp/tests/support/openssl.rs"]
+mod openssl;
 
+mod cmp_cli;
+mod cmp_cli_ends;
+mod cmp_cli_tls;
+mod cmp_docs;
 mod delays;
 mod enrolment;
 mod faults;
@@ -13,4 +20,5 @@ mod intake;
 mod joining;
 mod records;
 mod restarts;
+mod token;
 mod transport;

@@ -13,15 +13,15 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_cmp::{
     CmpError,
-    codec::{CertStatus, FailureBit},
+    codec::{CertStatus, FailureBit, PkiHeader},
     entropy::SystemEntropy,
     error::MessageError,
     key::Signer,
     protection::AcceptedMacs,
     request::RequestKind,
     responder::{
-        Answer, CertificateRequest, Client, OpenTransaction, Received, Rejected, Reply, ReplyProtection, ReplyTo,
-        Request, ResponderPolicy, Trust, answer, receive,
+        Answer, Client, OpenTransaction, Received, Rejected, Reply, ReplyProtection, ReplyTo, Request, ResponderPolicy,
+        Trust, answer_shaped, receive,
     },
 };
 use trustfleet_model::clock::{Clock, SystemClock};
@@ -29,7 +29,9 @@ use trustfleet_pki::{Certificate, digest::sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    issue::{Authority, IssueError, Subject},
+    delays::{Approval, Confirmed, Pending, Polled, Waiting},
+    faults::{self, Fault},
+    issue::Authority,
     ledger::{Issued, Ledger, Stats},
     options::{CaConfig, Credential},
 };
@@ -42,37 +44,50 @@ const MANY: usize = 4096;
 
 /// The lab CA between two messages.
 pub(super) struct Ca {
-    authority: Authority,
+    pub(super) authority: Authority,
     cmp_key: Arc<dyn Signer>,
-    config: CaConfig,
+    pub(super) config: CaConfig,
     policy: ResponderPolicy,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     secrets: HashMap<Vec<u8>, Zeroizing<Vec<u8>>>,
-    ledger: Ledger,
-    transactions: HashMap<Vec<u8>, Transaction>,
+    pub(super) ledger: Ledger,
+    pub(super) transactions: HashMap<Vec<u8>, Transaction>,
+    /// Certificates (serial number) with the transaction of their last kur.
+    pub(super) updates: HashMap<String, Vec<u8>>,
 }
 
 /// What is remembered of a transaction.
-struct Transaction {
-    step: Step,
+pub(super) struct Transaction {
+    pub(super) step: Step,
     /// The last message and its answer.
-    last: Option<([u8; 32], Vec<u8>)>,
-    touched: Timestamp,
+    pub(super) last: Option<([u8; 32], Vec<u8>)>,
+    pub(super) touched: Timestamp,
 }
 
-enum Step {
+pub(super) enum Step {
     /// A request is being worked on.
     Deciding,
+    /// The client polls.
+    Waiting(Box<Waiting>),
     AwaitCertConf(Box<OpenTransaction>),
     Done,
 }
 
 /// A refusal, as a client is told.
-struct Refusal(FailureBit, String);
+pub(super) struct Refusal(pub(super) FailureBit, pub(super) String);
+
+/// What a request is about: its kind and certReqId.
+pub(super) const fn about(request: &Request) -> (RequestKind, i64) {
+    match request {
+        Request::Certificate(request) => (request.kind, request.cert_req_id),
+        Request::Revoke(_) => (RequestKind::Rr, -1),
+        _ => (RequestKind::Genm, -1),
+    }
+}
 
 impl Ca {
     pub(super) fn new(authority: Authority, config: CaConfig) -> Self {
@@ -127,65 +142,79 @@ impl Ca {
         {
             return Ok(reply.clone());
         }
-        let reply = match &received.request {
-            Request::Certificate(request) => return self.certificate(received, request, digest, now),
+        let answer = match &received.request {
+            Request::Certificate(_) | Request::Revoke(_) | Request::Info(_) => {
+                return self.first(received, digest, now);
+            }
             Request::CertConf(status) => match self.confirm(received, status) {
-                Ok(()) => self.reply(received, &Answer::PkiConf, now)?,
-                Err(refusal) => self.reply(received, &self.error(refusal), now)?,
+                Ok(Confirmed::Now) => Answer::PkiConf,
+                Ok(Confirmed::Later(pending)) => return self.wait(received, *pending, digest, now),
+                Err(refusal) => self.error(refusal),
+            },
+            Request::Poll { cert_req_id } => match self.polled(received, *cert_req_id) {
+                Ok(Polled::NotYet) => Answer::PollRep {
+                    cert_req_id: *cert_req_id,
+                    check_after: self.check_after(),
+                    reason: "the lab CA takes its time".to_owned(),
+                },
+                Ok(Polled::Ready(pending)) => return self.conclude(&pending, received, digest, now),
+                Err(refusal) => self.error(refusal),
             },
             Request::Error { .. } => match self.abandon(received) {
-                Ok(()) => self.reply(received, &Answer::PkiConf, now)?,
-                Err(refusal) => self.reply(received, &self.error(refusal), now)?,
+                Ok(()) => Answer::PkiConf,
+                Err(refusal) => self.error(refusal),
             },
-            Request::Poll { .. } => {
-                let refusal = Refusal(FailureBit::BadRequest, "nothing of this transaction is waiting".to_owned());
-                self.reply(received, &self.error(refusal), now)?
-            }
             Request::Other(kind) => {
-                let refusal = Refusal(FailureBit::BadRequest, format!("this CA does not answer {kind}"));
-                self.reply(received, &self.error(refusal), now)?
+                self.error(Refusal(FailureBit::BadRequest, format!("this CA does not answer {kind}")))
             }
         };
+        let reply = self.reply(received, &answer, now)?;
         if let Some(known) = self.state().transactions.get_mut(id) {
             known.last = Some((digest, reply.der.clone()));
             known.touched = now;
+            if let Step::Waiting(pending) = &mut known.step {
+                pending.open.answered(&reply);
+            }
         }
         Ok(reply.der)
     }
 
-    /// ir, cr, kur.
-    fn certificate(
+    /// ir, cr, kur, p10cr, rr, genm: the begin of a transaction.
+    fn first(&self, received: &Received, digest: [u8; 32], now: Timestamp) -> Result<Vec<u8>, CmpError> {
+        if !self.state().begin(&received.reply_to.transaction_id, now) {
+            let text = "this transactionID is in use: begin again with a new one".to_owned();
+            return Ok(self.reply(received, &self.error(Refusal(FailureBit::TransactionIdInUse, text)), now)?.der);
+        }
+        let question = matches!(received.request, Request::Info(_));
+        let approval = (self.config.approval && !question).then_some(Approval::Awaited);
+        let pending = Pending { received: received.clone(), polls: self.config.poll_count, approval, confirms: None };
+        let never = self.config.has(Fault::WaitingForEver) || self.config.has(Fault::AbsurdCheckAfter);
+        if pending.polls > 0 || pending.approval.is_some() || never {
+            return self.wait(received, pending, digest, now);
+        }
+        self.conclude(&pending, received, digest, now)
+    }
+
+    /// The final answer to what was asked first, in answer to `received`.
+    fn conclude(
         &self,
+        pending: &Pending,
         received: &Received,
-        request: &CertificateRequest,
         digest: [u8; 32],
         now: Timestamp,
     ) -> Result<Vec<u8>, CmpError> {
         let id = received.reply_to.transaction_id.clone();
-        let (kind, cert_req_id) = (request.kind, request.cert_req_id);
-        if !self.state().begin(&id, now) {
-            let text = "this transactionID is in use: begin again with a new one".to_owned();
-            return Ok(self.reply(received, &self.error(Refusal(FailureBit::TransactionIdInUse, text)), now)?.der);
-        }
-        let implicit_confirm = received.implicit_confirm && self.config.implicit_confirm;
-        let issued = self.may_have(received, request).and_then(|()| self.issue(request, now));
-        let (answer, certificate) = match issued {
-            Ok(certificate) => {
-                let granted = Answer::Granted {
-                    kind,
-                    cert_req_id,
-                    certificate: certificate.clone(),
-                    with_mods: request.extensions.iter().any(|asked| asked.extn_id != super::issue::SUBJECT_ALT_NAME),
-                    ca_pubs: if kind == RequestKind::Ir { vec![self.authority.root.clone()] } else { Vec::new() },
-                    extra_certs: vec![self.authority.issuing.clone()],
-                    implicit_confirm,
-                };
-                (granted, Some(certificate))
-            }
-            Err(Refusal(bit, text)) => {
-                self.state().ledger.count_refusal(bit.name());
-                (Answer::Refused { kind, cert_req_id, failure: vec![bit], text }, None)
-            }
+        let (kind, cert_req_id) = about(&pending.received.request);
+        let (answer, certificate) = if let Some((certificate, accepted)) = &pending.confirms {
+            self.confirmed(certificate, *accepted);
+            (Answer::PkiConf, None)
+        } else if pending.approval == Some(Approval::Denied) {
+            let bit = FailureBit::NotAuthorized;
+            self.state().ledger.count_refusal(bit.name());
+            let text = "this request was not approved".to_owned();
+            (Answer::Refused { kind, cert_req_id, failure: vec![bit], text }, None)
+        } else {
+            self.outcome(&pending.received, now)
         };
         let reply = self.reply(received, &answer, now);
         let mut state = self.state();
@@ -193,97 +222,57 @@ impl Ca {
             state.transactions.remove(&id);
             return reply.map(|reply| reply.der);
         };
-        let step = match &certificate {
-            Some(certificate) if !implicit_confirm => {
-                let issued = Some(certificate.clone());
-                Step::AwaitCertConf(Box::new(OpenTransaction::new(received, kind, cert_req_id, &reply, issued)))
+        let implicit = matches!(answer, Answer::Granted { implicit_confirm: true, .. });
+        let step = match certificate {
+            Some(certificate) if !implicit => {
+                let open = OpenTransaction::new(received, kind, cert_req_id, &reply, Some(certificate));
+                Step::AwaitCertConf(Box::new(open))
             }
             _ => Step::Done,
         };
-        if let Some(certificate) = certificate {
-            state.ledger.record(Issued {
-                serial: certificate.serial_hex(),
-                subject: certificate.subject().to_string(),
-                kind: kind_name(kind),
-                time: now,
-                not_after: certificate.not_after(),
-                transaction_id: hex::encode(&id),
-                confirmed: implicit_confirm,
-                revoked: false,
-                requester: requester(&received.client),
-                certificate,
-            });
-        }
         state.transactions.insert(id, Transaction { step, last: Some((digest, reply.der.clone())), touched: now });
         Ok(reply.der)
     }
 
-    /// Whether this client may have such a certificate.
-    fn may_have(&self, received: &Received, request: &CertificateRequest) -> Result<(), Refusal> {
-        if let Some(bit) = self.config.reject {
-            return Err(Refusal(bit, "this lab CA was told to refuse every request".to_owned()));
-        }
-        let Client::Signature { certificate } = &received.client else { return Ok(()) };
-        let own = certificate.issuer() == self.authority.issuing.subject();
-        match self.state().ledger.find(certificate) {
-            Some(known) if known.revoked => {
-                return Err(Refusal(FailureBit::CertRevoked, format!("certificate {} is revoked", known.serial)));
-            }
-            None if own || request.kind == RequestKind::Kur => {
-                let text = format!("certificate {} was not issued to a device here", certificate.serial_hex());
-                return Err(Refusal(FailureBit::BadCertId, text));
-            }
-            _ => {}
-        }
-        match &request.old_certificate {
-            Some(old) if old.subject() != request.subject => Err(Refusal(
-                FailureBit::BadCertTemplate,
-                format!("an update keeps the subject {}: use ir or cr for another one", old.subject()),
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn issue(&self, request: &CertificateRequest, now: Timestamp) -> Result<Certificate, Refusal> {
-        let subject = Subject {
-            name: &request.subject,
-            alternative_names: request.subject_alt_names.as_deref(),
-            public_key: request.public_key.spki_der(),
-        };
-        self.authority.issue(&subject, self.config.lifetime, now).map_err(|error| {
-            let bit = match &error {
-                IssueError::WeakKey { .. } => FailureBit::BadAlg,
-                IssueError::NoName | IssueError::Name(_) | IssueError::PublicKey(_) => FailureBit::BadCertTemplate,
-                IssueError::NotCanonical { .. } | IssueError::Der(_) => FailureBit::BadDataFormat,
-                _ => FailureBit::SystemFailure,
-            };
-            Refusal(bit, error.to_string())
-        })
-    }
-
     /// certConf.
-    fn confirm(&self, received: &Received, status: &CertStatus) -> Result<(), Refusal> {
-        let mut state = self.state();
-        let State { ledger, transactions, .. } = &mut *state;
-        let known = transactions.get_mut(&received.reply_to.transaction_id);
-        let Some(Transaction { step, .. }) = known else {
-            return Err(Refusal(FailureBit::BadRequest, "no such transaction is open".to_owned()));
-        };
-        let open = match step {
-            Step::AwaitCertConf(open) => open,
-            Step::Deciding => return Err(Refusal(FailureBit::BadRequest, "nothing was issued yet".to_owned())),
-            Step::Done => {
-                let text = "the certificate of this transaction is already confirmed, or there is none".to_owned();
-                return Err(Refusal(FailureBit::CertConfirmed, text));
+    fn confirm(&self, received: &Received, status: &CertStatus) -> Result<Confirmed, Refusal> {
+        let (certificate, accepted) = {
+            let mut state = self.state();
+            let known = state.transactions.get_mut(&received.reply_to.transaction_id);
+            let Some(Transaction { step, .. }) = known else {
+                return Err(Refusal(FailureBit::BadRequest, "no such transaction is open".to_owned()));
+            };
+            let open = match step {
+                Step::AwaitCertConf(open) => open,
+                Step::Deciding | Step::Waiting(_) => {
+                    return Err(Refusal(FailureBit::BadRequest, "nothing was issued yet".to_owned()));
+                }
+                Step::Done => {
+                    let text = "the certificate of this transaction is already confirmed, or there is none".to_owned();
+                    return Err(Refusal(FailureBit::CertConfirmed, text));
+                }
+            };
+            open.check(received)?;
+            let accepted = open.confirmation(status)?;
+            let certificate = open.certificate.clone();
+            if !self.config.poll_certconf {
+                *step = Step::Done;
             }
+            (certificate, accepted)
         };
-        open.check(received)?;
-        let accepted = open.confirmation(status)?;
-        if let Some(certificate) = &open.certificate {
-            if accepted { ledger.confirm(certificate) } else { ledger.reject(certificate) }
+        let Some(certificate) = certificate else { return Ok(Confirmed::Now) };
+        if self.config.poll_certconf {
+            let (polls, confirms) = (self.config.poll_count, Some((certificate, accepted)));
+            let pending = Pending { received: received.clone(), polls, approval: None, confirms };
+            return Ok(Confirmed::Later(Box::new(pending)));
         }
-        *step = Step::Done;
-        Ok(())
+        self.confirmed(&certificate, accepted);
+        Ok(Confirmed::Now)
+    }
+
+    fn confirmed(&self, certificate: &Certificate, accepted: bool) {
+        let ledger = &mut self.state().ledger;
+        if accepted { ledger.confirm(certificate) } else { ledger.reject(certificate) }
     }
 
     /// The client ends its transaction: what it has not confirmed is not valid any more.
@@ -298,6 +287,12 @@ impl Ca {
                     other => other?,
                 }
                 if let Some(certificate) = &open.certificate {
+                    ledger.revoke(&certificate.serial_hex());
+                }
+            }
+            if let Step::Waiting(waiting) = step {
+                waiting.open.check(received)?;
+                if let Some((certificate, _)) = &waiting.pending.confirms {
                     ledger.revoke(&certificate.serial_hex());
                 }
             }
@@ -326,7 +321,7 @@ impl Ca {
         Answer::Error { failure: vec![bit], text }
     }
 
-    fn reply(&self, received: &Received, what: &Answer, now: Timestamp) -> Result<Reply, CmpError> {
+    pub(super) fn reply(&self, received: &Received, what: &Answer, now: Timestamp) -> Result<Reply, CmpError> {
         self.protect(&received.reply_to, Some(&received.client), what, now)
     }
 
@@ -340,20 +335,39 @@ impl Ca {
             }),
             _ => None,
         };
-        let protection = by_secret.unwrap_or_else(|| ReplyProtection::Signature {
-            signer: self.cmp_key.clone(),
-            certificate: self.authority.cmp_signer.clone(),
-            chain: vec![self.authority.issuing.clone()],
-        });
-        answer(to, what, &protection, &self.authority.issuing.subject(), &mut SystemEntropy, now)
+        let has = |fault| self.config.has(fault);
+        let chain = vec![self.authority.issuing.clone()];
+        let protection = if has(Fault::Unprotected) {
+            ReplyProtection::Nothing
+        } else if has(Fault::SiblingSigner) {
+            let certificate = self.authority.sibling.clone();
+            ReplyProtection::Signature { signer: self.authority.sibling_key.clone(), certificate, chain }
+        } else {
+            let certificate = self.authority.cmp_signer.clone();
+            let signed = || ReplyProtection::Signature { signer: self.cmp_key.clone(), certificate, chain };
+            by_secret.unwrap_or_else(signed)
+        };
+        let mut to = to.clone();
+        let twisted = faults::twist(has, &mut to, what);
+        let (what, sender) = (twisted.as_ref().unwrap_or(what), self.authority.issuing.subject());
+        let shape = |header: &mut PkiHeader| faults::shape(has, header);
+        let reply = answer_shaped(&to, what, &protection, &sender, &shape, &mut SystemEntropy, now)?;
+        Ok(Reply { der: faults::spoil(has, reply.der), ..reply })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    /// Is there another kur for this certificate that is not finished?
+    pub(super) fn is_being_updated(&self, serial: &str, transaction_id: &[u8]) -> bool {
+        let other = self.updates.get(serial).filter(|other| *other != transaction_id);
+        let other = other.and_then(|id| self.transactions.get(id));
+        other.is_some_and(|other| !matches!(other.step, Step::Done))
+    }
+
     /// Opens a transaction; false when its id is taken.
     fn begin(&mut self, id: &[u8], now: Timestamp) -> bool {
         if self.transactions.len() >= MANY {
@@ -388,20 +402,5 @@ impl From<MessageError> for Refusal {
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ca").field("issuing", &self.authority.issuing).finish_non_exhaustive()
-    }
-}
-
-const fn kind_name(kind: RequestKind) -> &'static str {
-    match kind {
-        RequestKind::Ir => "ir",
-        RequestKind::Cr => "cr",
-        RequestKind::Kur => "kur",
-    }
-}
-
-fn requester(client: &Client) -> String {
-    match client {
-        Client::Mac { reference, .. } => String::from_utf8_lossy(reference).escape_debug().to_string(),
-        Client::Signature { certificate } => certificate.subject().to_string(),
     }
 }

@@ -29,6 +29,8 @@ use x509_cert::{
     time::{Time, Validity},
 };
 
+use super::crl::NextRoot;
+
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 pub(super) const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
@@ -44,6 +46,11 @@ pub(super) struct Authority {
     /// Signs CMP messages; not the CA itself, so that a client has to look at its key purpose.
     pub(super) cmp_signer: Certificate,
     pub(super) cmp_signer_key: Arc<SoftwareKey>,
+    /// A device's certificate of this CA, for misbehaving: it may not answer (V6).
+    pub(super) sibling: Certificate,
+    pub(super) sibling_key: Arc<SoftwareKey>,
+    /// The root that follows, where there is one.
+    pub(super) next: Option<NextRoot>,
     issuing_key: SoftwareKey,
 }
 
@@ -103,7 +110,12 @@ pub enum IssueError {
 
 impl Authority {
     /// A new root, issuing CA and CMP signer named after `organization`, with keys of one type.
-    pub(super) fn create(organization: &Name, key_type: KeyType, now: Timestamp) -> Result<Self, IssueError> {
+    pub(super) fn create(
+        organization: &Name,
+        key_type: KeyType,
+        root_update: bool,
+        now: Timestamp,
+    ) -> Result<Self, IssueError> {
         let base = if organization.is_null() { String::new() } else { organization.to_slash() };
         let name = |common_name: &str| Name::parse(&format!("{base}/CN={common_name}"));
         let root_key = SoftwareKey::generate(key_type)?;
@@ -111,13 +123,7 @@ impl Authority {
         let cmp_signer_key = Arc::new(SoftwareKey::generate(key_type)?);
         let root_name = name("Lab Root CA")?;
         let ca_usage = KeyUsages::KeyCertSign | KeyUsages::CRLSign;
-        let root = Draft {
-            subject: &root_name,
-            public_key: root_key.public_key_der(),
-            extensions: ca_extensions(None, ca_usage)?,
-            lifetime: CA_LIFETIME,
-        }
-        .sign(&root_name, &root_key, now)?;
+        let root = root_certificate(&root_name, root_key.public_key_der(), &root_key, now)?;
         let issuing = Draft {
             subject: &name("Lab Issuing CA")?,
             public_key: issuing_key.public_key_der(),
@@ -132,7 +138,21 @@ impl Authority {
             lifetime: CA_LIFETIME,
         }
         .sign(&issuing.subject(), &issuing_key, now)?;
-        Ok(Self { root, issuing, cmp_signer, cmp_signer_key, issuing_key })
+        let sibling_key = Arc::new(SoftwareKey::generate(KeyType::P256)?);
+        let sibling = Draft {
+            subject: &name("Lab Sibling Device")?,
+            public_key: sibling_key.public_key_der(),
+            extensions: end_entity_extensions(KeyUsages::DigitalSignature.into(), vec![CLIENT_AUTH], None)?,
+            lifetime: CA_LIFETIME,
+        }
+        .sign(&issuing.subject(), &issuing_key, now)?;
+        let next = root_update.then(|| NextRoot::after(&root, &root_key, key_type, now)).transpose()?;
+        Ok(Self { root, issuing, cmp_signer, cmp_signer_key, sibling, sibling_key, next, issuing_key })
+    }
+
+    /// Signs certificates and CRLs.
+    pub(super) const fn issuing_key(&self) -> &SoftwareKey {
+        &self.issuing_key
     }
 
     /// An end entity's certificate, valid for `lifetime` from `now` (whole seconds).
@@ -159,6 +179,22 @@ impl Authority {
         }
         .sign(&self.issuing.subject(), &self.issuing_key, now)
     }
+}
+
+/// A root's certificate for a key, signed by the root's own or its other key.
+pub(super) fn root_certificate(
+    name: &Name,
+    public_key: &[u8],
+    signer: &SoftwareKey,
+    now: Timestamp,
+) -> Result<Certificate, IssueError> {
+    Draft {
+        subject: name,
+        public_key,
+        extensions: ca_extensions(None, KeyUsages::KeyCertSign | KeyUsages::CRLSign)?,
+        lifetime: CA_LIFETIME,
+    }
+    .sign(name, signer, now)
 }
 
 /// A certificate before it has issuer, serial number and signature.
@@ -247,7 +283,7 @@ fn random_serial() -> Result<SerialNumber, IssueError> {
 }
 
 /// UTCTime until 2049, GeneralizedTime afterwards (RFC 5280 section 4.1.2.5).
-fn time(at: Timestamp) -> Result<Time, IssueError> {
+pub(super) fn time(at: Timestamp) -> Result<Time, IssueError> {
     let seconds = u64::try_from(at.as_second()).map_err(|_| IssueError::Time)?;
     let date = DateTime::from_unix_duration(Duration::from_secs(seconds)).map_err(|_| IssueError::Time)?;
     Ok(match UtcTime::from_date_time(date) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use trustfleet_cmp::{RevocationReason, request::RequestKind, responder::Client};
 use trustfleet_pki::Certificate;
 
 /// One issued certificate, as `GET /lab/issued` shows it.
@@ -15,7 +16,7 @@ pub struct Issued {
     pub serial: String,
     /// The subject as RFC 4514 has it.
     pub subject: String,
-    /// The request that it answered: `ir`, `cr` or `kur`.
+    /// The request that it answered: `ir`, `cr`, `kur` or `p10cr`.
     pub kind: &'static str,
     /// When it was issued.
     pub time: Timestamp,
@@ -28,6 +29,10 @@ pub struct Issued {
     pub confirmed: bool,
     /// Whether the client has refused it by certConf, or somebody has revoked it here.
     pub revoked: bool,
+    /// Why it was revoked, where a reason was given.
+    pub reason: Option<RevocationReason>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
     /// Who asked: the reference value, or the signer's subject.
     pub requester: String,
     /// The certificate itself.
@@ -54,6 +59,8 @@ pub struct Stats {
     pub rejected: u64,
     /// Certificates issued with implicit confirmation.
     pub implicitly_confirmed: u64,
+    /// Certificates revoked by rr.
+    pub revoked: u64,
 }
 
 /// All issued certificates in the order of their issue, and the counters.
@@ -108,6 +115,25 @@ impl Ledger {
         })
     }
 
+    /// Revokes by rr.
+    pub(super) fn revoke_for(&mut self, serial: &str, reason: RevocationReason, now: Timestamp) {
+        self.stats.revoked += 1;
+        if let Some(issued) = self.by_serial.get(serial).and_then(|at| self.issued.get_mut(*at)) {
+            (issued.revoked, issued.reason, issued.revoked_at) = (true, Some(reason), Some(now));
+        }
+    }
+
+    /// Ends a hold.
+    pub(super) fn release(&mut self, serial: &str) {
+        if let Some(issued) = self.by_serial.get(serial).and_then(|at| self.issued.get_mut(*at)) {
+            (issued.revoked, issued.reason, issued.revoked_at) = (false, None, None);
+        }
+    }
+
+    pub(super) fn of_serial(&self, serial: &str) -> Option<&Issued> {
+        self.by_serial.get(serial).and_then(|at| self.issued.get(*at))
+    }
+
     pub(super) fn find(&self, certificate: &Certificate) -> Option<&Issued> {
         let at = self.by_serial.get(&certificate.serial_hex()).copied();
         at.and_then(|at| self.issued.get(at)).filter(|issued| issued.certificate == *certificate)
@@ -120,5 +146,24 @@ impl Ledger {
     fn find_mut(&mut self, certificate: &Certificate) -> Option<&mut Issued> {
         let at = self.by_serial.get(&certificate.serial_hex()).copied();
         at.and_then(|at| self.issued.get_mut(at)).filter(|issued| issued.certificate == *certificate)
+    }
+}
+
+/// The name of a request, as the list shows it.
+pub(super) const fn kind_name(kind: RequestKind) -> &'static str {
+    match kind {
+        RequestKind::Ir => "ir",
+        RequestKind::Cr => "cr",
+        RequestKind::Kur => "kur",
+        RequestKind::P10cr => "p10cr",
+        RequestKind::Rr => "rr",
+        RequestKind::Genm => "genm",
+    }
+}
+
+pub(super) fn requester(client: &Client) -> String {
+    match client {
+        Client::Mac { reference, .. } => String::from_utf8_lossy(reference).escape_debug().to_string(),
+        Client::Signature { certificate } => certificate.subject().to_string(),
     }
 }

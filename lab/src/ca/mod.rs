@@ -6,10 +6,17 @@
 //!
 //! What it must never do: listen on anything but 127.0.0.1, or be used as a real CA.
 
+mod crl;
+mod decide;
+mod delays;
 mod exchange;
+mod faults;
 mod issue;
+#[cfg(test)]
+mod kinds_tests;
 mod ledger;
 mod options;
+mod questions;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -32,6 +39,7 @@ use trustfleet_pki::{Certificate, NameError};
 
 use self::{exchange::Ca, issue::Authority};
 pub use self::{
+    faults::Fault,
     issue::IssueError,
     ledger::{Issued, Stats},
     options::{CaArgs, CaConfig, CaKeyType, Credential},
@@ -62,12 +70,12 @@ pub async fn run(args: CaArgs) -> Result<(), CaError> {
 pub async fn start(config: CaConfig) -> Result<RunningCa, CaError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port)).map_err(CaError::Listen)?;
     let port = listener.local_addr().map_err(CaError::Listen)?.port();
-    let authority = Authority::create(&config.organization, config.key_type, SystemClock.now())?;
+    let authority = Authority::create(&config.organization, config.key_type, config.root_update, SystemClock.now())?;
     write_certificates(&config.dir, &authority)?;
-    let (dir, hold) = (config.dir.clone(), config.hold);
+    let (dir, hold, faults) = (config.dir.clone(), config.hold, config.faults.clone());
     let (root, issuing) = (authority.root.clone(), authority.issuing.clone());
     let ca = Arc::new(Ca::new(authority, config));
-    let server = server::server(ca.clone(), listener, hold)?;
+    let server = server::server(ca.clone(), listener, server::Manners { hold, faults })?;
     let handle = server.handle();
     let task = tokio::spawn(server);
     Ok(RunningCa { url: format!("http://127.0.0.1:{port}/pkix/"), dir, root, issuing, ca, handle, task })
@@ -108,6 +116,17 @@ impl RunningCa {
     /// Marks a certificate as revoked, by its serial number in hexadecimal; false when there is none.
     pub fn revoke(&self, serial: &str) -> bool {
         self.ca.revoke(serial)
+    }
+
+    /// Approves what waits for approval, or denies it: one transaction by its id in hexadecimal, or all. How many there
+    /// were.
+    pub fn approve(&self, transaction_id: Option<&str>, yes: bool) -> usize {
+        self.ca.approve(transaction_id, yes)
+    }
+
+    /// The transactions that wait, by their ids in hexadecimal.
+    pub fn waiting(&self) -> Vec<String> {
+        self.ca.waiting()
     }
 
     /// Stops answering; waits up to two seconds for exchanges that are under way.
@@ -158,6 +177,9 @@ pub enum CaError {
     /// The names' common part.
     #[error("--organization is no name")]
     Organization(#[source] NameError),
+    /// Who may revoke others' certificates.
+    #[error("--ra is no name")]
+    Ra(#[source] NameError),
     /// The CA's own keys and certificates.
     #[error("cannot make the CA's certificates")]
     Issue(#[from] IssueError),

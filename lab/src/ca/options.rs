@@ -14,15 +14,17 @@ use serde::Deserialize;
 use trustfleet_cmp::{codec::status::FailureBit, key::KeyType};
 use trustfleet_pki::{Certificate, Name};
 
-use super::CaError;
+use super::{CaError, faults::Fault};
 
 const ORGANIZATION: &str = "/O=Trustfleet Lab";
 
 /// Runs a CA for tests: a root and an issuing CA made at start, answering CMP over HTTP on 127.0.0.1.
 ///
 /// Prints one JSON line {"url":...} on standard output when it is ready. GET /lab/issued lists what it has issued,
-/// GET /lab/stats its counters; POST /lab/secrets {"reference":...,"secret":...} adds a MAC credential, POST
-/// /lab/revoke {"serial":...} marks a certificate as revoked.
+/// GET /lab/stats its counters, GET /lab/waiting the transactions that wait, GET /lab/crl the CRL in DER; POST
+/// /lab/secrets {"reference":...,"secret":...} adds a MAC credential, POST /lab/revoke {"serial":...} marks a certificate
+/// as revoked, POST /lab/approve {"transactionID":...} and POST /lab/deny decide what waits for approval (without a
+/// transactionID: all of it).
 #[derive(Clone, Debug, clap::Args)]
 pub struct CaArgs {
     /// Folder for root.pem, issuing.pem, chain.pem and cmp-signer.pem; made when absent
@@ -64,6 +66,33 @@ pub struct CaArgs {
     /// Refuse each request for a certificate with this failInfo (badRequest, systemUnavail, ...)
     #[arg(long, value_name = "FAILBIT", value_parser = failure_bit)]
     pub reject: Option<FailureBit>,
+    /// Let each request wait (ir, cr, kur, p10cr, rr, genm) and answer it at the COUNT-th poll
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub poll_count: u32,
+    /// Let each certConf wait as well (--poll-count says how long)
+    #[arg(long)]
+    pub poll_certconf: bool,
+    /// checkAfter of each pollRep
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    pub check_after: u32,
+    /// Let each request for a certificate or a revocation wait until it is approved by POST /lab/approve
+    #[arg(long)]
+    pub approval: bool,
+    /// Refuse a kur for a certificate of which another kur is not finished
+    #[arg(long)]
+    pub one_update: bool,
+    /// Subject of the certificate that may revoke others' certificates, as /TYPE=VALUE/...
+    #[arg(long, value_name = "NAME")]
+    pub ra: Option<String>,
+    /// Have a root that follows the root, to be asked for by genm rootCaCert
+    #[arg(long)]
+    pub root_update: bool,
+    /// Have a template for requests, to be asked for by genm certReqTemplate
+    #[arg(long)]
+    pub template: bool,
+    /// Misbehave in this way; may be repeated
+    #[arg(long, value_enum, value_name = "FAULT")]
+    pub fault: Vec<Fault>,
 }
 
 /// The kinds of keys that the lab CA can have itself.
@@ -125,6 +154,24 @@ pub struct CaConfig {
     pub hold: Duration,
     /// Refuse each request for a certificate with this failInfo.
     pub reject: Option<FailureBit>,
+    /// Each request is answered at this poll; 0: at once.
+    pub poll_count: u32,
+    /// Each certConf waits as well.
+    pub poll_certconf: bool,
+    /// checkAfter of each pollRep, in seconds.
+    pub check_after: u32,
+    /// Certificates and revocations wait until somebody approves them.
+    pub approval: bool,
+    /// One kur for a certificate at a time.
+    pub one_update: bool,
+    /// Subject of whoever may revoke others' certificates.
+    pub ra: Option<Name>,
+    /// There is a root that follows the root.
+    pub root_update: bool,
+    /// There is a template for requests.
+    pub template: bool,
+    /// How it misbehaves.
+    pub faults: Vec<Fault>,
 }
 
 impl CaConfig {
@@ -142,7 +189,21 @@ impl CaConfig {
             allow_sha1: false,
             hold: Duration::ZERO,
             reject: None,
+            poll_count: 0,
+            poll_certconf: false,
+            check_after: 1,
+            approval: false,
+            one_update: false,
+            ra: None,
+            root_update: false,
+            template: false,
+            faults: Vec::new(),
         }
+    }
+
+    /// Does it misbehave so?
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
     }
 
     /// The same with one more MAC credential.
@@ -185,6 +246,15 @@ impl TryFrom<CaArgs> for CaConfig {
             allow_sha1: args.allow_sha1,
             hold: Duration::from_secs_f64(args.hold_seconds),
             reject: args.reject,
+            poll_count: args.poll_count,
+            poll_certconf: args.poll_certconf,
+            check_after: args.check_after,
+            approval: args.approval,
+            one_update: args.one_update,
+            ra: args.ra.as_deref().map(Name::parse).transpose().map_err(CaError::Ra)?,
+            root_update: args.root_update,
+            template: args.template,
+            faults: args.fault,
         })
     }
 }

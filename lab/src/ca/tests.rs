@@ -19,27 +19,27 @@ use trustfleet_pki::{
 
 use super::{CaConfig, exchange::Ca, issue::Authority};
 
-struct Lab {
-    ca: Ca,
-    root: Certificate,
-    issuing: Certificate,
+pub(super) struct Lab {
+    pub(super) ca: Ca,
+    pub(super) root: Certificate,
+    pub(super) issuing: Certificate,
     cmp_signer: Certificate,
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     SystemClock.now()
 }
 
-fn lab(change: impl FnOnce(&mut CaConfig)) -> Lab {
+pub(super) fn lab(change: impl FnOnce(&mut CaConfig)) -> Lab {
     let mut config = CaConfig::new("unused").with_secret("dev1", "secret");
     change(&mut config);
-    let authority = Authority::create(&config.organization, config.key_type, now()).unwrap();
+    let authority = Authority::create(&config.organization, config.key_type, config.root_update, now()).unwrap();
     let (root, issuing, cmp_signer) = (authority.root.clone(), authority.issuing.clone(), authority.cmp_signer.clone());
     Lab { ca: Ca::new(authority, config), root, issuing, cmp_signer }
 }
 
 impl Lab {
-    fn request(&self, kind: RequestKind) -> EnrollRequest {
+    pub(super) fn request(&self, kind: RequestKind) -> EnrollRequest {
         EnrollRequest {
             kind,
             subject: Name::parse("/O=x/CN=dev1").unwrap(),
@@ -49,14 +49,16 @@ impl Lab {
             old_certificate: None,
             implicit_confirm: false,
             extra_certs: vec![],
+            extensions: vec![],
+            cert_profile: None,
         }
     }
 
-    fn acceptance(&self) -> Acceptance {
+    pub(super) fn acceptance(&self) -> Acceptance {
         Acceptance { anchors: vec![self.root.clone()], ..Acceptance::default() }
     }
 
-    fn start(&self, request: EnrollRequest, credentials: Credentials) -> (Transaction, Vec<u8>) {
+    pub(super) fn start(&self, request: EnrollRequest, credentials: Credentials) -> (Transaction, Vec<u8>) {
         let key = Arc::new(SoftwareKey::generate(KeyType::P256).unwrap());
         Transaction::start(request, credentials, self.acceptance(), key, &mut SystemEntropy, now()).unwrap()
     }
@@ -70,6 +72,7 @@ impl Lab {
                     transaction.handle(Input::Response(&answer), &mut SystemEntropy, now())
                 }
                 Step::Wait { .. } => panic!("the lab CA does not let anybody wait"),
+                Step::Concluded(conclusion) => panic!("concluded: {conclusion:?}"),
                 Step::Done(enrolled) => return Ok(enrolled),
                 Step::Failed { error, tell_peer, .. } => {
                     if let Some(message) = tell_peer {
@@ -81,7 +84,7 @@ impl Lab {
         }
     }
 
-    fn enrol(&self, key: &Arc<SoftwareKey>) -> Certificate {
+    pub(super) fn enrol(&self, key: &Arc<SoftwareKey>) -> Certificate {
         let (request, acceptance) = (self.request(RequestKind::Ir), self.acceptance());
         let started =
             Transaction::start(request, mac("dev1", "secret"), acceptance, key.clone(), &mut SystemEntropy, now());
@@ -89,12 +92,12 @@ impl Lab {
     }
 }
 
-fn mac(reference: &str, secret: &str) -> Credentials {
+pub(super) fn mac(reference: &str, secret: &str) -> Credentials {
     let mac = MacPolicy::of(Hash::Sha256);
     Credentials::Mac { reference: reference.into(), secret: secret.as_bytes().to_vec().into(), mac }
 }
 
-fn refused_with(error: &CmpError, bit: FailureBit) -> bool {
+pub(super) fn refused_with(error: &CmpError, bit: FailureBit) -> bool {
     matches!(error, CmpError::Refused(refusal) if refusal.failure.contains(&bit))
 }
 

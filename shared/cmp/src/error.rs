@@ -89,7 +89,7 @@ pub enum ConfigurationError {
     #[error("SHA-1 is weak: allow weak algorithms explicitly to send it")]
     WeakMac,
     /// P4.
-    #[error("{got} PBM iterations: between {lowest} and {highest} are sensible")]
+    #[error("{got} iterations in a MAC: between {lowest} and {highest} are sensible")]
     Iterations {
         /// Asked for.
         got: u32,
@@ -115,6 +115,15 @@ pub enum ConfigurationError {
         /// Of the old certificate.
         held: String,
     },
+    /// p10cr, rr and genm are asked for by requests of their own.
+    #[error("{kind} cannot be asked for as an enrolment: it has a request of its own")]
+    KindNeedsItsOwnRequest {
+        /// Which body.
+        kind: crate::codec::BodyKind,
+    },
+    /// P9.
+    #[error("an rr must be signed, by the certificate itself or by an RA's: use signature credentials")]
+    RevocationNeedsSignature,
     /// The signer's key is not the certificate's.
     #[error("the signing key does not belong to the certificate {subject}")]
     KeyIsNotTheCertificates {
@@ -157,6 +166,8 @@ impl ConfigurationError {
             Self::OldCertificateMissing => "old_certificate_missing",
             Self::SignerIsNotOldCertificate => "signer_is_not_old_certificate",
             Self::UpdateChangesSubject { .. } => "update_changes_subject",
+            Self::KindNeedsItsOwnRequest { .. } => "kind_needs_its_own_request",
+            Self::RevocationNeedsSignature => "revocation_needs_signature",
             Self::KeyIsNotTheCertificates { .. } => "key_is_not_the_certificates",
             Self::SignerExpired { .. } => "signer_expired",
             Self::RecordMismatch { .. } => "record_mismatch",

@@ -11,7 +11,7 @@ use spki::SubjectPublicKeyInfoOwned;
 use trustfleet_pki::{certificate::Certificate, chain, name::Name};
 
 use crate::{
-    codec::oids,
+    codec::{PkiStatus, oids},
     error::Unfit,
     outcome::Warning,
     peer::{Acceptance, Modifications},
@@ -32,6 +32,7 @@ pub(crate) struct Asked<'a> {
 /// All that does not fit, and what is only worth a warning.
 pub(crate) fn judge(
     certificate: &Certificate,
+    status: PkiStatus,
     asked: &Asked<'_>,
     acceptance: &Acceptance,
     helpers: &[Certificate],
@@ -43,6 +44,13 @@ pub(crate) fn judge(
         unfit.push(Unfit::PublicKey);
     }
     let refuse = acceptance.modifications == Modifications::Refuse;
+    if status == PkiStatus::GrantedWithMods {
+        if refuse {
+            unfit.push(Unfit::GrantedWithMods);
+        } else {
+            warnings.push(Warning::GrantedWithMods);
+        }
+    }
     let got = certificate.subject();
     if !got.says_the_same_as(asked.subject) && !asked.subject.is_null() {
         let (asked, got) = (asked.subject.to_string(), got.to_string());
@@ -66,6 +74,9 @@ pub(crate) fn judge(
         } else {
             warnings.push(Warning::AlternativeNamesAdded { added });
         }
+    }
+    if acceptance.modifications == Modifications::Accept {
+        warnings.clear();
     }
     match chain_of(certificate, acceptance, helpers, trusted_ca_pubs, now) {
         Ok(true) => {}

@@ -28,6 +28,8 @@
 //!     old_certificate: None,
 //!     implicit_confirm: true,
 //!     extra_certs: vec![],
+//!     extensions: vec![],
+//!     cert_profile: None,
 //! };
 //! let mac = MacPolicy::of(Hash::Sha256);
 //! let credentials = Credentials::Mac { reference: b"ap-1".to_vec(), secret: secret.into(), mac };
@@ -48,6 +50,7 @@
 //!             transaction.handle(Input::TimerFired, &mut entropy, now())
 //!         }
 //!         Step::Done(enrolled) => return Ok(enrolled),
+//!         Step::Concluded(_) => unreachable!("that is how rr and genm end"),
 //!         Step::Failed { error, tell_peer, .. } => {
 //!             tell_peer.and_then(|message| post(&message)); // best effort
 //!             return Err(error.into());
@@ -65,9 +68,13 @@
 mod advice;
 mod check;
 pub mod codec;
+pub mod crl;
+pub mod csr;
 pub mod entropy;
+pub mod envelope;
 pub mod error;
 mod fit;
+pub mod info;
 pub mod key;
 pub mod outcome;
 pub mod peer;
@@ -75,17 +82,26 @@ pub mod protection;
 pub mod request;
 #[cfg(feature = "responder")]
 pub mod responder;
+pub mod revoke;
+pub mod show;
+pub mod template;
 pub mod text;
 pub mod transaction;
 
 pub use self::{
     advice::advice,
     codec::{BodyKind, FailureBit, PkiStatus},
+    crl::Crl,
+    csr::Csr,
     entropy::{Entropy, SystemEntropy},
+    envelope::{Decrypter, SoftwareDecrypter},
     error::CmpError,
+    info::{CrlOf, InfoRequest, Information, Question, RootCaUpdate},
     key::{Signer, SoftwareKey},
-    outcome::{Enrolled, Exchanged, Warning},
+    outcome::{Conclusion, Enrolled, Exchanged, Informed, Revoked, Warning},
     peer::{Acceptance, Modifications},
-    request::{Credentials, EnrollRequest, RequestKind},
+    request::{Credentials, EnrollRequest, P10Request, Request, RequestKind},
+    revoke::{RevocationReason, RevokeRequest},
+    template::{RequestTemplate, TemplateError, apply_template},
     transaction::{Input, Step, Transaction, TransactionRecord},
 };

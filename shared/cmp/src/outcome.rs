@@ -7,6 +7,8 @@ use trustfleet_pki::certificate::Certificate;
 
 use crate::{
     codec::{BodyKind, PkiStatus},
+    crl::Crl,
+    info::Information,
     request::RequestKind,
 };
 
@@ -31,6 +33,51 @@ pub struct Enrolled {
     pub warnings: Vec<Warning>,
     /// No certConf was needed (C2).
     pub implicitly_confirmed: bool,
+    /// In hexadecimal.
+    pub transaction_id: String,
+    /// Which messages went to and fro.
+    pub transcript: Vec<Exchanged>,
+}
+
+/// A transaction that was about no new certificate has ended well.
+#[derive(Clone, Debug)]
+pub enum Conclusion {
+    /// rr: the certificate is revoked.
+    Revoked(Revoked),
+    /// genm: the question is answered.
+    Informed(Informed),
+}
+
+/// A certificate was revoked.
+#[derive(Clone, Debug)]
+pub struct Revoked {
+    /// DER Name of its issuer.
+    pub issuer: Vec<u8>,
+    /// Its serial number as upper-case hexadecimal.
+    pub serial: String,
+    /// accepted, grantedWithMods, or a warning (E6).
+    pub status: PkiStatus,
+    /// The server's statusString, harmless but untrusted.
+    pub status_texts: Vec<String>,
+    /// CRLs that came along: decoded, not verified.
+    pub crls: Vec<Crl>,
+    /// What an operator should know.
+    pub warnings: Vec<Warning>,
+    /// In hexadecimal.
+    pub transaction_id: String,
+    /// Which messages went to and fro.
+    pub transcript: Vec<Exchanged>,
+}
+
+/// A question was answered.
+#[derive(Clone, Debug)]
+pub struct Informed {
+    /// The answer.
+    pub information: Information,
+    /// extraCerts of the answers: help to build chains, never anchors (X3).
+    pub chain_helpers: Vec<Certificate>,
+    /// What an operator should know.
+    pub warnings: Vec<Warning>,
     /// In hexadecimal.
     pub transaction_id: String,
     /// Which messages went to and fro.
@@ -85,6 +132,15 @@ pub enum Warning {
     OtherReference,
     /// P12: the answer was signed although the request had a MAC.
     SignedAnswer,
+    /// R8: the certificate was revoked already, or will be by itself (revocationNotification).
+    RevocationNotification,
+    /// E4: the server had a transaction with the first transactionID, so a new one was begun.
+    BegunAnew,
+    /// H2: the server asked for another protocol version.
+    OtherVersion {
+        /// The pvno that is spoken now.
+        pvno: u64,
+    },
     /// C9: the server had the confirmation already.
     AlreadyConfirmed,
 }
@@ -104,6 +160,9 @@ impl Warning {
             Self::WeakMac => "weak_mac",
             Self::OtherReference => "other_reference",
             Self::SignedAnswer => "signed_answer",
+            Self::RevocationNotification => "revocation_notification",
+            Self::BegunAnew => "begun_anew",
+            Self::OtherVersion { .. } => "other_version",
             Self::AlreadyConfirmed => "already_confirmed",
         }
     }
@@ -127,6 +186,9 @@ impl fmt::Display for Warning {
             Self::WeakMac => f.write_str("the answer was authenticated with SHA-1"),
             Self::OtherReference => f.write_str("the answer names another MAC reference than ours"),
             Self::SignedAnswer => f.write_str("the answer was signed although the request had a MAC"),
+            Self::RevocationNotification => f.write_str("the CA says that a revocation has occurred"),
+            Self::BegunAnew => f.write_str("the CA knew the transactionID already: a new transaction was begun"),
+            Self::OtherVersion { pvno } => write!(f, "the CA wanted protocol version {pvno}"),
             Self::AlreadyConfirmed => f.write_str("the CA had the confirmation already"),
         }
     }

@@ -4,7 +4,7 @@
 //! sibling device has one. The signer must be the configured CA, a pinned certificate, or carry cmcCA or cmcRA
 //! from the CA that was asked.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use jiff::Timestamp;
 use trustfleet_pki::{certificate::Certificate, chain, name::Name};
@@ -12,10 +12,11 @@ use trustfleet_pki::{certificate::Certificate, chain, name::Name};
 use crate::{
     check,
     codec::{PkiHeader, PkiMessage, oids, raw::directory_name_der},
+    envelope::Decrypter,
     error::MessageError,
     protection::{
-        AcceptedMacs,
-        mac::{self, ACCEPTED_ITERATIONS, Hash},
+        AcceptedMacs, AcceptedSignatures,
+        mac::{self, ACCEPTED_ITERATIONS, ACCEPTED_PBKDF2_ITERATIONS, Iterations},
         signature,
     },
     request::Credentials,
@@ -28,6 +29,10 @@ pub struct Acceptance {
     pub macs: AcceptedMacs,
     /// Accepted PBM iteration counts (P4).
     pub pbm_iterations: RangeInclusive<u32>,
+    /// Accepted rounds of PBKDF2 in PBMAC1 (P4).
+    pub pbkdf2_iterations: RangeInclusive<u32>,
+    /// Accepted signature algorithms.
+    pub signatures: AcceptedSignatures,
     /// Trust anchors for signed answers (S10), roots or issuing CAs.
     pub anchors: Vec<Certificate>,
     /// Anchors that the issued certificate must lead to (V10); empty: `anchors`, and under MAC without these the
@@ -46,11 +51,18 @@ pub struct Acceptance {
     pub modifications: Modifications,
     /// The whole transaction ends after this many seconds (W4).
     pub total_seconds: u64,
+    /// Begin once more with a new transactionID when the server says transactionIdInUse (E4). Only for a caller who posts
+    /// each message once: to a repeated request the same words say that the first one may have been granted.
+    pub retry_id_in_use: bool,
+    /// Opens a certificate that was encrypted to the requested key; without it such a one is refused by name (S24a).
+    pub decrypter: Option<Arc<dyn Decrypter>>,
 }
 
 /// What happens when the CA changed subject or alternative names (V9).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Modifications {
+    /// Take the certificate and say nothing of it.
+    Accept,
     /// Take the certificate and warn.
     Warn,
     /// Reject the certificate.
@@ -62,6 +74,8 @@ impl Default for Acceptance {
         Self {
             macs: AcceptedMacs::strong(),
             pbm_iterations: ACCEPTED_ITERATIONS,
+            pbkdf2_iterations: ACCEPTED_PBKDF2_ITERATIONS,
+            signatures: AcceptedSignatures::default(),
             anchors: Vec::new(),
             enrolment_anchors: Vec::new(),
             verification_certificates: Vec::new(),
@@ -70,6 +84,8 @@ impl Default for Acceptance {
             ignore_key_usage: false,
             modifications: Modifications::Warn,
             total_seconds: 7 * 24 * 3600,
+            retry_id_in_use: false,
+            decrypter: None,
         }
     }
 }
@@ -104,10 +120,11 @@ pub(crate) fn authenticate(
     let Credentials::Mac { reference, secret, .. } = credentials else {
         return Err(MessageError::WrongIntegrity { expected: "a signature", got: "a MAC" });
     };
-    let used = mac::verify(message, secret, &acceptance.macs, &acceptance.pbm_iterations)?;
+    let bounds = Iterations { pbm: &acceptance.pbm_iterations, pbkdf2: &acceptance.pbkdf2_iterations };
+    let used = mac::verify(message, secret, &acceptance.macs, bounds)?;
     let kid = PkiHeader::octets(message.header.sender_kid.as_ref());
     let other_reference = !kid.is_empty() && kid != reference.as_slice();
-    Ok(Proof::Mac { weak: used.owf == Hash::Sha1 || used.hmac == Hash::Sha1, other_reference })
+    Ok(Proof::Mac { weak: used.weak_allowed, other_reference })
 }
 
 fn signed(
@@ -117,6 +134,7 @@ fn signed(
     kept: &[Certificate],
     now: Timestamp,
 ) -> Result<(), MessageError> {
+    acceptance.signatures.check(message)?;
     let helpers = helpers(message, acceptance, kept);
     let configured = acceptance.verification_certificates.iter().chain(&acceptance.anchors);
     find_signer(message, configured.chain(&helpers), |signer| may_answer(signer, &helpers, acceptance, recipient, now))

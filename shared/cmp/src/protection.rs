@@ -12,7 +12,10 @@ use der::asn1::OctetString;
 use spki::AlgorithmIdentifierOwned;
 use trustfleet_pki::certificate::Certificate;
 
-pub use self::mac::{AcceptedMacs, Hash, MacPolicy};
+pub use self::{
+    mac::{AcceptedMacs, Hash, MacPolicy, MacScheme},
+    signature::AcceptedSignatures,
+};
 use crate::{
     codec::{PkiBody, PkiHeader, PkiMessage, RawSequence},
     error::LocalError,

@@ -1,4 +1,5 @@
-//! What the client says: ir, cr, kur, certConf, pollReq and error, built from plain values.
+//! What the client says: ir, cr, kur, p10cr, certConf, pollReq and error, built from plain values. What rr and genm say
+//! is in [`crate::revoke`] and [`crate::info`].
 //!
 //! It only builds. Whether a request makes sense is checked by [`EnrollRequest::check`] before anything is sent
 //! (S32); the order of name parts is never touched (H7, S5).
@@ -30,13 +31,19 @@ use crate::{
         raw::directory_name,
         request::{Control, PopoSigningKey},
     },
+    csr::Csr,
     error::{ConfigurationError, LocalError},
+    info::InfoRequest,
     key::Signer,
     protection::MacPolicy,
+    revoke::RevokeRequest,
 };
 
 /// The certReqId of our only request (R1).
 pub(crate) const CERT_REQ_ID: i64 = 0;
+
+/// The certReqId of a p10cr, which has none itself (R7), and of polling for what is no certificate (W2).
+pub(crate) const NO_CERT_REQ_ID: i64 = -1;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -48,6 +55,12 @@ pub enum RequestKind {
     Cr,
     /// Key update request: replaces a certificate that is still valid (R6).
     Kur,
+    /// A certificate for a PKCS #10 request that somebody else's key made (R7).
+    P10cr,
+    /// Revocation request (R8).
+    Rr,
+    /// General message: a question (R9).
+    Genm,
 }
 
 impl RequestKind {
@@ -57,6 +70,9 @@ impl RequestKind {
             Self::Ir => BodyKind::Ir,
             Self::Cr => BodyKind::Cr,
             Self::Kur => BodyKind::Kur,
+            Self::P10cr => BodyKind::P10cr,
+            Self::Rr => BodyKind::Rr,
+            Self::Genm => BodyKind::Genm,
         }
     }
 
@@ -66,8 +82,54 @@ impl RequestKind {
             Self::Ir => BodyKind::Ip,
             Self::Cr => BodyKind::Cp,
             Self::Kur => BodyKind::Kup,
+            Self::P10cr => BodyKind::Cp,
+            Self::Rr => BodyKind::Rp,
+            Self::Genm => BodyKind::Genp,
         }
     }
+
+    /// Is a certificate asked for? Only then is there something to confirm.
+    pub const fn is_enrolment(self) -> bool {
+        matches!(self, Self::Ir | Self::Cr | Self::Kur | Self::P10cr)
+    }
+
+    /// certReqId of the request, of its answer and of certConf (R1, R7).
+    pub const fn cert_req_id(self) -> i64 {
+        match self {
+            Self::Ir | Self::Cr | Self::Kur => CERT_REQ_ID,
+            Self::P10cr | Self::Rr | Self::Genm => NO_CERT_REQ_ID,
+        }
+    }
+}
+
+/// Everything that a transaction can be about.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// ir, cr or kur, with the key to be certified: it makes the proof of possession.
+    Enroll(Box<EnrollRequest>, Arc<dyn Signer>),
+    /// p10cr.
+    P10(Box<P10Request>),
+    /// rr.
+    Revoke(Box<RevokeRequest>),
+    /// genm.
+    Info(Box<InfoRequest>),
+}
+
+/// A request for the certificate of a PKCS #10 request (R7).
+#[derive(Clone, Debug)]
+pub struct P10Request {
+    /// Sent as it is; its signature is the proof of possession.
+    pub csr: Csr,
+    /// The CA or RA as it is known (H7).
+    pub recipient: Name,
+    /// Sender in MAC mode, as in [`EnrollRequest`].
+    pub sender: Option<Name>,
+    /// Ask that no confirmation be needed (H13); the server decides (C1, C2).
+    pub implicit_confirm: bool,
+    /// Name of the certificate profile asked for (H15).
+    pub cert_profile: Option<String>,
+    /// More certificates for extraCerts, behind the signer's own.
+    pub extra_certs: Vec<Certificate>,
 }
 
 /// A request for one certificate.
@@ -90,12 +152,25 @@ pub struct EnrollRequest {
     pub implicit_confirm: bool,
     /// More certificates for extraCerts, behind the signer's own.
     pub extra_certs: Vec<Certificate>,
+    /// More extensions for the template, alternative names only where `sans` is empty.
+    pub extensions: Vec<Extension>,
+    /// Name of the certificate profile asked for (H15).
+    pub cert_profile: Option<String>,
 }
 
 impl EnrollRequest {
     /// Finds what cannot work before anything is sent, and completes the subject of a kur.
     pub(crate) fn check(mut self, credentials: &Credentials, now: Timestamp) -> Result<Self, ConfigurationError> {
         credentials.check(now)?;
+        if !matches!(self.kind, RequestKind::Ir | RequestKind::Cr | RequestKind::Kur) {
+            return Err(ConfigurationError::KindNeedsItsOwnRequest { kind: self.kind.request() });
+        }
+        let has_names = |extension: &Extension| extension.extn_id == oids::SUBJECT_ALT_NAME;
+        let more_names = self.extensions.iter().any(has_names);
+        if more_names && !self.sans.is_empty() {
+            let detail = "they are given as an extension as well".to_owned();
+            return Err(ConfigurationError::Name { field: "sans", detail });
+        }
         if self.kind == RequestKind::Kur {
             let Credentials::Signature { certificate, .. } = credentials else {
                 return Err(ConfigurationError::UpdateNeedsSignature);
@@ -111,27 +186,17 @@ impl EnrollRequest {
                 return Err(ConfigurationError::UpdateChangesSubject { asked, held });
             }
         }
-        if self.subject.is_null() && self.sans.is_empty() {
+        if self.subject.is_null() && self.sans.is_empty() && !more_names {
             return Err(ConfigurationError::SubjectMissing);
         }
         Ok(self)
     }
 
-    /// The sender of the messages (H3 to H5).
-    pub(crate) fn sender(&self, credentials: &Credentials) -> Name {
-        match credentials {
-            Credentials::Signature { certificate, .. } => certificate.subject(),
-            Credentials::Mac { reference, .. } => self.sender.clone().unwrap_or_else(|| {
-                let text = std::str::from_utf8(reference).ok();
-                text.and_then(|text| Name::of_common_name(text).ok()).unwrap_or_else(Name::null)
-            }),
-        }
-    }
-
     /// DER GeneralNames of the alternative names; empty without any.
     pub(crate) fn san_der(&self) -> Result<Vec<u8>, ConfigurationError> {
         if self.sans.is_empty() {
-            return Ok(Vec::new());
+            let names = self.extensions.iter().find(|extension| extension.extn_id == oids::SUBJECT_ALT_NAME);
+            return Ok(names.map(|extension| extension.extn_value.as_bytes().to_vec()).unwrap_or_default());
         }
         let name = |detail| ConfigurationError::Name { field: "sans", detail };
         extension_value(&self.sans).map_err(|error| name(error.to_string()))
@@ -164,25 +229,29 @@ impl EnrollRequest {
             reg_info: None,
         };
         Ok(match self.kind {
-            RequestKind::Ir => PkiBody::Ir(vec![message]),
             RequestKind::Cr => PkiBody::Cr(vec![message]),
             RequestKind::Kur => PkiBody::Kur(vec![message]),
+            _ => PkiBody::Ir(vec![message]),
         })
     }
 
     fn extensions(&self) -> Result<Option<RawSequence>, crate::CmpError> {
-        if self.sans.is_empty() {
-            return Ok(None);
-        }
         let encoding = LocalError::encoding("extensions");
-        let encode = || -> der::Result<RawSequence> {
-            let value = self.san_der().map_err(|_| der::Tag::Sequence.value_error())?;
-            // RFC 5280 section 4.2.1.6: critical when the subject is empty
-            let critical = self.subject.is_null();
-            let san = Extension { extn_id: oids::SUBJECT_ALT_NAME, critical, extn_value: OctetString::new(value)? };
-            RawSequence::from_tlv(&vec![san].to_der()?)
+        let encode = || -> der::Result<Option<RawSequence>> {
+            let mut extensions = self.extensions.clone();
+            if !self.sans.is_empty() {
+                let value = self.san_der().map_err(|_| der::Tag::Sequence.value_error())?;
+                // RFC 5280 section 4.2.1.6: critical when the subject is empty
+                let critical = self.subject.is_null();
+                let extn_value = OctetString::new(value)?;
+                extensions.insert(0, Extension { extn_id: oids::SUBJECT_ALT_NAME, critical, extn_value });
+            }
+            if extensions.is_empty() {
+                return Ok(None);
+            }
+            RawSequence::from_tlv(&extensions.to_der()?).map(Some)
         };
-        Ok(Some(encode().map_err(encoding)?))
+        Ok(encode().map_err(encoding)?)
     }
 }
 
@@ -216,12 +285,23 @@ pub enum Credentials {
 }
 
 impl Credentials {
+    /// The sender of the messages (H3 to H5); `configured` counts in MAC mode only.
+    pub(crate) fn sender(&self, configured: Option<&Name>) -> Name {
+        match self {
+            Self::Signature { certificate, .. } => certificate.subject(),
+            Self::Mac { reference, .. } => configured.cloned().unwrap_or_else(|| {
+                let text = std::str::from_utf8(reference).ok();
+                text.and_then(|text| Name::of_common_name(text).ok()).unwrap_or_else(Name::null)
+            }),
+        }
+    }
+
     /// A guessable secret can be found by trial from one recorded message.
     pub(crate) fn secret_is_short(&self) -> bool {
         matches!(self, Self::Mac { secret, .. } if secret.len() < 16)
     }
 
-    fn check(&self, now: Timestamp) -> Result<(), ConfigurationError> {
+    pub(crate) fn check(&self, now: Timestamp) -> Result<(), ConfigurationError> {
         match self {
             Self::Mac { reference, secret, mac } => {
                 if reference.is_empty() {
@@ -297,12 +377,16 @@ pub(crate) fn header(fields: &HeaderFields<'_>, pvno: u64) -> Result<PkiHeader, 
 }
 
 /// certConf for a certificate, and the pvno that it needs (C3 to C7).
-pub(crate) fn cert_conf(certificate: &Certificate, rejection: Option<&str>) -> Result<(PkiBody, u64), LocalError> {
+pub(crate) fn cert_conf(
+    certificate: &Certificate,
+    cert_req_id: i64,
+    rejection: Option<&str>,
+) -> Result<(PkiBody, u64), LocalError> {
     let hash = digest_for_signature(&certificate.signature_algorithm());
     let (hash, named) = hash.map_or((HashAlgorithm::Sha256, false), |hash| (hash, true));
     let status = CertStatus {
         cert_hash: OctetString::new(hash.digest(certificate.as_der())).map_err(LocalError::encoding("a certHash"))?,
-        cert_req_id: CERT_REQ_ID,
+        cert_req_id,
         status_info: rejection.map(|text| PkiStatusInfo::rejection(&[FailureBit::IncorrectData], text)),
         hash_alg: (!named).then(|| AlgorithmIdentifierOwned { oid: hash.oid(), parameters: None }),
     };

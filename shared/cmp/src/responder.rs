@@ -6,6 +6,7 @@
 
 mod answer;
 mod open;
+mod read;
 #[cfg(test)]
 mod tests;
 
@@ -23,20 +24,21 @@ use x509_cert::ext::Extension;
 use zeroize::Zeroizing;
 
 pub use self::{
-    answer::{Answer, Reply, ReplyProtection, answer},
+    answer::{Answer, Reply, ReplyProtection, answer, answer_shaped},
     open::OpenTransaction,
+    read::RevocationRequest,
 };
 use crate::{
     check,
     codec::{
-        BodyKind, CertId, CertReqMsg, CertRequest, CertStatus, ErrorMsgContent, FailureBit, PkiBody, PkiHeader,
-        PkiMessage, PkiStatus, ProofOfPossession, oids, raw::directory_name_der,
+        BodyKind, CertId, CertReqMsg, CertRequest, CertStatus, ErrorMsgContent, FailureBit, InfoTypeAndValue, PkiBody,
+        PkiHeader, PkiMessage, PkiStatus, ProofOfPossession, oids, raw::directory_name_der,
     },
     error::MessageError,
     peer::{certificates, find_signer},
     protection::{
-        AcceptedMacs, Hash, MacPolicy,
-        mac::{self, ACCEPTED_ITERATIONS},
+        AcceptedMacs, AcceptedSignatures, MacPolicy,
+        mac::{self, ACCEPTED_ITERATIONS, ACCEPTED_PBKDF2_ITERATIONS, Iterations},
     },
     request::RequestKind,
     text,
@@ -63,13 +65,23 @@ pub struct ResponderPolicy {
     pub macs: AcceptedMacs,
     /// PBM iteration counts.
     pub pbm_iterations: RangeInclusive<u32>,
+    /// Rounds of PBKDF2 in PBMAC1.
+    pub pbkdf2_iterations: RangeInclusive<u32>,
+    /// Signature algorithms.
+    pub signatures: AcceptedSignatures,
     /// Largest difference of messageTime, in seconds; `None`: not looked at (H8).
     pub clock_skew_seconds: Option<u64>,
 }
 
 impl Default for ResponderPolicy {
     fn default() -> Self {
-        Self { macs: AcceptedMacs::strong(), pbm_iterations: ACCEPTED_ITERATIONS, clock_skew_seconds: None }
+        Self {
+            macs: AcceptedMacs::strong(),
+            pbm_iterations: ACCEPTED_ITERATIONS,
+            pbkdf2_iterations: ACCEPTED_PBKDF2_ITERATIONS,
+            signatures: AcceptedSignatures::default(),
+            clock_skew_seconds: None,
+        }
     }
 }
 
@@ -136,8 +148,12 @@ pub enum Client {
 /// What a client says.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// ir, cr or kur, with verified proof of possession.
+    /// ir, cr, kur or p10cr, with verified proof of possession.
     Certificate(Box<CertificateRequest>),
+    /// rr, signed by whoever.
+    Revoke(Box<RevocationRequest>),
+    /// genm with one question.
+    Info(Box<InfoTypeAndValue>),
     /// certConf.
     CertConf(CertStatus),
     /// pollReq.
@@ -159,7 +175,7 @@ pub enum Request {
 /// A request for one certificate.
 #[derive(Clone, Debug)]
 pub struct CertificateRequest {
-    /// ir, cr or kur.
+    /// ir, cr, kur or p10cr.
     pub kind: RequestKind,
     /// To be repeated in the answer.
     pub cert_req_id: i64,
@@ -224,11 +240,11 @@ fn authenticate(
         let reference = PkiHeader::octets(message.header.sender_kid.as_ref()).to_vec();
         // an unknown reference must look like a wrong secret
         let secret = trust.secret(&reference).ok_or(MessageError::MacMismatch)?;
-        let used = mac::verify(message, &secret, &policy.macs, &policy.pbm_iterations)?;
-        let weak_allowed = used.owf == Hash::Sha1 || used.hmac == Hash::Sha1;
-        let mac = MacPolicy { owf: used.owf, hmac: used.hmac, iterations: used.iterations, weak_allowed };
+        let bounds = Iterations { pbm: &policy.pbm_iterations, pbkdf2: &policy.pbkdf2_iterations };
+        let mac = mac::verify(message, &secret, &policy.macs, bounds)?;
         return Ok(Client::Mac { reference, mac });
     }
+    policy.signatures.check(message)?;
     let helpers = [certificates(&message.extra_certs), trust.helpers()].concat();
     let anchors = trust.anchors();
     let certificate = find_signer(message, helpers.iter().chain(&anchors), |certificate| {
@@ -270,6 +286,9 @@ fn read_body(message: &PkiMessage, client: &Client) -> Result<Request, MessageEr
         PkiBody::Ir(requests) => certificate(RequestKind::Ir, requests),
         PkiBody::Cr(requests) => certificate(RequestKind::Cr, requests),
         PkiBody::Kur(requests) => certificate(RequestKind::Kur, requests),
+        PkiBody::P10cr(request) => read::p10(request),
+        PkiBody::Rr(details) => read::revocation(details, client),
+        PkiBody::Genm(infos) => read::question(infos),
         PkiBody::CertConf(statuses) => match statuses.as_slice() {
             [status] => Ok(Request::CertConf(status.clone())),
             other => Err(MessageError::ResponseCount { got: other.len() }),
@@ -314,7 +333,7 @@ fn read_request(kind: RequestKind, message: &CertReqMsg, client: &Client) -> Res
     prove_possession(message, &public_key)?;
     let old_certificate = match kind {
         RequestKind::Kur => Some(old_certificate(&request, client)?),
-        RequestKind::Ir | RequestKind::Cr => None,
+        _ => None,
     };
     Ok(CertificateRequest {
         kind,

@@ -4,7 +4,10 @@
 //! [`Transaction::handle`]. There is no clock, socket or random number generator in here. Nothing of a message is used
 //! before its protection is verified over the bytes received (P10, E5).
 
+mod anew;
 mod confirm;
+mod others;
+mod prepare;
 mod record;
 mod respond;
 mod state;
@@ -16,19 +19,20 @@ use trustfleet_pki::{certificate::Certificate, name::Name};
 
 pub use self::record::TransactionRecord;
 use self::{
+    prepare::prepare,
     record::{Bytes, Context, Protection, VERSION},
     state::{Awaited, Pending, Sent, State, Verdict},
 };
 use crate::{
     check,
-    codec::{PkiBody, PkiMessage, header::CMP2000},
+    codec::{PkiBody, PkiMessage, RawSequence, header::CMP2000},
     entropy::{Entropy, fresh},
     error::{CmpError, ConfigurationError, Ended, LocalError, MessageError, UnfitCertificate},
     key::Signer,
-    outcome::{Enrolled, Exchanged, Warning},
+    outcome::{Conclusion, Enrolled, Exchanged, Warning},
     peer::Acceptance,
     protection::{Sealer, mac::PbmKey},
-    request::{self, Credentials, EnrollRequest, HeaderFields},
+    request::{self, Credentials, EnrollRequest, HeaderFields, Request, RequestKind},
 };
 
 /// Most entries of a transcript; a server that delays for days would fill the disk otherwise.
@@ -37,7 +41,7 @@ const MAX_TRANSCRIPT: usize = 200;
 /// Seconds until the next pollReq when the server answers one by `waiting` instead of saying when to come back.
 const POLL_PAUSE: u64 = 10;
 
-/// One certificate request from the first message to the confirmation.
+/// One request from the first message to its end: for a certificate, up to the confirmation.
 #[derive(Debug)]
 pub struct Transaction {
     context: Context,
@@ -45,6 +49,8 @@ pub struct Transaction {
     sealer: Sealer,
     acceptance: Acceptance,
     state: State,
+    /// The last message may have been posted more than once.
+    repeated: bool,
 }
 
 /// What happens to a transaction.
@@ -78,7 +84,9 @@ pub enum Step {
     },
     /// A certificate was issued, fits, and is confirmed.
     Done(Box<Enrolled>),
-    /// It ended without one.
+    /// A revocation was done, or a question is answered.
+    Concluded(Box<Conclusion>),
+    /// It ended without what was asked for.
     Failed {
         /// Why.
         error: CmpError,
@@ -106,7 +114,21 @@ impl Transaction {
         entropy: &mut dyn Entropy,
         now: Timestamp,
     ) -> Result<(Self, Vec<u8>), CmpError> {
-        let request = request.check(&credentials, now)?;
+        Self::begin(Request::Enroll(Box::new(request), key), credentials, acceptance, entropy, now)
+    }
+
+    /// Starts a transaction about anything: the bytes returned are to be posted.
+    ///
+    /// # Errors
+    /// As [`Transaction::start`].
+    pub fn begin(
+        request: Request,
+        credentials: Credentials,
+        acceptance: Acceptance,
+        entropy: &mut dyn Entropy,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<u8>), CmpError> {
+        let request = prepare(request, &credentials, now)?;
         let protection = match &credentials {
             Credentials::Mac { reference, mac, .. } => Protection::Mac {
                 reference: Bytes::from(reference.as_slice()),
@@ -120,12 +142,17 @@ impl Transaction {
         let context = Context {
             kind: request.kind,
             transaction_id: Bytes::from(fresh(entropy, "a transactionID")?),
-            sender: Bytes::from(request.sender(&credentials).as_der()),
+            sender: Bytes::from(credentials.sender(request.sender.as_ref()).as_der()),
             recipient: Bytes::from(request.recipient.as_der()),
-            subject: Bytes::from(request.subject.as_der()),
-            sans: Bytes::from(request.san_der()?),
-            public_key: Bytes::from(key.public_key_der()),
+            subject: request.subject,
+            sans: request.sans,
+            public_key: request.public_key,
             implicit_confirm: request.implicit_confirm,
+            cert_profile: request.cert_profile,
+            pvno: CMP2000,
+            begun_anew: false,
+            topic: request.topic,
+            revokes: request.revokes,
             protection,
             started_at: now,
             peer_certificates: Vec::new(),
@@ -133,21 +160,16 @@ impl Transaction {
             transcript: Vec::new(),
         };
         let sealer = sealer(&context.protection, &credentials)?;
-        let nonce = fresh(entropy, "a nonce")?;
-        let body = request.body(key.as_ref())?;
-        let kind = body.kind();
-        let fields = HeaderFields {
-            sender: &context.sender.0,
-            recipient: &context.recipient.0,
-            transaction_id: &context.transaction_id.0,
-            sender_nonce: &nonce,
-            recip_nonce: None,
-            implicit_confirm: context.implicit_confirm,
-            now,
-        };
-        let bytes = sealer.seal(request::header(&fields, CMP2000)?, body, &request.extra_certs)?;
+        let extra_certs = request.extra_certs.iter().map(|certificate| RawSequence::from_tlv(certificate.as_der()));
+        let extra_certs = extra_certs.collect::<der::Result<Vec<_>>>().map_err(LocalError::encoding("extraCerts"))?;
+        let kind = request.body.kind();
+        // no answer yet: the state is the one after the message that is made from it
+        let sent = Sent { kind, nonce: Bytes::default(), bytes: Bytes::default() };
+        let state = State::CertRep { sent };
+        let mut transaction = Self { context, credentials, sealer, acceptance, state, repeated: false };
+        let (nonce, bytes) = transaction.first(request.body, &extra_certs, entropy, now)?;
         let sent = Sent { kind, nonce: Bytes::from(nonce), bytes: Bytes::from(bytes.clone()) };
-        let mut transaction = Self { context, credentials, sealer, acceptance, state: State::CertRep { sent } };
+        transaction.state = State::CertRep { sent };
         transaction.note(true, Some(kind), bytes.len());
         Ok((transaction, bytes))
     }
@@ -166,12 +188,37 @@ impl Transaction {
         key: &dyn Signer,
         now: Timestamp,
     ) -> Result<Step, CmpError> {
+        if record.context.public_key.0 != key.public_key_der() {
+            return Err(ConfigurationError::RecordMismatch { what: "key" }.into());
+        }
+        Self::resume_any(record, credentials, acceptance, now)
+    }
+
+    /// As [`Transaction::resume`], for a request that certifies no key of ours: p10cr, rr, genm.
+    ///
+    /// # Errors
+    /// As [`Transaction::resume`]; also when the record is of another kind.
+    pub fn resume_keyless(
+        record: TransactionRecord,
+        credentials: Credentials,
+        acceptance: Acceptance,
+        now: Timestamp,
+    ) -> Result<Step, CmpError> {
+        if !matches!(record.context.kind, RequestKind::P10cr | RequestKind::Rr | RequestKind::Genm) {
+            return Err(ConfigurationError::RecordMismatch { what: "key" }.into());
+        }
+        Self::resume_any(record, credentials, acceptance, now)
+    }
+
+    fn resume_any(
+        record: TransactionRecord,
+        credentials: Credentials,
+        acceptance: Acceptance,
+        now: Timestamp,
+    ) -> Result<Step, CmpError> {
         let mismatch = |what| CmpError::from(ConfigurationError::RecordMismatch { what });
         if record.version != VERSION {
             return Err(mismatch("version of the record"));
-        }
-        if record.context.public_key.0 != key.public_key_der() {
-            return Err(mismatch("key"));
         }
         match (&record.context.protection, &credentials) {
             (Protection::Mac { reference: kept, .. }, Credentials::Mac { reference, .. }) if kept.0 == *reference => {}
@@ -180,7 +227,8 @@ impl Transaction {
             _ => return Err(mismatch("credentials")),
         }
         let sealer = sealer(&record.context.protection, &credentials)?;
-        let mut transaction = Self { context: record.context, credentials, sealer, acceptance, state: record.state };
+        let TransactionRecord { context, state, .. } = record;
+        let mut transaction = Self { context, credentials, sealer, acceptance, state, repeated: true };
         transaction.follow_clock(now);
         if transaction.seconds_left(now) == 0
             && matches!(transaction.state, State::CertRep { .. } | State::PollRep { .. })
@@ -230,7 +278,8 @@ impl Transaction {
     }
 
     /// Waiting goes on waiting; everything else sends its last bytes again.
-    fn on_timer_or_repeat(self, now: Timestamp) -> Step {
+    fn on_timer_or_repeat(mut self, now: Timestamp) -> Step {
+        self.repeated = true;
         match &self.state {
             State::PollTime { not_before, .. } => {
                 let seconds = seconds_between(now, *not_before);
@@ -305,6 +354,7 @@ impl Transaction {
             implicit_confirm: false,
             now,
         };
+        let pvno = pvno.max(self.context.pvno);
         let bytes = self.sealer.seal(request::header(&fields, pvno)?, body, &[])?;
         Ok((nonce, bytes))
     }
@@ -452,6 +502,14 @@ fn sealer(protection: &Protection, credentials: &Credentials) -> Result<Sealer, 
             Ok(Sealer::Signature { signer: Arc::clone(signer), certificate: certificate.clone(), chain: chain.clone() })
         }
         _ => Err(ConfigurationError::RecordMismatch { what: "credentials" }.into()),
+    }
+}
+
+/// Two DER names that say the same.
+fn same_name(one: &[u8], other: &[u8]) -> bool {
+    match (Name::from_der(one), Name::from_der(other)) {
+        (Ok(one), Ok(other)) => one.says_the_same_as(&other),
+        _ => false,
     }
 }
 

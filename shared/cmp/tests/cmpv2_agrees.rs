@@ -41,6 +41,7 @@ fn exchange(world: &mut World, request: EnrollRequest, credentials: Credentials)
                 messages.extend([message, answer]);
                 next
             }
+            Step::Concluded(conclusion) => panic!("concluded: {conclusion:?}"),
             Step::Done(_) => return messages,
             Step::Failed { tell_peer, .. } => {
                 messages.extend(tell_peer);
@@ -246,4 +247,43 @@ fn errors_and_rejections_read_the_same_with_the_failinfo_bits_that_pass_through(
     let TheirBody::Ip(answer) = agreed(&messages[1]).body else { panic!() };
     assert_eq!(answer.response[0].status.status, PkiStatus::Rejection);
     assert!(answer.response[0].certified_key_pair.is_none(), "V8");
+}
+
+#[test]
+fn r8_r9_revocations_and_questions_read_the_same() {
+    use trustfleet_cmp::{InfoRequest, Question, Request, RevocationReason, RevokeRequest};
+    let mut world = World::new();
+    let (key, certificate) = world.ca.identity("/CN=dev1", KeyType::P256);
+    let question = |question| {
+        let recipient = certificate.issuer();
+        Request::Info(Box::new(InfoRequest { question, recipient, sender: None, extra_certs: vec![] }))
+    };
+    let requests = [
+        Request::Revoke(Box::new(RevokeRequest::of(&certificate, RevocationReason::AaCompromise))),
+        question(Question::SignKeyPairTypes),
+        question(Question::RootCaUpdate { old: world.ca.certificate.clone() }),
+        question(Question::SupportedLanguages(vec!["de".to_owned()])),
+    ];
+    for request in requests {
+        world.open = None;
+        let credentials = signature(&key, &certificate);
+        let acceptance = world.acceptance.clone();
+        let begun = trustfleet_cmp::Transaction::begin(request, credentials, acceptance, &mut world.entropy, world.now);
+        let (_, message) = begun.unwrap();
+        let answer = world.serve(&message);
+        agreed(&answer);
+        match agreed(&message).body {
+            TheirBody::Rr(details) => {
+                let [details] = details.as_slice() else { panic!("R8") };
+                let template = &details.cert_details;
+                let serial = template.serial_number.as_ref().unwrap();
+                assert_eq!(serial.as_bytes(), certificate.serial_der_bytes());
+                assert_eq!(template.issuer.as_ref().unwrap().to_der().unwrap(), certificate.issuer().as_der());
+                let [reason] = details.crl_entry_details.as_deref().unwrap() else { panic!("R8") };
+                assert_eq!(reason.extn_value.as_bytes(), [0x0a, 1, 10]);
+            }
+            TheirBody::GenM(infos) => assert_eq!(infos.len(), 1, "R9"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

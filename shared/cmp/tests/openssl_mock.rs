@@ -15,8 +15,9 @@ use openssl::{MockServer, folder};
 use support::{Authority, Leaf, Seeded, accepting, ir, key, mac, signature};
 use tempfile::TempDir;
 use trustfleet_cmp::{
-    Acceptance, BodyKind, CmpError, Credentials, EnrollRequest, Enrolled, FailureBit, Input, RequestKind, SoftwareKey,
-    Step, Transaction, Warning, error::MessageError, key::KeyType, protection::AcceptedMacs,
+    Acceptance, BodyKind, CmpError, Conclusion, Credentials, Csr, EnrollRequest, Enrolled, FailureBit, InfoRequest,
+    Information, Input, P10Request, Question, Request, RequestKind, RevocationReason, RevokeRequest, SoftwareKey, Step,
+    Transaction, Warning, codec::oids, error::MessageError, key::KeyType, protection::AcceptedMacs,
 };
 use trustfleet_model::clock::{Clock, SystemClock};
 use trustfleet_pki::certificate::Certificate;
@@ -67,9 +68,13 @@ impl Lab {
     }
 
     fn run(&self, server: &MockServer, request: EnrollRequest, credentials: Credentials) -> Outcome {
-        let mut entropy = Seeded::new(now().as_nanosecond() as u64);
         let key = Arc::<SoftwareKey>::clone(&self.key);
-        let start = Transaction::start(request, credentials, self.acceptance(), key, &mut entropy, now());
+        self.begin(server, Request::Enroll(Box::new(request), key), credentials)
+    }
+
+    fn begin(&self, server: &MockServer, request: Request, credentials: Credentials) -> Outcome {
+        let mut entropy = Seeded::new(now().as_nanosecond() as u64);
+        let start = Transaction::begin(request, credentials, self.acceptance(), &mut entropy, now());
         let (transaction, message) = start.unwrap();
         let mut waits = Vec::new();
         let mut step = Step::Send { transaction: Box::new(transaction), message };
@@ -84,7 +89,10 @@ impl Lab {
                     sleep(Duration::from_secs(seconds));
                     transaction.handle(Input::TimerFired, &mut entropy, now())
                 }
-                Step::Done(enrolled) => return Outcome { result: Ok(enrolled), waits, told: false },
+                Step::Concluded(conclusion) => {
+                    return Outcome { result: Ok(Good::Concluded(conclusion)), waits, told: false };
+                }
+                Step::Done(enrolled) => return Outcome { result: Ok(Good::Enrolled(enrolled)), waits, told: false },
                 Step::Failed { error, tell_peer, .. } => {
                     return Outcome { result: Err(error), waits, told: tell_peer.is_some() };
                 }
@@ -93,15 +101,33 @@ impl Lab {
     }
 }
 
+#[derive(Debug)]
+enum Good {
+    Enrolled(Box<Enrolled>),
+    Concluded(Box<Conclusion>),
+}
+
 struct Outcome {
-    result: Result<Box<Enrolled>, CmpError>,
+    result: Result<Good, CmpError>,
     waits: Vec<u64>,
     told: bool,
 }
 
 impl Outcome {
     fn enrolled(self) -> Box<Enrolled> {
-        self.result.unwrap_or_else(|error| panic!("{error}"))
+        match self.result {
+            Ok(Good::Enrolled(enrolled)) => enrolled,
+            Ok(Good::Concluded(conclusion)) => panic!("{conclusion:?}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn conclusion(self) -> Conclusion {
+        match self.result {
+            Ok(Good::Concluded(conclusion)) => *conclusion,
+            Ok(Good::Enrolled(enrolled)) => panic!("{enrolled:?}"),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     fn refusal(self) -> Box<trustfleet_cmp::error::PeerRefusal> {
@@ -117,7 +143,11 @@ fn now() -> Timestamp {
 }
 
 fn kinds(enrolled: &Enrolled) -> Vec<&'static str> {
-    enrolled.transcript.iter().filter_map(|exchanged| exchanged.kind).map(BodyKind::name).collect()
+    kinds_of(&enrolled.transcript)
+}
+
+fn kinds_of(transcript: &[trustfleet_cmp::Exchanged]) -> Vec<&'static str> {
+    transcript.iter().filter_map(|exchanged| exchanged.kind).map(BodyKind::name).collect()
 }
 
 #[test]
@@ -177,9 +207,7 @@ fn r6_kur_by_rsa_signature_replaces_the_certificate_that_signs() {
         old_certificate: Some(old.clone()),
         ..lab.request()
     };
-    let outcome = lab.run(&server, request, signature(&lab.key, &old));
-    let log = server.log();
-    let enrolled = outcome.result.unwrap_or_else(|error| panic!("{error}: {log}"));
+    let enrolled = lab.run(&server, request, signature(&lab.key, &old)).enrolled();
     assert_eq!(enrolled.certificate, lab.issued);
     assert_eq!(kinds(&enrolled), ["kur", "kup", "certConf", "pkiconf"]);
 }
@@ -307,5 +335,126 @@ fn v9_a_certificate_for_another_key_is_rejected_by_certconf() {
             assert_eq!(unfit.certificate, other);
         }
         other => panic!("{other:?} {log}"),
+    }
+}
+
+/// A CSR for the key asked for, made by openssl.
+fn csr(lab: &Lab) -> Csr {
+    lab.write("dev.key", &lab.key.pkcs8_pem().unwrap());
+    let arguments =
+        ["req", "-new", "-key", "dev.key", "-subj", "/CN=dev1", "-addext", "subjectAltName=DNS:dev1.example"];
+    let made = std::process::Command::new("openssl").args(arguments).current_dir(lab.folder.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    Csr::from_pem(&String::from_utf8(made.stdout).unwrap()).unwrap()
+}
+
+fn p10(lab: &Lab, implicit_confirm: bool) -> Request {
+    Request::P10(Box::new(P10Request {
+        csr: csr(lab),
+        recipient: lab.ca.certificate.subject(),
+        sender: None,
+        implicit_confirm,
+        cert_profile: None,
+        extra_certs: vec![],
+    }))
+}
+
+#[test]
+fn r7_p10cr_by_mac_and_by_another_certificates_signature() {
+    for (key_type, implicit) in [(KeyType::P256, false), (KeyType::Rsa2048, true)] {
+        let lab = Lab::new(key_type);
+        let server = lab.mac_server(&["-grant_implicitconf"]);
+        let outcome = lab.begin(&server, p10(&lab, implicit), mac("dev1", "S3cret-of-dev1-with-128-bits"));
+        let enrolled = outcome.enrolled();
+        assert_eq!(enrolled.certificate, lab.issued);
+        let rest: &[_] = if implicit { &[] } else { &["certConf", "pkiconf"] };
+        assert_eq!(kinds(&enrolled), [&["p10cr", "cp"], rest].concat());
+        // this server returns the certificate that it was given
+        assert_eq!(enrolled.warnings, [Warning::WeakMac, Warning::AlternativeNamesMissing { missing: 1 }]);
+
+        let (identity_key, identity) = lab.ca.identity("/CN=RA", KeyType::P256);
+        let server = lab.signature_server(&[]);
+        let outcome = lab.begin(&server, p10(&lab, false), signature(&identity_key, &identity));
+        assert_eq!(outcome.enrolled().certificate, lab.issued);
+    }
+}
+
+#[test]
+fn w1_a_waiting_p10cr_is_polled_for() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&["-poll_count", "2", "-check_after", "1"]);
+    let outcome = lab.begin(&server, p10(&lab, false), mac("dev1", "S3cret-of-dev1-with-128-bits"));
+    assert_eq!(outcome.waits, [1]);
+    let expected = ["p10cr", "cp", "pollReq", "pollRep", "pollReq", "cp", "certConf", "pkiconf"];
+    assert_eq!(kinds(&outcome.enrolled()), expected);
+}
+
+#[test]
+fn r8_rr_by_the_certificate_itself_and_by_another_for_every_reason() {
+    let lab = Lab::new(KeyType::P256);
+    let (ra_key, ra) = lab.ca.identity("/CN=RA", KeyType::P256);
+    let server = lab.signature_server(&[]);
+    for (key, certificate) in [(&lab.key, &lab.issued), (&ra_key, &ra)] {
+        for reason in RevocationReason::ALL {
+            let request = Request::Revoke(Box::new(RevokeRequest::of(&lab.issued, reason)));
+            match lab.begin(&server, request, signature(key, certificate)).conclusion() {
+                Conclusion::Revoked(revoked) => {
+                    assert_eq!(revoked.serial, lab.issued.serial_hex());
+                    assert_eq!(kinds_of(&revoked.transcript), ["rr", "rp"]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn r8_a_refused_rr_is_read_with_its_reasons() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.signature_server(&["-pkistatus", "2", "-failure", "10", "-statusstring", "revoked already"]);
+    let request = Request::Revoke(Box::new(RevokeRequest::of(&lab.issued, RevocationReason::Superseded)));
+    let refusal = lab.begin(&server, request, signature(&lab.key, &lab.issued)).refusal();
+    assert_eq!((refusal.body, refusal.failure.as_slice()), (BodyKind::Rp, [FailureBit::CertRevoked].as_slice()));
+    let stranger = lab.ca.issue(&Leaf::new("/CN=nobody", key(KeyType::P256).as_ref()));
+    let server = lab.signature_server(&[]);
+    let request = Request::Revoke(Box::new(RevokeRequest::of(&stranger, RevocationReason::Superseded)));
+    let refusal = lab.begin(&server, request, signature(&lab.key, &lab.issued)).refusal();
+    assert_eq!(refusal.failure, [FailureBit::BadRequest], "{refusal}");
+}
+
+#[test]
+fn r9_genm_questions_are_read_and_their_echo_is_taken_for_no_information() {
+    // the mock server of OpenSSL 3.0 repeats the question
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&[]);
+    for question in [
+        Question::SignKeyPairTypes,
+        Question::EncKeyPairTypes,
+        Question::PreferredSymmAlg,
+        Question::CurrentCrl,
+        Question::CaCerts,
+        Question::CertReqTemplate,
+        Question::ConfirmWaitTime,
+        Question::SupportedLanguages(vec!["de".to_owned(), "en".to_owned()]),
+        Question::Other(oids::IT_CERT_PROFILE),
+    ] {
+        let shown = format!("{question:?}");
+        let request =
+            InfoRequest { question, recipient: lab.ca.certificate.subject(), sender: None, extra_certs: vec![] };
+        let request = Request::Info(Box::new(request));
+        let conclusion = lab.begin(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits")).conclusion();
+        let Conclusion::Informed(informed) = conclusion else { panic!("{shown}") };
+        assert_eq!(kinds_of(&informed.transcript), ["genm", "genp"]);
+        let nothing = match &informed.information {
+            Information::CaCerts(list) => list.is_empty(),
+            Information::Crls(list) => list.is_empty(),
+            Information::Algorithms(list) => list.is_empty(),
+            Information::Languages(list) => list == &["de", "en"],
+            Information::RootCaUpdate(update) => update.is_none(),
+            Information::CertReqTemplate(template) => template.is_none(),
+            Information::Other(value) => value.is_none(),
+            Information::Time(_) => false,
+        };
+        assert!(nothing, "{shown}: {:?}", informed.information);
     }
 }

@@ -4,13 +4,17 @@
 
 use std::{fs, path::PathBuf};
 
+use der::asn1::Any;
 use jiff::Timestamp;
 use trustfleet_cmp::{
+    RevocationReason,
     codec::{
         BodyKind, CertOrEncCert, CertRequest, FailureBit, PkiBody, PkiMessage, PkiStatus, ProofOfPossession,
+        info::{CertReqTemplateContent, CrlSource, CrlStatus, RootCaKeyUpdateContent},
+        oids,
         raw::directory_name_der,
     },
-    protection::AcceptedMacs,
+    protection::{AcceptedMacs, Hash, MacScheme},
     responder::{Client, Rejected, Request, ResponderPolicy, Trust, receive},
 };
 use trustfleet_pki::{certificate::Certificate, name::Name};
@@ -82,6 +86,25 @@ fn p1_the_protection_of_every_request_verifies_over_the_received_bytes() {
         let received = received(name).unwrap_or_else(|rejected| panic!("{name}: {}", rejected.error));
         assert!(matches!(received.client, Client::Signature { .. }), "{name}");
     }
+}
+
+#[test]
+fn p5_pbmac1_by_pyasn1_and_hashlib_verifies() {
+    for (name, scheme_owf_hmac) in [
+        ("pyasn1-pbmac1-sha256", (Hash::Sha256, Hash::Sha256)),
+        ("pyasn1-pbmac1-mixed", (Hash::Sha512, Hash::Sha384)),
+        ("pyasn1-pbmac1-long-key", (Hash::Sha384, Hash::Sha512)),
+        ("pyasn1-pbmac1-sha1", (Hash::Sha1, Hash::Sha1)),
+    ] {
+        let received = received(name).unwrap_or_else(|rejected| panic!("{name}: {}", rejected.error));
+        let Client::Mac { reference, mac } = received.client else { panic!("{name}") };
+        assert_eq!(reference, b"dev1");
+        assert_eq!((mac.scheme, (mac.owf, mac.hmac)), (MacScheme::Pbmac1, scheme_owf_hmac), "{name}");
+    }
+    let error = received("pyasn1-pbmac1-no-keylength").unwrap_err().error;
+    assert!(error.to_string().contains("without keyLength"), "{error}");
+    let strong = receive(&bytes("pyasn1-pbmac1-sha1"), &Known, &ResponderPolicy::default(), made()).unwrap_err();
+    assert_eq!(strong.error.code(), "protection_algorithm_not_accepted", "S8: SHA-1 only by choice");
 }
 
 #[test]
@@ -231,4 +254,54 @@ fn a_nested_message_is_read_with_the_message_inside() {
     }
     let error = PkiMessage::from_der(&message.to_der().unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "nested messages are more than 3 deep");
+}
+
+fn single_info(name: &str) -> trustfleet_cmp::codec::InfoTypeAndValue {
+    match message(name).body {
+        PkiBody::Genm(infos) | PkiBody::Genp(infos) => infos.into_iter().next().unwrap(),
+        other => panic!("{:?}", other.kind()),
+    }
+}
+
+#[test]
+fn v12_a_root_update_is_read_with_all_three_certificates() {
+    let info = single_info("pyasn1-genp-root-update");
+    assert_eq!(info.info_type, oids::IT_ROOT_CA_KEY_UPDATE);
+    let value = info.info_value.unwrap();
+    let content: RootCaKeyUpdateContent = value.decode_as().unwrap();
+    assert_eq!(content.new_with_new.to_tlv().unwrap(), certificate("ca.crt").as_der());
+    for other in [content.new_with_old.clone(), content.old_with_new.clone()] {
+        assert_eq!(other.unwrap().to_tlv().unwrap(), certificate("dev.crt").as_der());
+    }
+    assert_eq!(Any::encode_from(&content).unwrap(), value);
+}
+
+#[test]
+fn r9_a_request_template_with_open_values_and_keyspec_is_read() {
+    let info = single_info("pyasn1-genp-request-template");
+    assert_eq!(info.info_type, oids::IT_CERT_REQ_TEMPLATE);
+    let value = info.info_value.unwrap();
+    let content: CertReqTemplateContent = value.decode_as().unwrap();
+    assert!(content.cert_template.subject.is_some() && content.cert_template.extensions.is_some());
+    assert_eq!(content.key_spec.as_ref().unwrap().len(), 2);
+    assert_eq!(Any::encode_from(&content).unwrap(), value);
+}
+
+#[test]
+fn r9_a_crl_status_list_with_both_kinds_of_source_is_read() {
+    let info = single_info("pyasn1-genm-crl-status-list");
+    assert_eq!(info.info_type, oids::IT_CRL_STATUS_LIST);
+    let value = info.info_value.unwrap();
+    let statuses: Vec<CrlStatus> = value.decode_as().unwrap();
+    assert!(matches!(statuses[0].source, CrlSource::Point(_)) && statuses[0].this_update.is_some());
+    assert!(matches!(statuses[1].source, CrlSource::Issuer(_)) && statuses[1].this_update.is_none());
+    assert_eq!(Any::encode_from(&statuses).unwrap(), value);
+}
+
+#[test]
+fn r8_the_rr_of_another_client_names_issuer_serial_and_reason() {
+    let Request::Revoke(asked) = received("rr-q1").unwrap().request else { panic!() };
+    let revoked = certificate("dev.crt");
+    assert_eq!((asked.issuer, asked.serial.as_slice()), (revoked.issuer(), revoked.serial_der_bytes()));
+    assert_eq!(asked.reason, Some(RevocationReason::Superseded), "-revreason 4");
 }

@@ -73,6 +73,12 @@ pub enum KeyAlgorithm {
     /// ECDSA on P-256.
     #[serde(rename = "ecdsa-p256")]
     EcdsaP256,
+    /// ECDSA on P-384.
+    #[serde(rename = "ecdsa-p384")]
+    EcdsaP384,
+    /// Ed25519.
+    #[serde(rename = "ed25519")]
+    Ed25519,
 }
 
 /// How requests prove where they come from (S11).
@@ -90,6 +96,21 @@ pub enum MacAlgorithm {
     /// HMAC with SHA-256, over a key made with SHA-256.
     #[serde(rename = "hmac-sha256")]
     HmacSha256,
+    /// HMAC with SHA-384, over a key made with SHA-384.
+    #[serde(rename = "hmac-sha384")]
+    HmacSha384,
+    /// HMAC with SHA-512, over a key made with SHA-512.
+    #[serde(rename = "hmac-sha512")]
+    HmacSha512,
+    /// PBMAC1 (RFC 9481 section 6.1.2) with HMAC-SHA256 for key and MAC.
+    #[serde(rename = "pbmac1-sha256")]
+    Pbmac1Sha256,
+    /// PBMAC1 with HMAC-SHA384.
+    #[serde(rename = "pbmac1-sha384")]
+    Pbmac1Sha384,
+    /// PBMAC1 with HMAC-SHA512.
+    #[serde(rename = "pbmac1-sha512")]
+    Pbmac1Sha512,
     /// HMAC with SHA-1, over a key made with SHA-1: weak (S8).
     #[serde(rename = "hmac-sha1")]
     HmacSha1,
@@ -102,7 +123,7 @@ pub struct MacSettings {
     /// Algorithm of requests (S8).
     #[serde(default = "default_mac_algorithm")]
     pub algorithm: MacAlgorithm,
-    /// Iterations of the one-way function in requests, 500 to 100,000.
+    /// Iterations of the one-way function in requests, 500 (PBMAC1: 1000) to 100,000.
     #[serde(default = "default_iterations")]
     pub iterations: u32,
     /// Accept HMAC-SHA1 in answers, whatever was sent: some servers answer so (S8).
@@ -158,7 +179,13 @@ impl PolicySpec {
                 violations.add("mac.accept_sha1_answers", "S8", message);
             }
         }
-        range(violations, "mac.iterations", self.mac.iterations, 500, 100_000, "iterations");
+        let pbmac1 = matches!(
+            self.mac.algorithm,
+            MacAlgorithm::Pbmac1Sha256 | MacAlgorithm::Pbmac1Sha384 | MacAlgorithm::Pbmac1Sha512
+        );
+        // RFC 8018 section 4.2 wants 1000 at least
+        let least = if pbmac1 { 1000 } else { 500 };
+        range(violations, "mac.iterations", self.mac.iterations, least, 100_000, "iterations");
         range(violations, "message_timeout_s", self.message_timeout_s, 1, 600, "seconds");
         range(violations, "total_timeout_s", self.total_timeout_s, 1, TOTAL_TIMEOUT_MAX_S, "seconds");
         if self.total_timeout_s < self.message_timeout_s {
@@ -190,6 +217,16 @@ mod tests {
         let mut violations = Violations::new();
         policy.check(true, &mut violations);
         assert!(violations.is_empty());
+    }
+
+    #[test]
+    fn p4_pbmac1_wants_more_iterations_than_the_older_mac() {
+        for (algorithm, refused) in [("hmac-sha512", 0), ("pbmac1-sha512", 1)] {
+            let text = r#"{"key":{"algorithm":"ed25519"},"mac":{"algorithm":"NAME","iterations":999}}"#;
+            let mut violations = Violations::new();
+            policy(&text.replace("NAME", algorithm)).check(false, &mut violations);
+            assert_eq!(violations.as_slice().len(), refused, "{algorithm}");
+        }
     }
 
     #[test]

@@ -17,9 +17,10 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsag
 use crate::{
     digest::sha256,
     name::{Name, NameError},
-    public_key::{PublicKey, PublicKeyError, SignatureError},
+    public_key::{PublicKey, PublicKeyError},
     raw,
     san::San,
+    signature::SignatureError,
 };
 
 /// Longest certificate that is read, in bytes of DER.
@@ -68,7 +69,6 @@ impl Certificate {
         if der.len() > MAX_DER_BYTES {
             return Err(CertificateError::TooLong { bytes: der.len() });
         }
-        let parsed = x509_cert::Certificate::from_der(der)?;
         let parts = raw::children(der, Tag::Sequence)?;
         let [tbs, outer_algorithm, _signature] = parts.as_slice() else {
             return Err(CertificateError::Structure);
@@ -81,14 +81,17 @@ impl Certificate {
         let [serial, inner_algorithm, issuer, _validity, subject, public_key, ..] = fields.as_slice() else {
             return Err(CertificateError::Structure);
         };
+        // first the names, in our own bounds: x509-cert has none
+        let (issuer, subject) = (Name::from_der(issuer)?, Name::from_der(subject)?);
+        let parsed = x509_cert::Certificate::from_der(der)?;
         let body = &parsed.tbs_certificate;
         Ok(Self(Arc::new(Inner {
             tbs: tbs.to_vec(),
             serial: raw::content(serial, Tag::Integer)?.to_vec(),
             inner_algorithm: inner_algorithm.to_vec(),
             outer_algorithm: outer_algorithm.to_vec(),
-            issuer: Name::from_der(issuer)?,
-            subject: Name::from_der(subject)?,
+            issuer,
+            subject,
             public_key: PublicKey::from_spki_der(public_key)?,
             not_before: timestamp(body.validity.not_before)?,
             not_after: timestamp(body.validity.not_after)?,

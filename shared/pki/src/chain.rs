@@ -8,12 +8,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use webpki::{
-    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath, anchor_from_trusted_cert, aws_lc_rs,
-};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath, anchor_from_trusted_cert};
 
-use crate::{certificate::Certificate, name::Name, public_key::SignatureError};
+use crate::{certificate::Certificate, name::Name, path_algorithms::ALGORITHMS, signature::SignatureError};
 
 /// Longest path of CAs above a CA certificate that signs messages itself.
 const MAX_CA_DEPTH: usize = 6;
@@ -55,7 +53,7 @@ pub fn verify_end_entity(
     let seconds = u64::try_from(at.as_second()).unwrap_or(0);
     end_entity
         .verify_for_usage(
-            ALGORITHMS,
+            &ALGORITHMS,
             &roots,
             &between,
             UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
@@ -161,27 +159,6 @@ pub enum ChainError {
         reason: String,
     },
 }
-
-/// What is accepted in the signatures of certificates: the same set as [`crate::PublicKey::verify`] and P-521.
-static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
-    aws_lc_rs::ECDSA_P256_SHA256,
-    aws_lc_rs::ECDSA_P256_SHA384,
-    aws_lc_rs::ECDSA_P384_SHA256,
-    aws_lc_rs::ECDSA_P384_SHA384,
-    aws_lc_rs::ECDSA_P521_SHA256,
-    aws_lc_rs::ECDSA_P521_SHA384,
-    aws_lc_rs::ECDSA_P521_SHA512,
-    aws_lc_rs::ED25519,
-    aws_lc_rs::RSA_PKCS1_2048_8192_SHA256,
-    aws_lc_rs::RSA_PKCS1_2048_8192_SHA384,
-    aws_lc_rs::RSA_PKCS1_2048_8192_SHA512,
-    aws_lc_rs::RSA_PKCS1_2048_8192_SHA256_ABSENT_PARAMS,
-    aws_lc_rs::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
-    aws_lc_rs::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
-    aws_lc_rs::RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
-    aws_lc_rs::RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
-    aws_lc_rs::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
-];
 
 struct AnyUsage;
 

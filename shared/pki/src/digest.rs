@@ -4,7 +4,10 @@ use aws_lc_rs::digest;
 use der::asn1::ObjectIdentifier;
 use spki::AlgorithmIdentifierOwned;
 
-use crate::public_key::{algorithms, pss_hash};
+use crate::{
+    public_key::algorithms,
+    signature::{PssParameters, SignatureAlgorithm},
+};
 
 /// SHA-256 of `data`.
 pub fn sha256(data: &[u8]) -> [u8; 32] {
@@ -38,6 +41,16 @@ impl HashAlgorithm {
         digest::digest(algorithm, data).as_ref().to_vec()
     }
 
+    /// Octets of its result.
+    pub const fn length(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
     /// Its object identifier (RFC 8017 appendix B.1, RFC 5754).
     pub const fn oid(self) -> ObjectIdentifier {
         match self {
@@ -60,18 +73,19 @@ impl HashAlgorithm {
 /// # Errors
 /// When the algorithm names no hash that is known here: then certConf must say `hashAlg` itself (rule C4).
 pub fn digest_for_signature(algorithm: &AlgorithmIdentifierOwned) -> Result<HashAlgorithm, DigestError> {
-    let hash = match algorithm.oid {
-        algorithms::RSA_SHA1 | algorithms::ECDSA_SHA1 => HashAlgorithm::Sha1,
-        algorithms::RSA_SHA256 | algorithms::ECDSA_SHA256 => HashAlgorithm::Sha256,
-        algorithms::RSA_SHA384 | algorithms::ECDSA_SHA384 => HashAlgorithm::Sha384,
-        algorithms::RSA_SHA512 | algorithms::ECDSA_SHA512 | algorithms::ED25519 => HashAlgorithm::Sha512,
-        algorithms::RSA_PSS => match pss_hash(algorithm) {
-            Some(hash) => hash,
-            None => return Err(DigestError { algorithm: algorithm.oid }),
-        },
-        oid => return Err(DigestError { algorithm: oid }),
-    };
-    Ok(hash)
+    let unknown = DigestError { algorithm: algorithm.oid };
+    match algorithm.oid {
+        algorithms::RSA_SHA1 | algorithms::ECDSA_SHA1 => Ok(HashAlgorithm::Sha1),
+        // whatever its salt: it is only about the hash
+        algorithms::RSA_PSS => {
+            let parameters = algorithm.parameters.as_ref().and_then(PssParameters::read);
+            parameters.map(|parameters| parameters.hash).ok_or(unknown)
+        }
+        oid => {
+            let known = SignatureAlgorithm::ALL.into_iter().find(|known| known.oid() == oid);
+            known.and_then(SignatureAlgorithm::hash).ok_or(unknown)
+        }
+    }
 }
 
 /// The signature algorithm names no known hash.

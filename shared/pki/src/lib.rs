@@ -12,13 +12,16 @@ pub mod digest;
 pub mod name;
 pub mod public_key;
 pub mod san;
+pub mod signature;
 
+mod path_algorithms;
 mod raw;
 
 pub use certificate::{Certificate, CertificateError};
 pub use chain::ChainError;
 pub use der::asn1::ObjectIdentifier;
 pub use name::{Name, NameError};
-pub use public_key::{KeyKind, PublicKey, SignatureError};
+pub use public_key::{KeyKind, PublicKey};
 pub use san::{San, SanError};
+pub use signature::{SignatureAlgorithm, SignatureError};
 pub use spki::AlgorithmIdentifierOwned;

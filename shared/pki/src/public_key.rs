@@ -5,14 +5,18 @@
 
 use std::{fmt, hash, ops::RangeInclusive};
 
-use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use der::{Decode, Tag, Tagged, asn1::ObjectIdentifier};
+use aws_lc_rs::signature::{self as by, UnparsedPublicKey, VerificationAlgorithm};
+use der::{
+    Any, Decode, Encode, Tag,
+    asn1::{BitString, Null, ObjectIdentifier, UintRef},
+};
 use rsa::pkcs1;
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use crate::{
-    digest::{HashAlgorithm, sha256},
+    digest::sha256,
     raw,
+    signature::{PssParameters, SignatureAlgorithm, SignatureError},
 };
 
 /// Longest SubjectPublicKeyInfo that is read, in bytes.
@@ -21,7 +25,7 @@ pub const MAX_SPKI_BYTES: usize = 16 * 1024;
 /// Lengths of RSA keys whose signatures are accepted, in bits of the modulus.
 pub const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
-/// Object identifiers of keys, signatures and hashes (RFC 3279, 4055, 5480, 5758, 8410).
+/// Object identifiers of keys, signatures and hashes (RFC 3279, 4055, 5480, 5758, 8410, 9881).
 pub mod algorithms {
     #![allow(missing_docs)] // the names say it
     use der::asn1::ObjectIdentifier;
@@ -44,6 +48,9 @@ pub mod algorithms {
     pub const ECDSA_SHA384: ObjectIdentifier = oid("1.2.840.10045.4.3.3");
     pub const ECDSA_SHA512: ObjectIdentifier = oid("1.2.840.10045.4.3.4");
     pub const ED25519: ObjectIdentifier = oid("1.3.101.112");
+    pub const ML_DSA_44: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.17");
+    pub const ML_DSA_65: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.18");
+    pub const ML_DSA_87: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.19");
     pub const MGF1: ObjectIdentifier = oid("1.2.840.113549.1.1.8");
     pub const SHA1: ObjectIdentifier = oid("1.3.14.3.2.26");
     pub const SHA256: ObjectIdentifier = oid("2.16.840.1.101.3.4.2.1");
@@ -59,12 +66,23 @@ pub enum KeyKind {
         /// Length of the modulus.
         bits: usize,
     },
+    /// RSA for RSA-PSS alone (id-RSASSA-PSS, RFC 4055 section 1.2), with a modulus of so many bits.
+    RsaPss {
+        /// Length of the modulus.
+        bits: usize,
+    },
     /// The curve P-256 (secp256r1).
     EcP256,
     /// The curve P-384 (secp384r1).
     EcP384,
     /// Ed25519.
     Ed25519,
+    /// ML-DSA-44 (FIPS 204, RFC 9881).
+    MlDsa44,
+    /// ML-DSA-65.
+    MlDsa65,
+    /// ML-DSA-87.
+    MlDsa87,
     /// Anything else, by the algorithm's (or the curve's) object identifier.
     Other(ObjectIdentifier),
 }
@@ -73,9 +91,13 @@ impl fmt::Display for KeyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rsa { bits } => write!(f, "RSA {bits}"),
+            Self::RsaPss { bits } => write!(f, "RSA-PSS {bits}"),
             Self::EcP256 => f.write_str("EC P-256"),
             Self::EcP384 => f.write_str("EC P-384"),
             Self::Ed25519 => f.write_str("Ed25519"),
+            Self::MlDsa44 => f.write_str("ML-DSA-44"),
+            Self::MlDsa65 => f.write_str("ML-DSA-65"),
+            Self::MlDsa87 => f.write_str("ML-DSA-87"),
             Self::Other(oid) => write!(f, "{oid}"),
         }
     }
@@ -103,6 +125,30 @@ impl PublicKey {
         Ok(Self { der: der.to_vec(), info, kind })
     }
 
+    /// An RSA key of its numbers, big-endian.
+    ///
+    /// # Errors
+    /// When they are no key.
+    pub fn of_rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, PublicKeyError> {
+        let (modulus, public_exponent) = (UintRef::new(modulus)?, UintRef::new(exponent)?);
+        let bits = pkcs1::RsaPublicKey { modulus, public_exponent }.to_der()?;
+        Self::assemble(algorithms::RSA, Any::from(Null), &bits)
+    }
+
+    /// A key on a named curve, of its point in the form of SEC 1 section 2.3.3.
+    ///
+    /// # Errors
+    /// When it cannot be encoded; whether it is on the curve is seen when it verifies.
+    pub fn of_point(curve: ObjectIdentifier, point: &[u8]) -> Result<Self, PublicKeyError> {
+        Self::assemble(algorithms::EC, Any::from(curve), point)
+    }
+
+    fn assemble(oid: ObjectIdentifier, parameters: Any, bits: &[u8]) -> Result<Self, PublicKeyError> {
+        let algorithm = AlgorithmIdentifierOwned { oid, parameters: Some(parameters) };
+        let subject_public_key = BitString::from_bytes(bits)?;
+        Self::from_spki_der(&SubjectPublicKeyInfoOwned { algorithm, subject_public_key }.to_der()?)
+    }
+
     /// The DER as it came.
     pub fn spki_der(&self) -> &[u8] {
         &self.der
@@ -128,9 +174,9 @@ impl PublicKey {
 
     /// Verifies `signature` over `message`.
     ///
-    /// Accepted: RSA PKCS#1 v1.5 and RSA-PSS (salt as long as the hash) with SHA-256, 384, 512 and keys of 2048 to
-    /// 8192 bits; ECDSA on P-256 and P-384 with SHA-256 and SHA-384; Ed25519. RSA parameters may be NULL or absent
-    /// (old OpenSSL leaves them out), the others' must be absent (rule P6).
+    /// Accepted is what [`SignatureAlgorithm`] has: RSA PKCS #1 v1.5 and RSA-PSS with keys of 2048 to 8192 bits, ECDSA on
+    /// P-256 and P-384, Ed25519, and ML-DSA with the feature of that name; parameters as [`SignatureAlgorithm::of`] says
+    /// (rule P6), and as a key for RSA-PSS alone restricts them.
     ///
     /// # Errors
     /// The algorithm is refused, does not fit the key, or the signature is not the key's over this message.
@@ -140,68 +186,63 @@ impl PublicKey {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), SignatureError> {
-        let key = self
-            .info
-            .subject_public_key
-            .as_bytes()
-            .ok_or(SignatureError::KeyMismatch { algorithm: algorithm.oid, key: self.kind })?;
-        UnparsedPublicKey::new(self.verifier(algorithm)?, key)
-            .verify(message, signature)
-            .map_err(|_| SignatureError::Invalid)
-    }
-
-    fn verifier(
-        &self,
-        algorithm: &AlgorithmIdentifierOwned,
-    ) -> Result<&'static dyn VerificationAlgorithm, SignatureError> {
-        use algorithms as a;
-        let absent = algorithm.parameters.is_none();
-        let null = algorithm.parameters.as_ref().is_some_and(|any| any.tag() == Tag::Null && any.value().is_empty());
-        let oid = algorithm.oid;
-        match oid {
-            a::RSA_SHA256 | a::RSA_SHA384 | a::RSA_SHA512 if !(absent || null) => {
-                return Err(SignatureError::Parameters { algorithm: oid });
-            }
-            a::ECDSA_SHA256 | a::ECDSA_SHA384 | a::ED25519 if !absent => {
-                return Err(SignatureError::Parameters { algorithm: oid });
-            }
-            _ => {}
-        }
-        if let KeyKind::Rsa { bits } = self.kind
+        let known = SignatureAlgorithm::of(algorithm)?;
+        let mismatch = SignatureError::KeyMismatch { algorithm: algorithm.oid, key: self.kind };
+        if let KeyKind::Rsa { bits } | KeyKind::RsaPss { bits } = self.kind
             && !RSA_BITS.contains(&bits)
         {
             return Err(SignatureError::KeySize { bits });
         }
-        let verifier: &'static dyn VerificationAlgorithm = match (oid, self.kind) {
-            (a::RSA_SHA256, KeyKind::Rsa { .. }) => &signature::RSA_PKCS1_2048_8192_SHA256,
-            (a::RSA_SHA384, KeyKind::Rsa { .. }) => &signature::RSA_PKCS1_2048_8192_SHA384,
-            (a::RSA_SHA512, KeyKind::Rsa { .. }) => &signature::RSA_PKCS1_2048_8192_SHA512,
-            (a::RSA_PSS, KeyKind::Rsa { .. }) => match pss_hash(algorithm) {
-                Some(HashAlgorithm::Sha256) => &signature::RSA_PSS_2048_8192_SHA256,
-                Some(HashAlgorithm::Sha384) => &signature::RSA_PSS_2048_8192_SHA384,
-                Some(HashAlgorithm::Sha512) => &signature::RSA_PSS_2048_8192_SHA512,
-                Some(HashAlgorithm::Sha1) | None => return Err(SignatureError::Parameters { algorithm: oid }),
-            },
-            (a::ECDSA_SHA256, KeyKind::EcP256) => &signature::ECDSA_P256_SHA256_ASN1,
-            (a::ECDSA_SHA384, KeyKind::EcP256) => &signature::ECDSA_P256_SHA384_ASN1,
-            (a::ECDSA_SHA256, KeyKind::EcP384) => &signature::ECDSA_P384_SHA256_ASN1,
-            (a::ECDSA_SHA384, KeyKind::EcP384) => &signature::ECDSA_P384_SHA384_ASN1,
-            (a::ED25519, KeyKind::Ed25519) => &signature::ED25519,
-            (
-                a::RSA_SHA256
-                | a::RSA_SHA384
-                | a::RSA_SHA512
-                | a::RSA_PSS
-                | a::ECDSA_SHA256
-                | a::ECDSA_SHA384
-                | a::ED25519,
-                key,
-            ) => {
-                return Err(SignatureError::KeyMismatch { algorithm: oid, key });
+        if !known.is_available() {
+            return Err(SignatureError::Refused { algorithm: algorithm.oid });
+        }
+        if !known.fits(self.kind) {
+            return Err(mismatch);
+        }
+        if !self.restriction_allows(known) {
+            return Err(SignatureError::Parameters { algorithm: algorithm.oid });
+        }
+        let key = self.info.subject_public_key.as_bytes().ok_or(mismatch)?;
+        UnparsedPublicKey::new(self.verifier(known), key)
+            .verify(message, signature)
+            .map_err(|_| SignatureError::Invalid)
+    }
+
+    /// The parameters of a key for RSA-PSS alone, where there are any, fix the hash and the least salt (RFC 4055
+    /// section 3.3).
+    fn restriction_allows(&self, algorithm: SignatureAlgorithm) -> bool {
+        match (self.kind, &self.info.algorithm.parameters) {
+            (KeyKind::RsaPss { .. }, Some(parameters)) => {
+                let restriction = PssParameters::read(parameters);
+                restriction
+                    .zip(PssParameters::of(algorithm))
+                    .is_some_and(|(restriction, used)| restriction.hash == used.hash && restriction.salt <= used.salt)
             }
-            _ => return Err(SignatureError::Refused { algorithm: oid }),
-        };
-        Ok(verifier)
+            _ => true,
+        }
+    }
+
+    const fn verifier(&self, algorithm: SignatureAlgorithm) -> &'static dyn VerificationAlgorithm {
+        use SignatureAlgorithm as S;
+        let p384 = matches!(self.kind, KeyKind::EcP384);
+        match algorithm {
+            S::RsaSha256 => &by::RSA_PKCS1_2048_8192_SHA256,
+            S::RsaSha384 => &by::RSA_PKCS1_2048_8192_SHA384,
+            S::RsaSha512 => &by::RSA_PKCS1_2048_8192_SHA512,
+            S::RsaPssSha256 => &by::RSA_PSS_2048_8192_SHA256,
+            S::RsaPssSha384 => &by::RSA_PSS_2048_8192_SHA384,
+            S::RsaPssSha512 => &by::RSA_PSS_2048_8192_SHA512,
+            S::EcdsaSha256 if p384 => &by::ECDSA_P384_SHA256_ASN1,
+            S::EcdsaSha384 if p384 => &by::ECDSA_P384_SHA384_ASN1,
+            S::EcdsaSha512 if p384 => &by::ECDSA_P384_SHA512_ASN1,
+            S::EcdsaSha256 => &by::ECDSA_P256_SHA256_ASN1,
+            S::EcdsaSha384 => &by::ECDSA_P256_SHA384_ASN1,
+            S::EcdsaSha512 => &by::ECDSA_P256_SHA512_ASN1,
+            S::Ed25519 => &by::ED25519,
+            S::MlDsa44 => &by::ML_DSA_44,
+            S::MlDsa65 => &by::ML_DSA_65,
+            S::MlDsa87 => &by::ML_DSA_87,
+        }
     }
 }
 
@@ -243,65 +284,15 @@ pub enum PublicKeyError {
     Rsa,
 }
 
-/// Why a signature was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SignatureError {
-    /// An algorithm that is too weak (SHA-1, MD5) or unknown.
-    #[error("signature algorithm {algorithm} is not accepted: SHA-256 or stronger with RSA, ECDSA or Ed25519 is")]
-    Refused {
-        /// The signature algorithm.
-        algorithm: ObjectIdentifier,
-    },
-    /// The algorithm's parameters are not those that its RFC allows.
-    #[error("parameters of the signature algorithm {algorithm} are not allowed")]
-    Parameters {
-        /// The signature algorithm.
-        algorithm: ObjectIdentifier,
-    },
-    /// Algorithm and key do not belong together.
-    #[error("signature algorithm {algorithm} does not fit a key of kind {key}")]
-    KeyMismatch {
-        /// The signature algorithm.
-        algorithm: ObjectIdentifier,
-        /// The kind of the key.
-        key: KeyKind,
-    },
-    /// An RSA key that is too short to be trusted, or absurdly long.
-    #[error("RSA keys of {} to {} bits are accepted, this one has {bits}", RSA_BITS.start(), RSA_BITS.end())]
-    KeySize {
-        /// Length of the modulus.
-        bits: usize,
-    },
-    /// The signature is not this key's over these bytes.
-    #[error("signature does not verify")]
-    Invalid,
-}
-
-/// The hash of RSASSA-PSS-params (RFC 4055 section 3.1) when they are of the only shape accepted here: the mask with
-/// the same hash, the salt as long as the hash. Read by hand, because absent fields mean SHA-1 there.
-pub(crate) fn pss_hash(algorithm: &AlgorithmIdentifierOwned) -> Option<HashAlgorithm> {
-    let parameters = algorithm.parameters.as_ref()?.decode_as::<pkcs1::RsaPssParams<'_>>().ok()?;
-    let hash = HashAlgorithm::from_oid(parameters.hash.oid)?;
-    let mask = parameters.mask_gen.parameters.map(|inner| inner.oid);
-    let length = match hash {
-        HashAlgorithm::Sha1 => 20,
-        HashAlgorithm::Sha256 => 32,
-        HashAlgorithm::Sha384 => 48,
-        HashAlgorithm::Sha512 => 64,
-    };
-    (parameters.mask_gen.oid == algorithms::MGF1 && mask == Some(hash.oid()) && parameters.salt_len == length)
-        .then_some(hash)
-}
-
 fn kind_of(info: &SubjectPublicKeyInfoOwned) -> Result<KeyKind, PublicKeyError> {
     let oid = info.algorithm.oid;
     Ok(match oid {
-        algorithms::RSA => {
+        algorithms::RSA | algorithms::RSA_PSS => {
             let bits = info.subject_public_key.as_bytes().ok_or(PublicKeyError::Rsa)?;
             let numbers = raw::children(bits, Tag::Sequence).map_err(|_| PublicKeyError::Rsa)?;
             let modulus = numbers.first().and_then(|first| raw::content(first, Tag::Integer).ok());
-            KeyKind::Rsa { bits: modulus.and_then(bit_length).ok_or(PublicKeyError::Rsa)? }
+            let bits = modulus.and_then(bit_length).ok_or(PublicKeyError::Rsa)?;
+            if oid == algorithms::RSA { KeyKind::Rsa { bits } } else { KeyKind::RsaPss { bits } }
         }
         algorithms::EC => {
             let curve = info.algorithm.parameters.as_ref().and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
@@ -313,6 +304,9 @@ fn kind_of(info: &SubjectPublicKeyInfoOwned) -> Result<KeyKind, PublicKeyError> 
             }
         }
         algorithms::ED25519 => KeyKind::Ed25519,
+        algorithms::ML_DSA_44 => KeyKind::MlDsa44,
+        algorithms::ML_DSA_65 => KeyKind::MlDsa65,
+        algorithms::ML_DSA_87 => KeyKind::MlDsa87,
         other => KeyKind::Other(other),
     })
 }

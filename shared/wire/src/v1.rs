@@ -109,7 +109,7 @@ pub struct Enroll {
     pub recipient: String,
     /// CMP URLs in the order to try them.
     pub urls: Vec<String>,
-    /// `rsa-2048`, `rsa-3072`, `rsa-4096` or `ecdsa-p256`.
+    /// `rsa-2048`, `rsa-3072`, `rsa-4096`, `ecdsa-p256`, `ecdsa-p384` or `ed25519`.
     pub key_algorithm: String,
     /// Make a new key for an update.
     pub regenerate_key: bool,
@@ -162,7 +162,7 @@ pub struct Mac {
     pub reference: String,
     /// The secret, sealed to the agent's current key (S13).
     pub secret: SealedSecret,
-    /// `hmac-sha256` or `hmac-sha1`.
+    /// `hmac-sha256`, `hmac-sha384`, `hmac-sha512`, `pbmac1-sha256`, `pbmac1-sha384`, `pbmac1-sha512` or `hmac-sha1`.
     pub algorithm: String,
     /// Iterations of the one-way function.
     pub iterations: u32,

@@ -19,6 +19,10 @@ words! {
         Rsa4096 = "rsa-4096",
         /// ECDSA on P-256.
         EcdsaP256 = "ecdsa-p256",
+        /// ECDSA on P-384.
+        EcdsaP384 = "ecdsa-p384",
+        /// Ed25519.
+        Ed25519 = "ed25519",
     }
 }
 
@@ -35,6 +39,16 @@ words! {
     MacAlgorithmBody mirrors MacAlgorithm {
         /// HMAC with SHA-256.
         HmacSha256 = "hmac-sha256",
+        /// HMAC with SHA-384.
+        HmacSha384 = "hmac-sha384",
+        /// HMAC with SHA-512.
+        HmacSha512 = "hmac-sha512",
+        /// PBMAC1 with HMAC-SHA256.
+        Pbmac1Sha256 = "pbmac1-sha256",
+        /// PBMAC1 with HMAC-SHA384.
+        Pbmac1Sha384 = "pbmac1-sha384",
+        /// PBMAC1 with HMAC-SHA512.
+        Pbmac1Sha512 = "pbmac1-sha512",
         /// HMAC with SHA-1: weak, only where the tenant allows it.
         HmacSha1 = "hmac-sha1",
     }

@@ -12,6 +12,8 @@ pub const MAX_MESSAGE: usize = 1024 * 1024;
 pub const MAX_DEPTH: usize = 48;
 /// Most values (tags) in one message.
 pub const MAX_VALUES: usize = 50_000;
+/// Most members of one SET (an RDN, the recipients of an envelope): decoders sort them in quadratic time.
+pub const MAX_SET: usize = 64;
 /// Most certificates in extraCerts, and as many again in caPubs.
 pub const MAX_CERTIFICATES: usize = 64;
 /// How many `nested` messages may be inside each other (RFC 9810 section 5.1.3.4: an RA's, around another RA's).
@@ -35,6 +37,12 @@ pub enum BoundsError {
     /// More than [`MAX_VALUES`] values.
     #[error("more than {MAX_VALUES} values")]
     TooMany,
+    /// A SET of more than [`MAX_SET`] members.
+    #[error("a set of more than {MAX_SET} members ends after byte {at}")]
+    LargeSet {
+        /// Offset in bytes of the first member too many.
+        at: usize,
+    },
     /// A length that reaches beyond its surroundings, an indefinite length, or a cut tag.
     #[error("broken tag or length at byte {at}")]
     Broken {
@@ -49,6 +57,8 @@ pub enum BoundsError {
     },
 }
 
+const SET: u8 = 0x31;
+
 /// Walks over one DER value and refuses what the decoders should not be given.
 ///
 /// # Errors
@@ -58,6 +68,7 @@ pub fn check(der: &[u8]) -> Result<(), BoundsError> {
         return Err(BoundsError::TooLong { got: der.len() });
     }
     let mut ends = [0_usize; MAX_DEPTH];
+    let mut room = [usize::MAX; MAX_DEPTH]; // members that may still come
     let mut depth = 0;
     let mut at = 0;
     let mut values = 0;
@@ -72,12 +83,18 @@ pub fn check(der: &[u8]) -> Result<(), BoundsError> {
         if values > MAX_VALUES {
             return Err(BoundsError::TooMany);
         }
+        if let Some(room) = depth.checked_sub(1).and_then(|around| room.get_mut(around)) {
+            *room = room.checked_sub(1).ok_or(BoundsError::LargeSet { at })?;
+        }
         let limit = if depth == 0 { der.len() } else { ends.get(depth - 1).copied().unwrap_or(0) };
         let (constructed, content, length) = header(der, at).ok_or(BoundsError::Broken { at })?;
         let end = content.checked_add(length).filter(|end| *end <= limit).ok_or(BoundsError::Broken { at })?;
         if constructed {
             let slot = ends.get_mut(depth).ok_or(BoundsError::TooDeep { at })?;
             *slot = end;
+            if let Some(room) = room.get_mut(depth) {
+                *room = if der.get(at) == Some(&SET) { MAX_SET } else { usize::MAX };
+            }
             depth += 1;
             at = content;
         } else {
@@ -130,6 +147,20 @@ mod tests {
     #[test]
     fn what_follows_the_message_is_refused() {
         assert_eq!(check(&[0x05, 0x00, 0x00]), Err(BoundsError::Trailing { count: 1 }));
+    }
+
+    #[test]
+    fn a_set_that_would_take_long_to_sort_is_refused() {
+        let set = |members: usize| {
+            let content = [0x05, 0x00].repeat(members);
+            [&[0x31, 0x81, content.len() as u8][..], &content].concat()
+        };
+        assert_eq!(check(&set(MAX_SET)), Ok(()));
+        assert_eq!(check(&set(MAX_SET + 1)), Err(BoundsError::LargeSet { at: 3 + 2 * MAX_SET }));
+        // each of several sets counts for itself, and a sequence may be long
+        let two = [set(MAX_SET - 1), set(MAX_SET)].concat();
+        assert_eq!(check(&[&[0x30, 0x82, 1, 4][..], &two].concat()), Ok(()));
+        assert_eq!(check(&[&[0x30, 0x82, 0, 200][..], &[0x05, 0x00].repeat(100)].concat()), Ok(()));
     }
 
     #[test]

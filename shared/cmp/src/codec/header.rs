@@ -109,4 +109,13 @@ impl InfoTypeAndValue {
     pub fn implicit_confirm() -> Self {
         Self { info_type: oids::IMPLICIT_CONFIRM, info_value: Some(Any::from(Null)) }
     }
+
+    /// `certProfile` with one name: there is one request in each of our messages (H15).
+    ///
+    /// # Errors
+    /// When the name is longer than DER lengths of this library reach.
+    pub fn cert_profile(name: &str) -> der::Result<Self> {
+        let value = Any::encode_from(&vec![name.to_owned()])?;
+        Ok(Self { info_type: oids::IT_CERT_PROFILE, info_value: Some(value) })
+    }
 }

@@ -7,9 +7,11 @@
 pub mod body;
 pub mod bounds;
 pub mod header;
+pub mod info;
 pub mod message;
 pub mod oids;
 pub mod pbm;
+pub mod pbmac1;
 pub mod raw;
 pub mod request;
 pub mod response;
@@ -22,6 +24,7 @@ pub use self::{
     header::{InfoTypeAndValue, PkiHeader},
     message::PkiMessage,
     pbm::PbmParameter,
+    pbmac1::{Pbkdf2Params, Pbmac1Params},
     raw::{FreeText, PeerText, RawSequence, TimeText},
     request::{CertId, CertReqMsg, CertRequest, CertTemplate, PollRep, PollReq, ProofOfPossession},
     response::{CertOrEncCert, CertRepMessage, CertResponse, CertifiedKeyPair},

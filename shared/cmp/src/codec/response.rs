@@ -87,7 +87,7 @@ pub enum CertOrEncCert {
 ///     envelopedData     [0] EnvelopedData }
 /// ```
 ///
-/// Recognised so that it can be refused by name; not decrypted.
+/// The first form is recognised so that it can be refused by name; the second is opened by [`crate::envelope`].
 #[derive(Choice, Clone, Debug, Eq, PartialEq)]
 pub enum EncryptedKey {
     /// The form of RFC 4210.

@@ -76,7 +76,7 @@ pub enum MessageError {
         detail: String,
     },
     /// P4.
-    #[error("{got} PBM iterations: between {lowest} and {highest} are accepted")]
+    #[error("{got} iterations in a MAC: between {lowest} and {highest} are accepted")]
     Iterations {
         /// In the message.
         got: u32,
@@ -149,6 +149,12 @@ pub enum MessageError {
         /// EncryptedValue or EnvelopedData.
         form: &'static str,
     },
+    /// S24a.
+    #[error("the certificate is encrypted and cannot be opened: {detail}")]
+    CertificateSealed {
+        /// Why.
+        detail: String,
+    },
     /// A key was sent although ours was in the request.
     #[error("the CA sent a private key that was not asked for")]
     PrivateKeySent,
@@ -163,6 +169,43 @@ pub enum MessageError {
     CheckAfter {
         /// In the message.
         got: i64,
+    },
+    /// A message from RA to RA.
+    #[error("the answer is a nested message, which only RAs send each other: check the server's path")]
+    Nested,
+    /// R9: a genp that cannot be used.
+    #[error("the information in the answer cannot be used: {detail}")]
+    Information {
+        /// Why.
+        detail: String,
+    },
+    /// V12.
+    #[error("the new root is not taken: {detail}")]
+    RootUpdate {
+        /// What is missing or wrong.
+        detail: String,
+    },
+    /// A status that has no meaning there.
+    #[error("the {body} has the status {status:?}, which means nothing there")]
+    Status {
+        /// Which message.
+        body: BodyKind,
+        /// Its status.
+        status: PkiStatus,
+    },
+    /// R8: the rp is about another certificate.
+    #[error("the rp is about certificate {got}, asked for was {expected}")]
+    OtherCertificate {
+        /// Serial number in hexadecimal.
+        expected: String,
+        /// Serial number in hexadecimal.
+        got: String,
+    },
+    /// A CRL that does not decode.
+    #[error("a CRL in the answer cannot be read: {detail}")]
+    CrlUnreadable {
+        /// Why.
+        detail: String,
     },
     /// R1, R3, R4: seen by the server's half.
     #[error("certificate request not acceptable: {detail}")]
@@ -200,9 +243,16 @@ impl MessageError {
             Self::CertificateMissing { .. } => "certificate_missing",
             Self::CertificateWithRejection => "certificate_with_rejection",
             Self::CertificateEncrypted { .. } => "certificate_encrypted",
+            Self::CertificateSealed { .. } => "certificate_sealed",
             Self::PrivateKeySent => "private_key_sent",
             Self::CertificateUnreadable { .. } => "certificate_unreadable",
             Self::CheckAfter { .. } => "check_after_absurd",
+            Self::Nested => "nested_message",
+            Self::Information { .. } => "information_unusable",
+            Self::RootUpdate { .. } => "root_update_refused",
+            Self::Status { .. } => "status_unexpected",
+            Self::OtherCertificate { .. } => "other_certificate",
+            Self::CrlUnreadable { .. } => "crl_unreadable",
             Self::Request { .. } => "request_not_acceptable",
         }
     }
@@ -215,13 +265,20 @@ impl MessageError {
             | Self::CertificateWithRejection
             | Self::CertificateUnreadable { .. }
             | Self::CertificateEncrypted { .. }
+            | Self::CertificateSealed { .. }
+            | Self::Information { .. }
+            | Self::CrlUnreadable { .. }
             | Self::CheckAfter { .. } => FailureBit::BadDataFormat,
             Self::Version { .. } => FailureBit::UnsupportedVersion,
             Self::UnexpectedBody { .. }
             | Self::TransactionId { .. }
             | Self::CertReqId { .. }
             | Self::ResponseCount { .. }
+            | Self::Nested
+            | Self::Status { .. }
             | Self::PrivateKeySent => FailureBit::BadRequest,
+            Self::RootUpdate { .. } => FailureBit::SignerNotTrusted,
+            Self::OtherCertificate { .. } => FailureBit::BadCertId,
             Self::RecipNonce { .. } => FailureBit::BadRecipientNonce,
             Self::SenderNonce { .. } => FailureBit::BadSenderNonce,
             Self::Unprotected { .. }

@@ -48,6 +48,9 @@ pub enum Unfit {
         /// How many.
         added: usize,
     },
+    /// V9, only where modifications are refused.
+    #[error("the CA granted it with modifications")]
+    GrantedWithMods,
     /// V10.
     #[error("it does not chain to a configured enrolment anchor: {detail}")]
     Chain {

@@ -1,7 +1,8 @@
-//! The server's answers: ip, cp, kup, pkiConf, pollRep and error, protected as the server can.
+//! The server's answers: ip, cp, kup, rp, genp, pkiConf, pollRep and error, protected as the server can.
 
 use std::{fmt, sync::Arc};
 
+use der::asn1::Int;
 use jiff::Timestamp;
 use trustfleet_pki::{certificate::Certificate, name::Name};
 use zeroize::Zeroizing;
@@ -10,8 +11,9 @@ use super::{Rejected, ReplyTo};
 use crate::{
     CmpError,
     codec::{
-        CertOrEncCert, CertRepMessage, CertResponse, CertifiedKeyPair, ErrorMsgContent, FailureBit, PeerText, PkiBody,
-        PkiStatus, PkiStatusInfo, PollRep, RawSequence, header::CMP2000,
+        CertId, CertOrEncCert, CertRepMessage, CertResponse, CertifiedKeyPair, ErrorMsgContent, FailureBit,
+        InfoTypeAndValue, PeerText, PkiBody, PkiHeader, PkiStatus, PkiStatusInfo, PollRep, RawSequence,
+        header::CMP2000, raw::directory_name, response::RevRepContent,
     },
     entropy::{Entropy, fresh},
     error::LocalError,
@@ -40,7 +42,7 @@ pub enum Answer {
         /// Grant the implicit confirmation; only when it was asked for (H13).
         implicit_confirm: bool,
     },
-    /// ip, cp or kup with a rejection.
+    /// ip, cp, kup or rp with a rejection; to a genm an error.
     Refused {
         /// Of the request.
         kind: RequestKind,
@@ -51,7 +53,7 @@ pub enum Answer {
         /// In words.
         text: String,
     },
-    /// ip, cp or kup with waiting (W1).
+    /// ip, cp or kup with waiting (W1); to rr and genm an error that says so (W2).
     Waiting {
         /// Of the request.
         kind: RequestKind,
@@ -78,6 +80,21 @@ pub enum Answer {
     },
     /// error with waiting, in answer to anything (W2).
     ErrorWaiting,
+    /// rp.
+    Revoked {
+        /// accepted, or a warning (E6).
+        status: PkiStatus,
+        /// Issuer of the certificate, for revCerts.
+        issuer: Name,
+        /// Content octets of its serial number.
+        serial: Vec<u8>,
+        /// DER CRLs.
+        crls: Vec<Vec<u8>>,
+    },
+    /// genp.
+    Info(Vec<InfoTypeAndValue>),
+    /// Any body: for a server that misbehaves.
+    Body(Box<PkiBody>),
 }
 
 impl Answer {
@@ -143,6 +160,22 @@ pub fn answer(
     entropy: &mut dyn Entropy,
     now: Timestamp,
 ) -> Result<Reply, CmpError> {
+    answer_shaped(to, answer, protection, sender, &|_| {}, entropy, now)
+}
+
+/// As [`answer`], with a header that is changed before it is protected: for a server that misbehaves.
+///
+/// # Errors
+/// As [`answer`].
+pub fn answer_shaped(
+    to: &ReplyTo,
+    answer: &Answer,
+    protection: &ReplyProtection,
+    sender: &Name,
+    shape: &dyn Fn(&mut PkiHeader),
+    entropy: &mut dyn Entropy,
+    now: Timestamp,
+) -> Result<Reply, CmpError> {
     let (sealer, sender) = match protection {
         ReplyProtection::Mac { reference, secret, mac } => {
             let salt = fresh(entropy, "a salt")?;
@@ -183,7 +216,9 @@ pub fn answer(
         now,
     };
     let body = body(answer).map_err(LocalError::encoding("an answer"))?;
-    let der = sealer.seal(header(&fields, CMP2000)?, body, extra)?;
+    let mut header = header(&fields, CMP2000)?;
+    shape(&mut header);
+    let der = sealer.seal(header, body, extra)?;
     Ok(Reply { der, sender_nonce })
 }
 
@@ -193,14 +228,36 @@ fn body(answer: &Answer) -> der::Result<PkiBody> {
             ca_pubs.iter().map(|ca| RawSequence::from_tlv(ca.as_der())).collect::<der::Result<_>>()?;
         let message = CertRepMessage { ca_pubs: (!ca_pubs.is_empty()).then_some(ca_pubs), response: vec![response] };
         Ok(match kind {
-            RequestKind::Ir => PkiBody::Ip(message),
-            RequestKind::Cr => PkiBody::Cp(message),
+            RequestKind::Cr | RequestKind::P10cr => PkiBody::Cp(message),
             RequestKind::Kur => PkiBody::Kup(message),
+            _ => PkiBody::Ip(message),
         })
     };
     let plain = |cert_req_id, status| CertResponse { cert_req_id, status, certified_key_pair: None, rsp_info: None };
     let error = |status_info| PkiBody::Error(ErrorMsgContent { status_info, error_code: None, error_details: None });
     match answer {
+        Answer::Refused { kind: RequestKind::Genm, failure, text, .. } => {
+            Ok(error(PkiStatusInfo::rejection(failure, text)))
+        }
+        Answer::Refused { kind: RequestKind::Rr, failure, text, .. } => Ok(PkiBody::Rp(RevRepContent {
+            status: vec![PkiStatusInfo::rejection(failure, text)],
+            rev_certs: None,
+            crls: None,
+        })),
+        Answer::Waiting { kind: RequestKind::Rr | RequestKind::Genm, .. } => {
+            Ok(error(PkiStatusInfo::plain(PkiStatus::Waiting)))
+        }
+        Answer::Revoked { status, issuer, serial, crls } => {
+            let id = CertId { issuer: directory_name(issuer.as_der())?, serial_number: Int::new(serial)? };
+            let crls = crls.iter().map(|crl| RawSequence::from_tlv(crl)).collect::<der::Result<Vec<_>>>()?;
+            Ok(PkiBody::Rp(RevRepContent {
+                status: vec![PkiStatusInfo::plain(*status)],
+                rev_certs: Some(vec![id]),
+                crls: (!crls.is_empty()).then_some(crls),
+            }))
+        }
+        Answer::Info(infos) => Ok(PkiBody::Genp(infos.clone())),
+        Answer::Body(body) => Ok(body.as_ref().clone()),
         Answer::Granted { kind, cert_req_id, certificate, with_mods, ca_pubs, .. } => {
             let status = if *with_mods { PkiStatus::GrantedWithMods } else { PkiStatus::Accepted };
             let certificate = CertOrEncCert::Certificate(RawSequence::from_tlv(certificate.as_der())?);

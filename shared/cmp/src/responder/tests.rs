@@ -16,7 +16,7 @@ use crate::{
         request::{CertTemplate, Control, PopoSigningKey},
     },
     key::{KeyType, Signer, SoftwareKey},
-    protection::{Sealer, mac::PbmKey},
+    protection::{Hash, Sealer, mac::PbmKey},
     request::{HeaderFields, header},
 };
 
@@ -217,7 +217,7 @@ fn c3_c6_certconf_is_about_the_issued_certificate_and_no_other() {
     let reply = Reply { der: Vec::new(), sender_nonce: vec![9; 16] };
     let open = OpenTransaction::new(&received, RequestKind::Ir, 0, &reply, Some(issued.clone()));
     let status = |certificate: &Certificate, rejection| {
-        let (PkiBody::CertConf(mut statuses), 2) = crate::request::cert_conf(certificate, rejection).unwrap() else {
+        let (PkiBody::CertConf(mut statuses), 2) = crate::request::cert_conf(certificate, 0, rejection).unwrap() else {
             panic!();
         };
         statuses.remove(0)

@@ -29,7 +29,7 @@ impl Transaction {
             Verdict::Accept { .. } => None,
             Verdict::Reject { .. } => Some("the certificate does not fit the request"),
         };
-        match request::cert_conf(certificate, rejection) {
+        match request::cert_conf(certificate, self.context.kind.cert_req_id(), rejection) {
             Ok((body, pvno)) => {
                 self.send(body, pvno, peer_nonce, |sent| State::PkiConf { sent, verdict }, entropy, now)
             }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::state::State;
 use crate::{
+    codec::header::CMP2000,
+    info::Topic,
     outcome::{Exchanged, Warning},
     protection::MacPolicy,
     request::RequestKind,
@@ -67,12 +69,45 @@ pub(super) struct Context {
     /// DER SubjectPublicKeyInfo.
     pub(super) public_key: Bytes,
     pub(super) implicit_confirm: bool,
+    /// Not in records of the first form, like all that has a default here; written only where it is not that default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cert_profile: Option<String>,
+    /// Protocol version of our messages (H1, H2).
+    #[serde(default = "first_pvno", skip_serializing_if = "is_first_pvno")]
+    pub(super) pvno: u64,
+    /// H2, E4: once is enough.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) begun_anew: bool,
+    /// genm only: what was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) topic: Option<Topic>,
+    /// rr only: which certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) revokes: Option<Revokes>,
     pub(super) protection: Protection,
     pub(super) started_at: Timestamp,
     /// DER certificates of the answers (X4).
     pub(super) peer_certificates: Vec<Bytes>,
     pub(super) warnings: Vec<Warning>,
     pub(super) transcript: Vec<Exchanged>,
+}
+
+const fn first_pvno() -> u64 {
+    CMP2000
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+const fn is_first_pvno(pvno: &u64) -> bool {
+    *pvno == CMP2000
+}
+
+/// The certificate that an rr is about.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Revokes {
+    /// DER Name.
+    pub(super) issuer: Bytes,
+    /// Content octets of the INTEGER.
+    pub(super) serial: Bytes,
 }
 
 /// Which credentials belong to the transaction (P7), without anything secret.

@@ -15,18 +15,17 @@ use crate::{
         PkiStatusInfo,
         bounds::MAX_CERTIFICATES,
         raw::{FreeText, integer_hex},
+        response::EncryptedKey,
     },
     entropy::Entropy,
+    envelope::{self, Decrypter},
     error::{CmpError, MessageError, PeerRefusal, UnfitCertificate},
     fit::{self, Asked},
     outcome::Warning,
     peer::{Proof, certificates},
-    request::{self, CERT_REQ_ID},
+    request::{self, NO_CERT_REQ_ID},
     text,
 };
-
-/// certReqId in pollReq when an error message said waiting (W2).
-const WHOLE_MESSAGE: i64 = -1;
 
 impl Transaction {
     /// An authentic answer to our last message.
@@ -55,7 +54,7 @@ impl Transaction {
         let kind = self.context.kind.response();
         match (&message.body, awaited) {
             (PkiBody::PollRep(polls), awaited) if polling.is_some() => {
-                let cert_req_id = polling.unwrap_or(CERT_REQ_ID);
+                let cert_req_id = polling.unwrap_or_else(|| self.context.kind.cert_req_id());
                 let poll = check::single_poll(polls, cert_req_id).and_then(|poll| {
                     let got = poll.check_after;
                     u64::try_from(got).map_err(|_| MessageError::CheckAfter { got })
@@ -69,7 +68,7 @@ impl Transaction {
             }
             // W2
             (PkiBody::Error(error), awaited) if error.status_info.status == PkiStatus::Waiting => {
-                self.delayed(Pending { cert_req_id: WHOLE_MESSAGE, original_nonce, awaited }, peer_nonce, entropy, now)
+                self.delayed(Pending { cert_req_id: NO_CERT_REQ_ID, original_nonce, awaited }, peer_nonce, entropy, now)
             }
             // C9
             (PkiBody::Error(error), Awaited::PkiConf { verdict: Verdict::Accept { issued } })
@@ -82,6 +81,10 @@ impl Transaction {
             (PkiBody::Error(_), Awaited::PkiConf { verdict: verdict @ Verdict::Reject { .. } }) => {
                 self.concluded(verdict, false, entropy, now)
             }
+            (PkiBody::Error(error), Awaited::CertRep) if self.can_begin_anew(&message, error).is_some() => {
+                let pvno = self.can_begin_anew(&message, error).unwrap_or(self.context.pvno);
+                self.begin_anew(pvno, entropy, now)
+            }
             (PkiBody::Error(_), _) => {
                 let refusal = refusal(&message, None);
                 self.fail(CmpError::Refused(Box::new(refusal)), Some(&peer_nonce), entropy, now)
@@ -92,6 +95,13 @@ impl Transaction {
             {
                 self.on_cert_rep(&message, answer, proof, original_nonce, peer_nonce, entropy, now)
             }
+            (PkiBody::Rp(answer), Awaited::CertRep) if kind == BodyKind::Rp => {
+                self.on_rev_rep(&message, answer, original_nonce, peer_nonce, entropy, now)
+            }
+            (PkiBody::Genp(infos), Awaited::CertRep) if kind == BodyKind::Genp => {
+                self.on_gen_rep(infos, &peer_nonce, entropy, now)
+            }
+            (PkiBody::Nested(_), _) => self.fail(MessageError::Nested.into(), Some(&peer_nonce), entropy, now),
             (_, awaited) => {
                 let mut expected = match awaited {
                     Awaited::CertRep => vec![kind],
@@ -145,13 +155,16 @@ impl Transaction {
                 }
             }
         }
-        for certificate in certificates(&message.extra_certs) {
-            let der = Bytes::from(certificate.as_der());
-            if self.context.peer_certificates.len() < MAX_CERTIFICATES && !self.context.peer_certificates.contains(&der)
-            {
-                self.context.peer_certificates.push(der);
+        // the newest first: no protection covers extraCerts, so those of an earlier answer may be anybody's
+        let mut known: Vec<Bytes> = Vec::new();
+        let newest =
+            certificates(&message.extra_certs).into_iter().map(|certificate| Bytes::from(certificate.as_der()));
+        for der in newest.chain(std::mem::take(&mut self.context.peer_certificates)) {
+            if known.len() < MAX_CERTIFICATES && !known.contains(&der) {
+                known.push(der);
             }
         }
+        self.context.peer_certificates = known;
     }
 
     #[allow(clippy::too_many_arguments)] // all of it is this one answer
@@ -165,13 +178,14 @@ impl Transaction {
         entropy: &mut dyn Entropy,
         now: Timestamp,
     ) -> Step {
-        let response = match check::single_response(answer, CERT_REQ_ID) {
+        let cert_req_id = self.context.kind.cert_req_id();
+        let response = match check::single_response(answer, cert_req_id) {
             Ok(response) => response,
             Err(error) => return self.fail(error.into(), Some(&peer_nonce), entropy, now),
         };
         match response.status.status {
             PkiStatus::Waiting => {
-                let pending = Pending { cert_req_id: CERT_REQ_ID, original_nonce, awaited: Awaited::CertRep };
+                let pending = Pending { cert_req_id, original_nonce, awaited: Awaited::CertRep };
                 return self.delayed(pending, peer_nonce, entropy, now);
             }
             PkiStatus::Rejection if response.certified_key_pair.is_some() => {
@@ -182,11 +196,11 @@ impl Transaction {
                 return self.fail(CmpError::Refused(Box::new(refusal)), Some(&peer_nonce), entropy, now);
             }
             PkiStatus::Accepted => {}
-            PkiStatus::GrantedWithMods => self.context.warnings.push(Warning::GrantedWithMods),
+            PkiStatus::GrantedWithMods => {} // see below: by policy
             PkiStatus::RevocationWarning => self.context.warnings.push(Warning::RevocationWarning),
             PkiStatus::KeyUpdateWarning => self.context.warnings.push(Warning::KeyUpdateWarning),
         }
-        let certificate = match certificate_of(response) {
+        let certificate = match certificate_of(response, self.acceptance.decrypter.as_deref()) {
             Ok(certificate) => certificate,
             Err(error) => return self.fail(error.into(), Some(&peer_nonce), entropy, now),
         };
@@ -196,7 +210,8 @@ impl Transaction {
         let asked = Asked { subject: &subject, sans: &self.context.sans.0, public_key: &self.context.public_key.0 };
         let helpers = [self.peer_certificates(), ca_pubs.clone()].concat();
         let trusted = if by_mac { ca_pubs.as_slice() } else { &[] };
-        let (reasons, warnings) = fit::judge(&certificate, &asked, &self.acceptance, &helpers, trusted, now);
+        let (reasons, warnings) =
+            fit::judge(&certificate, response.status.status, &asked, &self.acceptance, &helpers, trusted, now);
         self.context.warnings.extend(warnings);
         let issued = Issued {
             certificate: Bytes::from(certificate.as_der()),
@@ -221,19 +236,23 @@ impl Transaction {
 }
 
 /// V8, S24a.
-fn certificate_of(response: &CertResponse) -> Result<Certificate, MessageError> {
+fn certificate_of(response: &CertResponse, decrypter: Option<&dyn Decrypter>) -> Result<Certificate, MessageError> {
     let status = response.status.status;
     let pair = response.certified_key_pair.as_ref().ok_or(MessageError::CertificateMissing { status })?;
     if pair.private_key.is_some() {
         return Err(MessageError::PrivateKeySent);
     }
-    match &pair.cert_or_enc_cert {
-        CertOrEncCert::Certificate(raw) => {
-            let unreadable = |detail: String| MessageError::CertificateUnreadable { detail };
+    let unreadable = |detail: String| MessageError::CertificateUnreadable { detail };
+    match (&pair.cert_or_enc_cert, decrypter) {
+        (CertOrEncCert::Certificate(raw), _) => {
             let der = raw.to_tlv().map_err(|error| unreadable(error.to_string()))?;
             Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))
         }
-        CertOrEncCert::EncryptedCert(key) => Err(MessageError::CertificateEncrypted { form: key.form() }),
+        (CertOrEncCert::EncryptedCert(EncryptedKey::EnvelopedData(raw)), Some(decrypter)) => {
+            let opened = envelope::open(raw, decrypter);
+            opened.map_err(|error| MessageError::CertificateSealed { detail: error.to_string() })
+        }
+        (CertOrEncCert::EncryptedCert(key), _) => Err(MessageError::CertificateEncrypted { form: key.form() }),
     }
 }
 
@@ -245,12 +264,16 @@ fn status_of(message: &PkiMessage) -> Option<&PkiStatusInfo> {
             [response] => Some(&response.status),
             _ => None,
         },
+        PkiBody::Rp(answer) => match answer.status.as_slice() {
+            [status] => Some(status),
+            _ => None,
+        },
         _ => None,
     }
 }
 
 /// E3: a refusal read in full.
-fn refusal(message: &PkiMessage, unauthenticated: Option<MessageError>) -> PeerRefusal {
+pub(super) fn refusal(message: &PkiMessage, unauthenticated: Option<MessageError>) -> PeerRefusal {
     let info = status_of(message);
     let failure = info.and_then(|info| info.fail_info).unwrap_or_default();
     let mut texts = text::sanitise_all(info.and_then(|info| info.status_string.as_ref()));
@@ -274,7 +297,7 @@ fn refusal(message: &PkiMessage, unauthenticated: Option<MessageError>) -> PeerR
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{CertifiedKeyPair, RawSequence, response::EncryptedKey};
+    use crate::codec::{CertifiedKeyPair, RawSequence};
 
     fn response(pair: Option<CertifiedKeyPair>) -> CertResponse {
         let status = PkiStatusInfo::plain(PkiStatus::Accepted);
@@ -291,7 +314,7 @@ mod tests {
 
     #[test]
     fn v8_accepted_without_a_certificate_is_refused() {
-        let error = certificate_of(&response(None)).unwrap_err();
+        let error = certificate_of(&response(None), None).unwrap_err();
         assert_eq!(error, MessageError::CertificateMissing { status: PkiStatus::Accepted });
     }
 
@@ -301,7 +324,7 @@ mod tests {
             (EncryptedKey::EncryptedValue(empty()), "EncryptedValue"),
             (EncryptedKey::EnvelopedData(empty()), "EnvelopedData"),
         ] {
-            let error = certificate_of(&response(Some(pair(CertOrEncCert::EncryptedCert(key))))).unwrap_err();
+            let error = certificate_of(&response(Some(pair(CertOrEncCert::EncryptedCert(key)))), None).unwrap_err();
             assert_eq!(error, MessageError::CertificateEncrypted { form });
         }
     }
@@ -310,12 +333,12 @@ mod tests {
     fn a_private_key_that_was_not_asked_for_is_refused() {
         let private_key = Some(EncryptedKey::EnvelopedData(empty()));
         let pair = CertifiedKeyPair { private_key, ..pair(CertOrEncCert::Certificate(empty())) };
-        assert_eq!(certificate_of(&response(Some(pair))).unwrap_err(), MessageError::PrivateKeySent);
+        assert_eq!(certificate_of(&response(Some(pair)), None).unwrap_err(), MessageError::PrivateKeySent);
     }
 
     #[test]
     fn bytes_that_are_no_certificate_are_refused() {
-        let error = certificate_of(&response(Some(pair(CertOrEncCert::Certificate(empty()))))).unwrap_err();
+        let error = certificate_of(&response(Some(pair(CertOrEncCert::Certificate(empty())))), None).unwrap_err();
         assert_eq!(error.code(), "certificate_unreadable");
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", tag = "awaits")]
 pub(super) enum State {
-    /// ir, cr or kur is sent: ip, cp or kup is to come.
+    /// The request is sent: ip, cp, kup, rp or genp is to come. (The name is that of the first form of the record.)
     CertRep {
         /// The request.
         sent: Sent,
@@ -47,7 +47,7 @@ impl State {
     /// In words, for errors and displays (S50).
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::CertRep { .. } => "awaiting the certificate response",
+            Self::CertRep { .. } => "awaiting the response",
             Self::PkiConf { .. } => "awaiting the confirmation",
             Self::PollTime { .. } => "waiting to poll",
             Self::PollRep { .. } => "awaiting a poll response",
@@ -82,7 +82,7 @@ pub(super) struct Pending {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
 pub(super) enum Awaited {
-    /// ip, cp or kup.
+    /// ip, cp, kup, rp or genp.
     CertRep,
     /// pkiConf.
     PkiConf {

@@ -154,3 +154,33 @@ fn a_response_while_waiting_is_refused() {
     let step = transaction.handle(Input::Response(b""), &mut world.entropy, world.now);
     assert!(matches!(step, Step::Failed { error, .. } if error.code() == "unexpected_input"));
 }
+
+/// No protection covers extraCerts: whoever stands between can add to them.
+#[test]
+fn x4_certificates_that_were_slipped_in_do_not_push_out_those_that_come_later() {
+    let mut world = World::new();
+    let issuing = world.ca.issue(&Leaf { ca: true, ..Leaf::new("/CN=Issuing", key(KeyType::P256).as_ref()) });
+    let (helper, certificate) = (issuing.clone(), world.ca.issue(&Leaf::new("/CN=dev1", world.key.as_ref())));
+    world.twist = Box::new(move |_, received, answer, _, _| match &received.request {
+        Request::Certificate(asked) => Answer::Waiting { kind: asked.kind, cert_req_id: asked.cert_req_id },
+        Request::Poll { .. } => Answer::Granted {
+            kind: RequestKind::Ir,
+            cert_req_id: 0,
+            certificate: certificate.clone(),
+            with_mods: false,
+            ca_pubs: vec![],
+            extra_certs: vec![helper.clone()],
+            implicit_confirm: false,
+        },
+        _ => answer,
+    });
+    let (transaction, message) = world.start(world.request(), mac("dev1", SECRET)).unwrap();
+    let mut waiting = PkiMessage::from_der(&world.serve(&message)).unwrap();
+    let junk = |n: u32| world.ca.issue(&Leaf::new(&format!("/CN={n}"), world.key.as_ref()));
+    let junk = (0..64).map(|n| trustfleet_cmp::codec::RawSequence::from_tlv(junk(n).as_der()).unwrap());
+    waiting.extra_certs = junk.collect();
+    let step = transaction.handle(Input::Response(&waiting.to_der().unwrap()), &mut world.entropy, world.now);
+    let enrolled = world.go_on(step).enrolled();
+    assert!(enrolled.chain_helpers.contains(&issuing));
+    assert!(enrolled.chain_helpers.len() <= 64);
+}

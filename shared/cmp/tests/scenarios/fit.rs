@@ -47,13 +47,14 @@ fn v9_an_unfit_certificate_under_implicit_confirmation_is_refused_by_an_error_me
 
 #[test]
 fn v9_changed_names_are_warned_of_or_refused_by_policy() {
-    for modifications in [Modifications::Warn, Modifications::Refuse] {
+    for modifications in [Modifications::Accept, Modifications::Warn, Modifications::Refuse] {
         let mut world = World::new();
         let changed = world.ca.issue(&Leaf::new("/CN=renamed", world.key.as_ref()));
         granting(&mut world, changed);
         world.acceptance.modifications = modifications;
         let end = world.run_mac();
         match modifications {
+            Modifications::Accept => assert!(end.enrolled().warnings.is_empty()),
             Modifications::Warn => {
                 let codes: Vec<_> = end.enrolled().warnings.iter().map(Warning::code).collect();
                 assert_eq!(codes, ["subject_changed", "alternative_names_missing"]);
@@ -68,7 +69,7 @@ fn v9_changed_names_are_warned_of_or_refused_by_policy() {
 
 #[test]
 fn v9_added_alternative_names_are_warned_of_or_refused_by_policy() {
-    for modifications in [Modifications::Warn, Modifications::Refuse] {
+    for modifications in [Modifications::Accept, Modifications::Warn, Modifications::Refuse] {
         let mut world = World::new();
         let two = ["dev1.example", "other.example"].map(|dns| San::parse("dns", dns).unwrap());
         let names = trustfleet_pki::san::extension_value(&two).unwrap();
@@ -77,12 +78,37 @@ fn v9_added_alternative_names_are_warned_of_or_refused_by_policy() {
         world.acceptance.modifications = modifications;
         let end = world.run_mac();
         match modifications {
+            Modifications::Accept => assert!(end.enrolled().warnings.is_empty()),
             Modifications::Warn => {
                 assert_eq!(end.enrolled().warnings, [Warning::AlternativeNamesAdded { added: 1 }]);
             }
             Modifications::Refuse => {
                 let Err(CmpError::Certificate(unfit)) = end.result else { panic!() };
                 assert_eq!(unfit.reasons, [Unfit::AlternativeNamesAdded { added: 1 }]);
+            }
+        }
+    }
+}
+
+#[test]
+fn v9_granted_with_mods_is_accepted_warned_of_or_refused_by_policy() {
+    for modifications in [Modifications::Accept, Modifications::Warn, Modifications::Refuse] {
+        let mut world = World::twisted(|_, _, answer, _, _| match answer {
+            Answer::Granted { kind, cert_req_id, certificate, ca_pubs, extra_certs, implicit_confirm, .. } => {
+                let with_mods = true;
+                Answer::Granted { kind, cert_req_id, certificate, with_mods, ca_pubs, extra_certs, implicit_confirm }
+            }
+            answer => answer,
+        });
+        world.acceptance.modifications = modifications;
+        let end = world.run_mac();
+        match modifications {
+            Modifications::Accept => assert!(end.enrolled().warnings.is_empty()),
+            Modifications::Warn => assert_eq!(end.enrolled().warnings, [Warning::GrantedWithMods]),
+            Modifications::Refuse => {
+                let Err(CmpError::Certificate(unfit)) = end.result else { panic!() };
+                assert_eq!(unfit.reasons, [Unfit::GrantedWithMods]);
+                assert!(unfit.rejection_confirmed, "C7");
             }
         }
     }

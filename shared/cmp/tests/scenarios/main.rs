@@ -3,15 +3,22 @@
 //! Both halves share a codec, so this proves the state machine, not the encoding (that is vectors.rs, openssl_mock.rs, cmpv2_agrees.rs).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod anew;
 mod delays;
 mod fit;
 mod foreign_answers;
 mod good_ends;
+mod p10;
 mod protection;
+mod questions;
 mod requests;
 mod restarts;
+mod revocation;
+mod rules;
+mod sealed;
 #[path = "../support/mod.rs"]
 mod support;
+mod templates;
 #[path = "../support/world.rs"]
 mod world;
 

@@ -99,7 +99,7 @@ fn a_short_secret_is_warned_of() {
 }
 
 #[test]
-fn without_randomness_nothing_is_sent() {
+fn h11_without_randomness_nothing_is_sent() {
     let world = World::new();
     let key: Arc<dyn trustfleet_cmp::Signer> = Arc::<SoftwareKey>::clone(&world.key);
     let credentials = mac("dev1", SECRET);

@@ -36,7 +36,7 @@ fn w6_a_transaction_survives_a_restart_before_every_message() {
                 );
                 return;
             }
-            failed @ Step::Failed { .. } => panic!("{failed:?}"),
+            other => panic!("{other:?}"),
         };
     }
 }

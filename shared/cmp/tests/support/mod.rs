@@ -204,6 +204,8 @@ pub fn ir(recipient: &Name) -> EnrollRequest {
         old_certificate: None,
         implicit_confirm: false,
         extra_certs: vec![],
+        extensions: vec![],
+        cert_profile: None,
     }
 }
 

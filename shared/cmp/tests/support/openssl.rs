@@ -1,6 +1,6 @@
 //! The `openssl cmp -port` mock server as a child process, and a tiny blocking HTTP client.
 
-#![allow(unreachable_pub)] // a module of a test binary
+#![allow(dead_code, unreachable_pub)] // a module of test binaries, of which each uses its own part
 
 use std::{
     fs,
@@ -45,6 +45,11 @@ impl MockServer {
             None => panic!("openssl cmp did not start: {accept:?} {}", server.log()),
         }
         server
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Posts a message and returns the content of the answer, whatever its HTTP status.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_cmp::{
-    Acceptance, CmpError, Credentials, EnrollRequest, Enrolled, Exchanged, Input, Signer, SoftwareKey, Step,
-    Transaction,
+    Acceptance, CmpError, Conclusion, Credentials, EnrollRequest, Enrolled, Exchanged, Informed, Input, RequestKind,
+    Revoked, Signer, SoftwareKey, Step, Transaction,
+    codec::{PkiHeader, PkiStatus},
     key::KeyType,
     responder::{
         Answer, Client, OpenTransaction, Received, Reply, ReplyProtection, ReplyTo, Request, ResponderPolicy, Trust,
-        answer, receive,
+        answer_shaped, receive,
     },
 };
 use trustfleet_pki::certificate::Certificate;
@@ -40,6 +41,8 @@ pub struct World {
     /// What certConf said.
     pub taken: Option<bool>,
     pub twist: Twist,
+    /// What is done to the headers of its answers.
+    pub shape: fn(&mut PkiHeader),
 }
 
 struct Known(Vec<Certificate>);
@@ -62,6 +65,44 @@ pub struct End {
     pub orphan: Option<Certificate>,
     pub transcript: Vec<Exchanged>,
     pub waits: Vec<u64>,
+}
+
+/// The last step of anything.
+#[derive(Debug)]
+pub struct Last {
+    pub step: Step,
+    pub waits: Vec<u64>,
+}
+
+impl Last {
+    pub fn revoked(self) -> Revoked {
+        match self.step {
+            Step::Concluded(conclusion) => match *conclusion {
+                Conclusion::Revoked(revoked) => revoked,
+                other => panic!("{other:?}"),
+            },
+            Step::Failed { error, .. } => panic!("{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn informed(self) -> Informed {
+        match self.step {
+            Step::Concluded(conclusion) => match *conclusion {
+                Conclusion::Informed(informed) => informed,
+                other => panic!("{other:?}"),
+            },
+            Step::Failed { error, .. } => panic!("{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn failed(self) -> CmpError {
+        match self.step {
+            Step::Failed { error, .. } => error,
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 impl End {
@@ -92,6 +133,7 @@ impl World {
             open: None,
             taken: None,
             twist: Box::new(|_, _, answer, _, _| answer),
+            shape: |_| {},
         }
     }
 
@@ -124,7 +166,15 @@ impl World {
         self.run(request, crate::support::mac("dev1", SECRET))
     }
 
-    pub fn go_on(&mut self, mut step: Step) -> End {
+    /// Begins anything and brings it to its last step.
+    pub fn begin(&mut self, request: trustfleet_cmp::Request, credentials: Credentials) -> Last {
+        let begun =
+            Transaction::begin(request, credentials, self.acceptance.clone(), &mut self.entropy, self.now).unwrap();
+        self.drive(Step::Send { transaction: Box::new(begun.0), message: begun.1 })
+    }
+
+    /// Goes on to the last step.
+    pub fn drive(&mut self, mut step: Step) -> Last {
         let mut waits = vec![];
         loop {
             step = match step {
@@ -138,14 +188,22 @@ impl World {
                     self.now += SignedDuration::from_secs(seconds as i64);
                     transaction.handle(Input::TimerFired, &mut self.entropy, self.now)
                 }
-                Step::Done(enrolled) => {
-                    let transcript = enrolled.transcript.clone();
-                    return End { result: Ok(enrolled), tell_peer: None, orphan: None, transcript, waits };
-                }
-                Step::Failed { error, tell_peer, orphan, transcript } => {
-                    return End { result: Err(error), tell_peer, orphan, transcript, waits };
-                }
+                step => return Last { step, waits },
             };
+        }
+    }
+
+    pub fn go_on(&mut self, step: Step) -> End {
+        let Last { step, waits } = self.drive(step);
+        match step {
+            Step::Done(enrolled) => {
+                let transcript = enrolled.transcript.clone();
+                End { result: Ok(enrolled), tell_peer: None, orphan: None, transcript, waits }
+            }
+            Step::Failed { error, tell_peer, orphan, transcript } => {
+                End { result: Err(error), tell_peer, orphan, transcript, waits }
+            }
+            other => panic!("{other:?}"),
         }
     }
 
@@ -171,7 +229,8 @@ impl World {
         let nth = self.heard.len();
         let answer_given = (self.twist)(nth, &received, granted, &mut to, &mut protection);
         let sender = self.ca.certificate.subject();
-        let reply = answer(&to, &answer_given, &protection, &sender, &mut self.entropy, self.now).unwrap();
+        let reply =
+            answer_shaped(&to, &answer_given, &protection, &sender, &self.shape, &mut self.entropy, self.now).unwrap();
         self.remember(&received, &answer_given, &reply);
         self.heard.push(received);
         reply.der
@@ -205,7 +264,21 @@ impl World {
                 self.taken = Some(self.open.as_ref().unwrap().confirmation(status).unwrap());
                 Answer::PkiConf
             }
-            Request::Poll { .. } | Request::Error { .. } | Request::Other(_) => Answer::PkiConf,
+            _ => self.other_answer(received),
+        }
+    }
+
+    /// Revokes whatever is asked for, and has nothing to say to a question.
+    fn other_answer(&self, received: &Received) -> Answer {
+        match &received.request {
+            Request::Revoke(asked) => Answer::Revoked {
+                status: PkiStatus::Accepted,
+                issuer: asked.issuer.clone(),
+                serial: asked.serial.clone(),
+                crls: vec![],
+            },
+            Request::Info(asked) => Answer::Info(vec![asked.as_ref().clone()]),
+            _ => Answer::PkiConf,
         }
     }
 
@@ -220,10 +293,12 @@ impl World {
                 open.certificate = certificate.or_else(|| open.certificate.take());
             }
             None => {
-                if let Request::Certificate(asked) = &received.request {
-                    let open = OpenTransaction::new(received, asked.kind, asked.cert_req_id, reply, certificate);
-                    self.open = Some(open);
-                }
+                let (kind, cert_req_id) = match &received.request {
+                    Request::Certificate(asked) => (asked.kind, asked.cert_req_id),
+                    Request::Revoke(_) => (RequestKind::Rr, -1),
+                    _ => (RequestKind::Genm, -1),
+                };
+                self.open = Some(OpenTransaction::new(received, kind, cert_req_id, reply, certificate));
             }
         }
     }

@@ -4,6 +4,7 @@
 Usage: make_pyasn1.py FOLDER, with pyasn1-alt-modules 0.4.10 from PyPI (its module rfc9480 is the ASN.1 of RFC 9480).
 They carry no valid protection: they are about encoding only.
 """
+import base64
 import pathlib
 import sys
 
@@ -118,7 +119,76 @@ def nested(body):
     body.append(decoder.decode(encoder.encode(inner), asn1Spec=rfc9480.PKIMessage())[0])
 
 
+def certificate(file):
+    text = (folder / file).read_text()
+    der = base64.b64decode("".join(line for line in text.splitlines() if not line.startswith("-----")))
+    return decoder.decode(der, asn1Spec=rfc9480.CMPCertificate())[0]
+
+
+def information(body, kind, value):
+    info = rfc9480.InfoTypeAndValue()
+    info["infoType"] = kind
+    info["infoValue"] = encoder.encode(value)
+    body.append(info)
+
+
+def root_update(body):
+    value = rfc9480.RootCaKeyUpdateContent()
+    value["newWithNew"] = certificate("ca.crt")
+    for field, number in [("newWithOld", 0), ("oldWithNew", 1)]:
+        tagged = decoder.decode(encoder.encode(certificate("dev.crt")), asn1Spec=rfc9480.CMPCertificate())[0]
+        value[field] = explicit(tagged, number)
+        value[field].clear()
+        for name_ in tagged:
+            value[field][name_] = tagged[name_]
+    information(body, univ.ObjectIdentifier("1.3.6.1.5.5.7.4.18"), value)
+
+
+def request_template(body):
+    value = rfc9480.CertReqTemplateContent()
+    template = value["certTemplate"]
+    names = rfc5280.RDNSequence()
+    for index, (kind, text) in enumerate([(rfc5280.id_at_organizationName, "Example"), (rfc5280.id_at_commonName, "")]):
+        attribute = rfc5280.AttributeTypeAndValue()
+        attribute["type"] = kind
+        attribute["value"] = encoder.encode(char.UTF8String(text))
+        relative = rfc5280.RelativeDistinguishedName()
+        relative[0] = attribute
+        names[index] = relative
+    template["subject"]["rdnSequence"] = names
+    usage = rfc5280.Extension()
+    usage["extnID"] = univ.ObjectIdentifier("2.5.29.15")
+    usage["critical"] = True
+    usage["extnValue"] = bytes([3, 2, 7, 0x80])
+    template["extensions"].append(usage)
+    for kind, content in [("1.3.6.1.5.5.7.5.1.11", encoder.encode(algorithm("1.3.101.112"))),
+                          ("1.3.6.1.5.5.7.5.1.12", encoder.encode(univ.Integer(3072)))]:
+        control = rfc9480.AttributeTypeAndValue() if hasattr(rfc9480, "AttributeTypeAndValue") else None
+        control = control if control is not None else value["keySpec"].componentType.clone()
+        control["type"] = univ.ObjectIdentifier(kind)
+        control["value"] = univ.Any(content)
+        value["keySpec"].append(control)
+    information(body, univ.ObjectIdentifier("1.3.6.1.5.5.7.4.19"), value)
+
+
+def crl_status(body):
+    value = rfc9480.CRLStatusListValue()
+    point = rfc9480.CRLStatus()
+    uri = rfc5280.GeneralName()
+    uri["uniformResourceIdentifier"] = "http://ca.example/ca.crl"
+    point["source"]["dpn"]["fullName"].append(uri)
+    point["thisUpdate"]["utcTime"] = "261120000000Z"
+    issuer = rfc9480.CRLStatus()
+    issuer["source"]["issuer"].append(name("CA"))
+    value.append(point)
+    value.append(issuer)
+    information(body, univ.ObjectIdentifier("1.3.6.1.5.5.7.4.22"), value)
+
+
 makers = {
+    "genp-root-update": (3, "genp", root_update),
+    "genp-request-template": (3, "genp", request_template),
+    "genm-crl-status-list": (3, "genm", crl_status),
     "certconf-hashalg": (3, "certConf", cert_conf),
     "error-all-fields": (2, "error", error),
     "cp-encrypted-value": (2, "cp", lambda body: encrypted(body, "encryptedValue")),

@@ -22,6 +22,9 @@ pub const MAX_TEXT_CHARS: usize = 512;
 /// Longest DER that [`Name::from_der`] reads, in bytes.
 pub const MAX_DER_BYTES: usize = 16 * 1024;
 
+/// Most attributes of one RDN that are read: x509-cert sorts them in quadratic time.
+const MAX_RDN: usize = 64;
+
 /// Most attributes of one RDN that are compared by what they say: each is compared with each, and names come from peers.
 const MAX_COMPARED: usize = 8;
 
@@ -56,7 +59,8 @@ impl Name {
     /// Takes a name as it came, byte for byte.
     ///
     /// # Errors
-    /// When it is not the DER of an RDNSequence (RFC 5280 section 4.1.2.4) or longer than [`MAX_DER_BYTES`].
+    /// When it is not the DER of an RDNSequence (RFC 5280 section 4.1.2.4), longer than [`MAX_DER_BYTES`], or has an RDN
+    /// of more than 64 attributes.
     pub fn from_der(der: &[u8]) -> Result<Self, NameError> {
         if der.len() > MAX_DER_BYTES {
             return Err(NameError::DerTooLong { bytes: der.len() });
@@ -67,6 +71,9 @@ impl Name {
                 raw::children(set, Tag::Set)?.into_iter().map(Attribute::from_der).collect::<der::Result<Vec<_>>>()?;
             if attributes.is_empty() {
                 return Err(NameError::EmptyRdn);
+            }
+            if attributes.len() > MAX_RDN {
+                return Err(NameError::LongRdn { attributes: attributes.len() });
             }
             rdns.push(attributes);
         }
@@ -252,6 +259,12 @@ pub enum NameError {
     /// An RDN must have at least one attribute (RFC 5280 section 4.1.2.4).
     #[error("encoded name has an RDN without attributes")]
     EmptyRdn,
+    /// More attributes than anybody uses: a trap for those who sort them.
+    #[error("encoded name has an RDN of {attributes} attributes, at most {MAX_RDN} are allowed")]
+    LongRdn {
+        /// How many there were.
+        attributes: usize,
+    },
     /// The DER cannot pass through a typed value without changing.
     #[error("encoded name is not canonical DER: keep and send it as it is")]
     NotCanonical,

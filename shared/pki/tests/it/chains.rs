@@ -205,3 +205,51 @@ fn crossed_certificates_do_not_multiply() {
     assert!(matches!(error, ChainError::Rule { .. } | ChainError::UnknownIssuer { .. }), "{error}");
     assert!(begin.elapsed().as_secs() < 2, "bounded by a number of signatures, not by 10 to the power of 6");
 }
+
+#[test]
+fn p6_cas_of_every_kind_of_key_issue_and_sign() {
+    const PSS: &str = "-sigopt rsa_pss_saltlen:digest";
+    for (genpkey, sign) in [
+        ("-algorithm RSA -pkeyopt rsa_keygen_bits:2048", "-sha512"),
+        (
+            "-algorithm RSA -pkeyopt rsa_keygen_bits:2048",
+            "-sha256 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32",
+        ),
+        ("-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048", &format!("-sha384 {PSS}")),
+        (
+            "-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -pkeyopt rsa_pss_keygen_md:sha256 \
+             -pkeyopt rsa_pss_keygen_mgf1_md:sha256 -pkeyopt rsa_pss_keygen_saltlen:32",
+            &format!("-sha256 {PSS}"),
+        ),
+        ("-algorithm EC -pkeyopt ec_paramgen_curve:P-384", "-sha384"),
+        ("-algorithm EC -pkeyopt ec_paramgen_curve:P-256", "-sha512"),
+        ("-algorithm ED25519", ""),
+    ] {
+        let openssl = OpenSsl::new();
+        openssl.run(&format!("genpkey {genpkey} -out root.key"));
+        openssl.run(&format!("req -x509 -new -key root.key -subj /O=Lab/CN=root -days 30 -out root.pem {sign}"));
+        let root = openssl.certificate("root");
+        let leaf = openssl.issued("leaf", "root", END_ENTITY, sign);
+        let below = openssl.issued("below", "root", CA, sign);
+        let at = soon_after(&leaf);
+        assert_eq!(verify_end_entity(&leaf, &[], from_ref(&root), at), Ok(()), "{genpkey} {sign}");
+        assert_eq!(verify_signer(&below, &[], from_ref(&root), at), Ok(()), "{genpkey} {sign}");
+    }
+}
+
+#[test]
+fn p4_longer_chains_than_anybody_needs_are_refused() {
+    let openssl = OpenSsl::new();
+    let root = openssl.root("ca0", "");
+    let mut helpers = Vec::new();
+    for depth in 1..=8 {
+        helpers.push(openssl.issued(&format!("ca{depth}"), &format!("ca{}", depth - 1), CA, ""));
+    }
+    let leaf = |under: usize| openssl.issued("leaf", &format!("ca{under}"), END_ENTITY, "");
+    let (good, long) = (leaf(5), leaf(8));
+    let (at, anchors) = (soon_after(&long), [root]);
+    assert_eq!(verify_end_entity(&good, &helpers, &anchors, at), Ok(()));
+    assert!(verify_end_entity(&long, &helpers, &anchors, at).is_err());
+    assert_eq!(verify_signer(&helpers[4], &helpers, &anchors, at), Ok(()));
+    assert!(verify_signer(&helpers[7], &helpers, &anchors, at).is_err());
+}

@@ -2,6 +2,7 @@
 
 use std::{slice::from_ref, sync::LazyLock};
 
+use der::{Decode, Encode};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use trustfleet_pki::{
@@ -93,4 +94,28 @@ fn nested_and_endless_lengths_do_not_exhaust_anything() {
     assert!(Name::from_der(&deep[..16_000]).is_err());
     assert!(Name::from_der(&vec![0x30; 20_000]).unwrap_err().to_string().contains("at most 16384"));
     assert!(Certificate::from_der(b"\x30\x84\xff\xff\xff\xff").is_err());
+}
+
+#[test]
+fn a_name_that_would_take_long_to_sort_is_refused_at_once() {
+    let tlv =
+        |tag: u8, content: &[u8]| der::asn1::Any::new(tag.try_into().unwrap(), content).unwrap().to_der().unwrap();
+    let attribute = |n: u16| tlv(0x30, &[tlv(0x06, &[0x55, 0x04, 0x03]), tlv(0x04, &n.to_be_bytes())].concat());
+    let name = |attributes: u16| {
+        let reversed: Vec<u8> = (0..attributes).rev().flat_map(attribute).collect();
+        tlv(0x30, &tlv(0x31, &reversed))
+    };
+    assert!(Name::from_der(&name(64)).is_ok());
+    assert!(Name::from_der(&name(65)).unwrap_err().to_string().contains("65 attributes"));
+    // the sample with such a subject: sorting it took ten seconds
+    let (_, leaf) = &*SAMPLE;
+    let parts = Vec::<der::asn1::Any>::from_der(leaf.as_der()).unwrap();
+    let mut fields = Vec::<der::asn1::Any>::from_der(&parts[0].to_der().unwrap()).unwrap();
+    fields[5] = der::asn1::Any::from_der(&name(5_000)).unwrap();
+    let mut whole = parts;
+    whole[0] = der::asn1::Any::encode_from(&fields).unwrap();
+    let certificate = whole.to_der().unwrap();
+    let begun = std::time::Instant::now();
+    assert!(Certificate::from_der(&certificate).is_err());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
 }

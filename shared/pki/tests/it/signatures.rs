@@ -1,7 +1,7 @@
 use std::fs;
 
 use trustfleet_pki::{
-    Certificate, KeyKind, PublicKey, SignatureError,
+    AlgorithmIdentifierOwned, Certificate, KeyKind, ObjectIdentifier, PublicKey, SignatureAlgorithm, SignatureError,
     digest::{HashAlgorithm, digest_for_signature},
 };
 
@@ -15,17 +15,20 @@ fn self_signed(openssl: &OpenSsl, genpkey: &str, sign: &str) -> Certificate {
 }
 
 #[test]
-fn every_accepted_algorithm_verifies_what_openssl_signs() {
+fn c3_every_accepted_algorithm_verifies_what_openssl_signs_and_names_its_hash() {
     const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
     const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
     const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:2048";
     const PSS: &str = "-sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest";
+    const PSS_KEY: &str = "-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048";
     let rsa = KeyKind::Rsa { bits: 2048 };
     let cases = [
         (P256, "-sha256", KeyKind::EcP256, HashAlgorithm::Sha256),
         (P256, "-sha384", KeyKind::EcP256, HashAlgorithm::Sha384),
         (P384, "-sha384", KeyKind::EcP384, HashAlgorithm::Sha384),
         (P384, "-sha256", KeyKind::EcP384, HashAlgorithm::Sha256),
+        (P256, "-sha512", KeyKind::EcP256, HashAlgorithm::Sha512),
+        (P384, "-sha512", KeyKind::EcP384, HashAlgorithm::Sha512),
         ("-algorithm ED25519", "", KeyKind::Ed25519, HashAlgorithm::Sha512),
         (RSA, "-sha256", rsa, HashAlgorithm::Sha256),
         (RSA, "-sha384", rsa, HashAlgorithm::Sha384),
@@ -33,6 +36,8 @@ fn every_accepted_algorithm_verifies_what_openssl_signs() {
         (RSA, &format!("-sha256 {PSS}"), rsa, HashAlgorithm::Sha256),
         (RSA, &format!("-sha384 {PSS}"), rsa, HashAlgorithm::Sha384),
         (RSA, &format!("-sha512 {PSS}"), rsa, HashAlgorithm::Sha512),
+        (PSS_KEY, &format!("-sha256 {PSS}"), KeyKind::RsaPss { bits: 2048 }, HashAlgorithm::Sha256),
+        (PSS_KEY, &format!("-sha384 {PSS}"), KeyKind::RsaPss { bits: 2048 }, HashAlgorithm::Sha384),
     ];
     let openssl = OpenSsl::new();
     for (genpkey, sign, kind, hash) in cases {
@@ -98,4 +103,47 @@ fn a_public_key_is_what_openssl_writes_and_nothing_else() {
     assert_eq!(key.spki_der(), der);
     assert!(PublicKey::from_spki_der(&der[..der.len() - 1]).is_err());
     assert!(PublicKey::from_spki_der(&vec![0; 20_000]).unwrap_err().to_string().contains("at most 16384"));
+}
+
+#[test]
+fn p6_every_identifier_is_read_as_itself_and_only_with_its_own_parameters() {
+    for algorithm in SignatureAlgorithm::ALL {
+        let identifier = algorithm.identifier();
+        assert_eq!(SignatureAlgorithm::of(&identifier), Ok(algorithm));
+        assert_eq!(algorithm.name().parse::<SignatureAlgorithm>(), Ok(algorithm));
+        let null = identifier.parameters.as_ref().is_some_and(der::Any::is_null);
+        let pkcs1 = algorithm.name().starts_with("rsa-sha");
+        assert_eq!(null, pkcs1, "NULL is sent for PKCS #1 v1.5 alone");
+        let other =
+            AlgorithmIdentifierOwned { parameters: Some(der::Any::new(der::Tag::Null, []).unwrap()), ..identifier };
+        assert_eq!(SignatureAlgorithm::of(&other).is_ok(), pkcs1, "{algorithm} with NULL");
+    }
+    for weak in ["1.2.840.113549.1.1.5", "1.2.840.113549.1.1.4", "1.2.840.10045.4.1"] {
+        let oid = ObjectIdentifier::new(weak).unwrap();
+        let refused = SignatureAlgorithm::of(&AlgorithmIdentifierOwned { oid, parameters: None });
+        assert_eq!(refused, Err(SignatureError::Refused { algorithm: oid }));
+    }
+}
+
+#[test]
+fn p6_a_pss_mask_with_another_hash_is_refused() {
+    let openssl = OpenSsl::new();
+    const OPTIONS: &str = "-sha256 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32 -sigopt rsa_mgf1_md:sha1";
+    let odd = self_signed(&openssl, "-algorithm RSA -pkeyopt rsa_keygen_bits:2048", OPTIONS);
+    assert!(matches!(odd.verify_signed_by(&odd.public_key()), Err(SignatureError::Parameters { .. })));
+}
+
+#[test]
+fn p6_a_key_for_pss_alone_takes_nothing_else_and_keeps_its_own_parameters() {
+    let openssl = OpenSsl::new();
+    const RESTRICTED: &str = "-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -pkeyopt rsa_pss_keygen_md:sha384 \
+                              -pkeyopt rsa_pss_keygen_mgf1_md:sha384 -pkeyopt rsa_pss_keygen_saltlen:48";
+    let certificate = self_signed(&openssl, RESTRICTED, "-sha384 -sigopt rsa_pss_saltlen:digest");
+    let key = certificate.public_key();
+    assert_eq!(key.algorithm(), KeyKind::RsaPss { bits: 2048 });
+    assert_eq!(certificate.verify_signed_by(&key), Ok(()));
+    let verify = |algorithm: SignatureAlgorithm| key.verify(&algorithm.identifier(), b"", b"").unwrap_err();
+    assert!(matches!(verify(SignatureAlgorithm::RsaSha384), SignatureError::KeyMismatch { .. }));
+    assert!(matches!(verify(SignatureAlgorithm::RsaPssSha256), SignatureError::Parameters { .. }));
+    assert_eq!(verify(SignatureAlgorithm::RsaPssSha384), SignatureError::Invalid);
 }

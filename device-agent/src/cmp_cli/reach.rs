@@ -1,0 +1,87 @@
+//! How the server is reached, by the options: TLS, proxy, local side.
+
+use std::path::Path;
+
+use trustfleet_pki::certificate::Certificate as OurCertificate;
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts};
+use ureq::{Proxy, ProxyProtocol};
+use url::Url;
+
+use super::args::ServerArgs;
+use super::fault::Fault;
+use super::files;
+use crate::cmp_http::{CmpHttp, Reach, Source};
+
+/// Where systems keep the roots that they trust.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// The HTTP client for this server.
+///
+/// # Errors
+/// A file or proxy that cannot be used; nothing has been sent.
+pub(super) fn http(args: &ServerArgs, url: &Url) -> Result<CmpHttp, Fault> {
+    // Another part of the process may have installed it already: all the same to us.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let https = url.scheme() == "https";
+    let roots = if https { roots(args)? } else { Vec::new() };
+    let roots = roots.iter().map(|root| Certificate::from_der(root.as_der()).to_owned()).collect::<Vec<_>>();
+    let client = match (&args.tls_cert, &args.tls_key) {
+        (Some(_), Some(_)) if !https => {
+            return Err(Fault::usage("--tls-cert is for https: write https://… or add --tls-used"));
+        }
+        (Some(cert), Some(key)) => Some(client(cert, key)?),
+        _ => None,
+    };
+    let proxy = args.proxy.as_deref().map(|text| proxy(text, args.no_proxy.as_deref())).transpose()?;
+    let source = Source { address: args.source_address, interface: args.interface.clone() };
+    Ok(CmpHttp::reaching(Reach { roots: RootCerts::from(roots), client, proxy, source }))
+}
+
+fn roots(args: &ServerArgs) -> Result<Vec<OurCertificate>, Fault> {
+    if !args.tls_trusted.is_empty() {
+        return files::all_certificates("--tls-trusted", &args.tls_trusted);
+    }
+    let system = SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.is_file());
+    let system = system.ok_or_else(|| Fault::usage("https needs roots: give them by --tls-trusted"))?;
+    // A root in it that is too odd for us is no reason to trust none.
+    let text = files::read("the system's roots", system)?;
+    let text = String::from_utf8_lossy(&text);
+    let parts = text.split_inclusive("-----END CERTIFICATE-----");
+    let found: Vec<_> = parts.filter_map(|part| OurCertificate::from_pem(part).ok()).collect();
+    if found.is_empty() { Err(Fault::usage("https needs roots: give them by --tls-trusted")) } else { Ok(found) }
+}
+
+fn client(cert: &Path, key: &Path) -> Result<ClientCert, Fault> {
+    let chain = files::certificates("--tls-cert", cert)?;
+    let chain: Vec<_> = chain.iter().map(|one| Certificate::from_der(one.as_der()).to_owned()).collect();
+    let bytes = files::read("--tls-key", key)?;
+    let key =
+        PrivateKey::from_pem(&bytes).map_err(|error| Fault::usage(format!("--tls-key {}: {error}", key.display())))?;
+    Ok(ClientCert::new_with_certs(&chain, key))
+}
+
+fn proxy(text: &str, no_proxy: Option<&str>) -> Result<Proxy, Fault> {
+    let wrong = |why: &str| Fault::usage(format!("--proxy: {why}")); // the text may hold a password
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = Url::parse(&with_scheme).map_err(|error| wrong(&error.to_string()))?;
+    let protocol = match url.scheme() {
+        "http" => ProxyProtocol::Http,
+        "https" => ProxyProtocol::Https,
+        other => return Err(wrong(&format!("{other} is neither http nor https"))),
+    };
+    let mut builder = Proxy::builder(protocol).host(url.host_str().unwrap_or_default());
+    if let Some(port) = url.port_or_known_default() {
+        builder = builder.port(port);
+    }
+    if !url.username().is_empty() {
+        builder = builder.username(url.username());
+    }
+    if let Some(password) = url.password() {
+        builder = builder.password(password);
+    }
+    for host in no_proxy.into_iter().flat_map(|hosts| hosts.split(',')).map(str::trim).filter(|host| !host.is_empty()) {
+        builder = builder.no_proxy(host);
+    }
+    builder.build().map_err(|error| wrong(&error.to_string()))
+}
