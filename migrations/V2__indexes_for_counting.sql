@@ -1,5 +1,5 @@
--- Indexes by which the fleet is counted for the metrics: the cost must not grow with the history, nor with the width of
--- rows that hold certificates and orders.
+-- Indexes by which the fleet is counted for the metrics: the cost must not grow with the jobs of the past, nor with the
+-- width of rows that hold certificates and orders.
 
 CREATE INDEX jobs_by_end ON jobs (finished_at, tenant_id, state) WHERE finished_at IS NOT NULL;
 COMMENT ON INDEX jobs_by_end IS 'Jobs that ended lately, counted from the index alone.';

@@ -50,7 +50,7 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Ok => "it worked",
-            Self::Usage => "our side: an option, or a file that it names; nothing was sent",
+            Self::Usage => "our side: an option, or a file that it names; the request was not sent",
             Self::Refused => "the CA refused",
             Self::NotAuthentic => "an answer came that cannot be authenticated: it counts for nothing",
             Self::Transport => "no CMP message came back",

@@ -1,7 +1,8 @@
 //! What a CA wants in a certificate request (certReqTemplate, RFC 9483 section 4.3.3), and making a request fit it.
 //!
 //! [`apply_template`] is pure. It fills in what the CA has fixed, keeps what it leaves open, and refuses with the field's
-//! name what it cannot reconcile: nothing is dropped in silence.
+//! name what it cannot reconcile: nothing is dropped in silence. Only an `issuer` is passed over: no request of ours names
+//! one, the CA that is asked is the issuer.
 
 use der::{Decode, Encode, asn1::ObjectIdentifier};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};

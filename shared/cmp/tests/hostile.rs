@@ -5,14 +5,10 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-};
+use std::sync::Arc;
 
 use proptest::{collection::vec, prelude::*, sample::Index};
-use support::{CMC_CA, Leaf, mac, signature};
+use support::{CMC_CA, Leaf, mac, signature, vectors};
 use trustfleet_cmp::{
     Credentials, Input, Signer, Step, Transaction,
     codec::PkiMessage,
@@ -23,19 +19,6 @@ use trustfleet_cmp::{
 };
 use trustfleet_pki::SignatureAlgorithm;
 use world::{SECRET, World};
-
-fn vectors() -> &'static [Vec<u8>] {
-    static VECTORS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    VECTORS.get_or_init(read_vectors)
-}
-
-fn read_vectors() -> Vec<Vec<u8>> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "der"));
-    paths.sort();
-    paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
-}
 
 /// A transaction that awaits its ip, and that ip.
 fn awaiting(world: &mut World) -> (TransactionRecord, Vec<u8>) {

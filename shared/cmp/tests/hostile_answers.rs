@@ -5,33 +5,20 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use std::{cell::RefCell, fs, path::PathBuf, sync::OnceLock};
+use std::cell::RefCell;
 
 use der::{
     Tagged,
     asn1::{Any, ObjectIdentifier},
 };
 use proptest::{collection::vec, prelude::*, sample::Index, test_runner::TestRunner};
-use support::mac;
+use support::{mac, vectors};
 use trustfleet_cmp::{
     Conclusion, Crl, CrlOf, Csr, InfoRequest, Information, Question, Request, Step, apply_template,
     codec::{InfoTypeAndValue, PkiBody, PkiMessage, oids},
     responder::Answer,
 };
 use world::{SECRET, World};
-
-fn vectors() -> &'static [Vec<u8>] {
-    static VECTORS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    VECTORS.get_or_init(read_vectors)
-}
-
-fn read_vectors() -> Vec<Vec<u8>> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "der"));
-    paths.sort();
-    paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
-}
 
 /// The values of questions and answers among the vectors.
 fn values() -> Vec<Any> {

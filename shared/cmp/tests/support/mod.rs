@@ -2,7 +2,12 @@
 
 #![allow(dead_code, unreachable_pub)] // every test binary uses its own part
 
-use std::{str::FromStr, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use der::{
     Decode, Encode,
@@ -211,4 +216,18 @@ pub fn ir(recipient: &Name) -> EnrollRequest {
 
 pub fn accepting(anchors: &[Certificate]) -> Acceptance {
     Acceptance { anchors: anchors.to_vec(), ..Acceptance::default() }
+}
+
+/// The messages of tests/vectors, in the order of their names.
+pub fn vectors() -> &'static [Vec<u8>] {
+    static VECTORS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    VECTORS.get_or_init(read_vectors)
+}
+
+fn read_vectors() -> Vec<Vec<u8>> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "der"));
+    paths.sort();
+    paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
 }
