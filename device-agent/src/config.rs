@@ -16,8 +16,8 @@ use url::{Host, Url};
 /// The name of the agent, over the one in the file: what makes one file good for many devices.
 const NAME_VARIABLE: &str = "TRUSTFLEET_AGENT_NAME";
 
-/// Bundles of TLS roots that distributions install, tried when `tls_ca_file` is not set.
-const SYSTEM_CA_FILES: [&str; 3] =
+/// Bundles of TLS roots that distributions install, tried in this order where none is named.
+pub(crate) const SYSTEM_CA_FILES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// The agent's configuration, as the TOML file has it.

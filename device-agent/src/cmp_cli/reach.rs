@@ -11,10 +11,7 @@ use super::args::ServerArgs;
 use super::fault::Fault;
 use super::files;
 use crate::cmp_http::{CmpHttp, Reach, Source};
-
-/// Where systems keep the roots that they trust.
-const SYSTEM_ROOTS: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+use crate::config::SYSTEM_CA_FILES;
 
 /// The HTTP client for this server.
 ///
@@ -42,7 +39,7 @@ fn roots(args: &ServerArgs) -> Result<Vec<OurCertificate>, Fault> {
     if !args.tls_trusted.is_empty() {
         return files::all_certificates("--tls-trusted", &args.tls_trusted);
     }
-    let system = SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.is_file());
+    let system = SYSTEM_CA_FILES.iter().map(Path::new).find(|path| path.is_file());
     let system = system.ok_or_else(|| Fault::usage("https needs roots: give them by --tls-trusted"))?;
     // A root in it that is too odd for us is no reason to trust none.
     let text = files::read("the system's roots", system)?;

@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::config::{TracesConfig, TracesError, read};
 
-/// Longest time for one batch, repetitions included.
+/// Longest time for one batch; none is sent twice.
 const EXPORT_MAX: Duration = Duration::from_secs(5);
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Longest answer of a receiver that is read, bytes.
