@@ -6,7 +6,7 @@
 mod source;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tracing::Span;
@@ -15,11 +15,12 @@ use trustfleet_cmp::codec::PkiMessage;
 use trustfleet_cmp::text::sanitise;
 use trustfleet_telemetry::{in_trace, record_error, trace_span};
 use ureq::Proxy;
-use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{ClientCert, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::DefaultResolver;
 use url::Url;
 
 pub use self::source::Source;
+use crate::tls_roots::{RootsError, TlsRoots};
 
 /// Longest answer that is read, bytes (T9).
 pub const ANSWER_MAX: u64 = 1024 * 1024;
@@ -132,12 +133,21 @@ impl From<RootCerts> for Reach {
 #[derive(Clone, Debug)]
 pub struct CmpHttp {
     agent: ureq::Agent,
+    https: Option<Arc<Https>>,
+}
+
+/// The client for https, made with the first such server.
+#[derive(Debug)]
+struct Https {
+    roots: TlsRoots,
+    agent: OnceLock<ureq::Agent>,
 }
 
 impl CmpHttp {
-    /// A client; `roots` verify https servers.
-    pub fn new(roots: RootCerts) -> Self {
-        Self::reaching(Reach::from(roots))
+    /// A client; `roots` verify https servers, and are read for the first of them.
+    pub fn new(roots: TlsRoots) -> Self {
+        let plain = Self::reaching(Reach::from(RootCerts::from(Vec::new())));
+        Self { https: Some(Arc::new(Https { roots, agent: OnceLock::new() })), ..plain }
     }
 
     /// A client that reaches servers in its own way. The proxy of the environment is never used.
@@ -156,10 +166,10 @@ impl CmpHttp {
             .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))
             .build();
         if source == Source::default() {
-            return Self { agent: config.new_agent() };
+            return Self { agent: config.new_agent(), https: None };
         }
         let agent = ureq::Agent::with_parts(config, source::connector(source), DefaultResolver::default());
-        Self { agent }
+        Self { agent, https: None }
     }
 
     /// Posts a message and reads the answer. Blocks for at most `timeout`.
@@ -176,9 +186,21 @@ impl CmpHttp {
         answer
     }
 
+    /// The client for a URL.
+    fn agent(&self, url: &str) -> Result<&ureq::Agent, HttpError> {
+        let https = self.https.as_ref().filter(|_| Url::parse(url).is_ok_and(|url| url.scheme() == "https"));
+        let Some(https) = https else { return Ok(&self.agent) };
+        if let Some(agent) = https.agent.get() {
+            return Ok(agent);
+        }
+        let no_roots = |error: RootsError| HttpError::NotConnected { url: url.to_owned(), detail: error.to_string() };
+        let roots = https.roots.http().map_err(no_roots)?;
+        Ok(https.agent.get_or_init(|| Self::reaching(Reach::from(roots)).agent))
+    }
+
     fn send(&self, url: &str, message: &[u8], timeout: Duration, span: &Span) -> Result<Vec<u8>, HttpError> {
         let sent = self
-            .agent
+            .agent(url)?
             .post(url)
             .config()
             .timeout_global(Some(timeout))
@@ -249,20 +271,6 @@ fn described(message: &[u8]) -> (&'static str, Option<String>) {
     PkiMessage::from_der(message).map_or(("unreadable", None), |message| {
         (message.body.kind().name(), message.header.transaction_id.as_ref().map(|id| hex::encode(id.as_bytes())))
     })
-}
-
-/// Roots for https out of a PEM text.
-///
-/// # Errors
-/// There is no certificate in it.
-pub fn roots(pem: &str) -> Result<RootCerts, &'static str> {
-    let certificates: Vec<Certificate<'static>> = parse_pem(pem.as_bytes())
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if certificates.is_empty() { Err("holds no certificate in PEM") } else { Ok(RootCerts::from(certificates)) }
 }
 
 /// Only errors that come before the first byte of the request say that nothing has left.

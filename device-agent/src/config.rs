@@ -274,14 +274,13 @@ impl Config {
         Ok(SecretText::new(token.to_owned()))
     }
 
-    /// The PEM text of the TLS roots.
+    /// The PEM file with the TLS roots.
     ///
     /// # Errors
-    /// The file cannot be read, or none is to be found.
-    pub fn tls_roots(&self) -> Result<String, ConfigError> {
+    /// None is configured, and the system has none.
+    pub fn tls_roots(&self) -> Result<PathBuf, ConfigError> {
         let found = || SYSTEM_CA_FILES.iter().map(PathBuf::from).find(|path| path.exists());
-        let path = self.tls_ca_file.clone().or_else(found).ok_or(ConfigError::NoTlsRoots)?;
-        fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path, source })
+        self.tls_ca_file.clone().or_else(found).ok_or(ConfigError::NoTlsRoots)
     }
 }
 

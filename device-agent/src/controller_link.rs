@@ -11,10 +11,11 @@ use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
 };
-use lapin::tcp::OwnedTLSConfig;
+use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::types::FieldTable;
 use lapin::uri::{AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Acker, BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
+use tokio::net::lookup_host;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -29,6 +30,7 @@ use crate::backoff::Backoff;
 use crate::core::stopping;
 use crate::identity::Identity;
 use crate::session::{Doors, SOFTWARE, SessionError};
+use crate::tls_roots::TlsRoots;
 
 /// Waits between tries to get a session and a connection.
 const RECONNECT: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(120) };
@@ -36,8 +38,9 @@ const RECONNECT: Backoff = Backoff { first: Duration::from_secs(1), most: Durati
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 /// Unacked messages at a time.
 const PREFETCH: u16 = 16;
-/// lapin reserves 8 MB for a connection unless frames are bounded.
-const FRAME_MAX: u32 = 131_072;
+/// lapin holds 32 frames in each direction, and touches all of that in time: 512 KB. Brokers take nothing smaller; longer
+/// messages go in several frames, only the token must fit into one.
+const FRAME_MAX: u32 = 8_192;
 /// Seconds between heartbeats: a dead connection shows after two.
 const HEARTBEAT_S: u16 = 20;
 
@@ -86,8 +89,8 @@ pub struct Link {
     pub identity: Arc<Identity>,
     /// The controller's doors.
     pub doors: Arc<Doors>,
-    /// PEM of the TLS roots for the broker; empty without TLS.
-    pub tls_roots: String,
+    /// Roots that verify the broker at `amqps://`.
+    pub roots: TlsRoots,
 }
 
 /// A loss of the link; never the end of the agent.
@@ -185,15 +188,25 @@ impl Link {
     async fn connect(&self) -> Result<Up, LinkError> {
         let session = self.session().await?;
         let uri = uri(&session)?;
-        let tls = match uri.scheme {
-            AMQPScheme::AMQPS => OwnedTLSConfig { identity: None, cert_chain: Some(self.tls_roots.clone()) },
-            AMQPScheme::AMQP => OwnedTLSConfig::default(),
-        };
         let name = format!("trustfleet-agent {}", self.identity.membership.name);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let runtime = lapin::runtime::default_runtime()?;
         let ready = async {
-            let connection = Connection::connect_uri_with_config(uri, properties, tls, runtime).await?;
+            let roots = self.roots.clone();
+            // lapin's own way to TLS takes the system's roots besides those that it is given.
+            let stream = async move |uri: AMQPUri, runtime| {
+                let host = uri.authority.host.trim_matches(['[', ']']);
+                let addresses: Vec<_> = lookup_host((host, uri.authority.port)).await?.collect();
+                let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+                match uri.scheme {
+                    AMQPScheme::AMQP => Ok(stream),
+                    AMQPScheme::AMQPS => {
+                        let tls = roots.broker().map_err(std::io::Error::other)?;
+                        Ok(stream.into_rustls(&RustlsConnector::from(tls), host).await?)
+                    }
+                }
+            };
+            let connection = Connection::connector(uri, runtime, stream, properties).await?;
             let receiver = connection.create_channel().await?;
             receiver.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
             let consumer = receiver

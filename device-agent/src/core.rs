@@ -23,6 +23,9 @@ use crate::reports::Reports;
 use crate::slots::Slots;
 use crate::store::{Store, StoreError};
 
+/// Locks of trustpoints that nobody needs are thrown away when there are so many.
+const PLACES_KEPT: usize = 64;
+
 /// The agent without its link.
 pub struct Core {
     /// Who it is.
@@ -76,6 +79,9 @@ impl Core {
     /// The lock of a trustpoint: one job at a time.
     pub fn lock_of(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.len() >= PLACES_KEPT {
+            places.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
         Arc::clone(places.entry(place.clone()).or_default())
     }
 

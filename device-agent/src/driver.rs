@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::Span;
 use trustfleet_model::clock::Clock as _;
+use trustfleet_model::ids::JobId;
 use trustfleet_wire::sign::Purpose;
 use trustfleet_wire::v1::{Event, Failed, Job, Receipt, ToAgent};
 use trustfleet_wire::{Envelope, WireError};
@@ -15,13 +17,16 @@ use trustfleet_wire::{Envelope, WireError};
 use crate::controller_link::{Incoming, Publication, Verdict};
 use crate::core::Core;
 use crate::jobs::{Entry, Live};
-use crate::lifecycle::{self, Intake};
+use crate::lifecycle::{self, Intake, Rest};
 use crate::outcome;
+use crate::queue::Queue;
 use crate::record::{JobRecord, State, VERSION};
 use crate::worker;
 
 /// Between two looks for jobs to forget.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// Shortest wait before the queue is searched for permits that have run out.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long workers may take to finish their step when the agent stops.
 const STOP_MAX: Duration = Duration::from_secs(8);
 /// How long the broker may take to confirm the report of a job that could not be saved.
@@ -30,11 +35,14 @@ const UNSAVED_MAX: Duration = Duration::from_secs(30);
 /// Runs the agent until it is told to stop or its link ends for good. Unfinished jobs are taken up where they stopped.
 pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: mpsc::Sender<Publication>) {
     let reporter = tokio::spawn(Arc::clone(&core.reports).run(Arc::clone(&core.identity), link));
-    let mut driver = Driver { core: Arc::clone(&core), workers: JoinSet::new() };
+    let mut driver = Driver { core: Arc::clone(&core), workers: JoinSet::new(), queue: Queue::default() };
     driver.take_up_again().await;
     let mut housekeeping = interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Kept from one turn of the loop to the next: who asks anew stands at the end of the line again.
+    let mut next_place = Box::pin(Arc::clone(&core.exchanges).acquire_owned());
     loop {
+        let late = driver.queue.first_end().map(|end| driver.until(end));
         tokio::select! {
             () = core.stopping() => break,
             message = incoming.recv() => match message {
@@ -43,11 +51,21 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
                 Some(Incoming::Message { bytes, verdict }) => driver.on_message(&bytes, verdict).await,
                 None => break,
             },
-            Some(ended) = driver.workers.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a worker died; its job goes on after a restart of the agent");
+            place = &mut next_place, if !driver.queue.is_empty() => {
+                next_place = Box::pin(Arc::clone(&core.exchanges).acquire_owned());
+                if let (Ok(place), Some(job)) = (place, driver.queue.next()) {
+                    driver.start(job, Some(place)).await;
                 }
             }
+            () = sleep(late.unwrap_or_default()), if late.is_some() => {
+                for job in driver.queue.ended(core.identity.clock.now()) {
+                    driver.start(job, None).await;
+                }
+            }
+            Some(ended) = driver.workers.join_next() => match ended {
+                Ok(job) => core.book.rest(job),
+                Err(error) => tracing::error!(%error, "a worker died; its job goes on after a restart of the agent"),
+            },
             _ = housekeeping.tick() => core.book.forget_old(core.identity.clock.now()).await,
         }
     }
@@ -60,30 +78,53 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
 
 struct Driver {
     core: Arc<Core>,
-    workers: JoinSet<()>,
+    workers: JoinSet<JobId>,
+    queue: Queue,
 }
 
 impl Driver {
-    /// After a start: reports without a receipt are sent again, unfinished jobs go on; those that have begun come first.
+    /// After a start: reports without a receipt are sent again, jobs that have begun go on, others get into line.
     async fn take_up_again(&mut self) {
-        let mut unfinished = Vec::new();
-        for (id, entry) in self.core.book.all() {
+        let mut begun = Vec::new();
+        for (id, entry) in self.core.book.active() {
             let live = entry.snapshot().await;
             for report in live.record.reports {
                 self.core.reports.add(id, report, Span::none());
             }
-            if !live.record.state.is_final() {
-                unfinished.push((matches!(live.record.state, State::Start), live.record.sequence, entry));
+            match live.record.state {
+                State::Nothing { .. } => {}
+                State::Start => self.queue.add(id, live.record.sequence, live.job.start_before),
+                State::Ca { .. } | State::Storage { .. } | State::Activation { .. } => {
+                    begun.push((live.record.sequence, id));
+                }
             }
         }
-        unfinished.sort_by_key(|(waits, sequence, _)| (*waits, *sequence));
-        for (_, _, entry) in unfinished {
-            self.start(entry);
+        for (id, rest) in self.core.book.resting() {
+            if let Rest::Waits { sequence, start_before } = rest {
+                self.queue.add(id, sequence, start_before);
+            }
+        }
+        begun.sort_unstable();
+        for (_, id) in begun {
+            self.start(id, None).await;
         }
     }
 
-    fn start(&mut self, entry: Arc<Entry>) {
-        self.workers.spawn(worker::run(Arc::clone(&self.core), entry));
+    /// Starts work on a job; `place`: its place among the exchanges.
+    async fn start(&mut self, job: JobId, place: Option<OwnedSemaphorePermit>) {
+        match self.core.book.get(job).await {
+            Ok(Some(entry)) => {
+                self.workers.spawn(worker::run(Arc::clone(&self.core), entry, place));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(job.id = %job, %error, "a job cannot be begun"),
+        }
+    }
+
+    /// From now until then, at least a moment.
+    fn until(&self, then: Timestamp) -> Duration {
+        let left = then.duration_since(self.core.identity.clock.now());
+        Duration::try_from(left).unwrap_or_default().max(LOOK_AGAIN)
     }
 
     async fn on_message(&mut self, bytes: &[u8], verdict: oneshot::Sender<Verdict>) {
@@ -110,7 +151,15 @@ impl Driver {
     }
 
     async fn on_job(&mut self, envelope: Envelope, job: Job, verdict: oneshot::Sender<Verdict>) {
-        let known = self.core.book.get(job.job_id);
+        let known = match self.core.book.get(job.job_id).await {
+            Ok(known) => known,
+            Err(error) => {
+                // It may have run: never again on a guess.
+                tracing::error!(job.id = %job.job_id, %error, "a known job came again and its record cannot be read; nothing is done");
+                let _ = verdict.send(Verdict::Ack);
+                return;
+            }
+        };
         let live = match &known {
             Some(entry) => Some(entry.snapshot().await),
             None => None,
@@ -136,13 +185,11 @@ impl Driver {
                     reports: Vec::new(),
                     last_report: None,
                 };
-                match self.core.book.insert(record, job.clone()).await {
-                    Ok(entry) => {
-                        self.start(entry);
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
+                let saved = self.core.book.insert(record, job.clone()).await;
+                if saved.is_ok() {
+                    self.queue.add(job_id, job.sequence, job.start_before);
                 }
+                saved
             }
             (Intake::TakeAgain | Intake::Renew, Some(entry)) => {
                 let renewed = |live: &mut Live| {
@@ -152,8 +199,9 @@ impl Driver {
                     live.job = job.clone();
                 };
                 let saved = entry.change(renewed).await;
-                if saved.is_ok() && intake == Intake::TakeAgain {
-                    self.start(entry);
+                // A renewed one is not in line any more if its turn has come.
+                if saved.is_ok() && (intake == Intake::TakeAgain || self.queue.has(job_id)) {
+                    self.queue.add(job_id, job.sequence, job.start_before);
                 }
                 saved
             }
@@ -162,6 +210,7 @@ impl Driver {
                 Ok(())
             }
         };
+        self.core.book.rest(job_id);
         match saved {
             Ok(()) => {
                 let _ = verdict.send(Verdict::Ack);
@@ -210,10 +259,19 @@ impl Driver {
         }
         let Some(job_id) = self.core.reports.receipt(receipt.report_id) else { return };
         tracing::debug!(job.id = %job_id, report.id = %receipt.report_id, "receipt");
-        let Some(entry) = self.core.book.get(job_id) else { return };
+        let entry = match self.core.book.get(job_id).await {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(job.id = %job_id, %error, "a receipt is not noted on the disk");
+                return;
+            }
+        };
         let answered = |live: &mut Live| live.record.reports.retain(|report| report.report_id != receipt.report_id);
         if let Err(error) = entry.settle(answered).await {
             tracing::warn!(job.id = %job_id, %error, "a receipt is not noted on the disk; the report may be sent again");
         }
+        drop(entry);
+        self.core.book.rest(job_id);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tracing::{Instrument as _, Span};
 use trustfleet_cmp::codec::{BodyKind, PkiMessage};
@@ -70,11 +71,16 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// Begins an exchange and brings it to its end.
+    /// Begins an exchange and brings it to its end. `seat`: its place among the exchanges, if it has one: who has none
+    /// makes no key and says nothing yet.
     ///
     /// # Errors
     /// The agent stops, or the job has failed.
-    pub async fn begin(&self) -> Result<(), Halt> {
+    pub async fn begin(&self, seat: Option<OwnedSemaphorePermit>) -> Result<(), Halt> {
+        let seat = match seat {
+            Some(seat) => seat,
+            None => self.seat().await?,
+        };
         let started_at = self.core.identity.clock.now();
         let prepare = Prepare::of(self.core, self.job, self.place, self.order);
         let making = async { Ok::<_, Halt>(blocking(move || prepare.start(started_at)).await??) };
@@ -92,7 +98,7 @@ impl Running<'_> {
         }
         let span = self.span(&exchange, false);
         let step = Step::Send { transaction: Box::new(transaction), message };
-        spanned(span, self.go_on(exchange, step, false)).await
+        spanned(span, self.go_on(exchange, step, false, Some(seat))).await
     }
 
     /// Goes on with an exchange after a restart, where it stopped (W6).
@@ -119,7 +125,7 @@ impl Running<'_> {
         })?;
         let repeated = exchange.url.is_some();
         let span = self.span(&exchange, true);
-        spanned(span, self.go_on(exchange, step, repeated)).await
+        spanned(span, self.go_on(exchange, step, repeated, None)).await
     }
 
     /// The span of the exchange, one for each run of the agent that works on it.
@@ -133,17 +139,21 @@ impl Running<'_> {
     }
 
     /// `repeated`: the request may have reached the CA before, so that a refusal now says nothing of the first time.
-    async fn go_on(&self, mut exchange: Exchange, mut step: Step, mut repeated: bool) -> Result<(), Halt> {
+    /// `seat`: a place among the exchanges, held only while the CA is asked, not while it lets us wait.
+    async fn go_on(
+        &self,
+        mut exchange: Exchange,
+        mut step: Step,
+        mut repeated: bool,
+        mut seat: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Halt> {
         let total = i64::try_from(self.order.acceptance.total_seconds).unwrap_or(i64::MAX);
         let ends_at = exchange.started_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);
-        // A place among the exchanges is held only while the CA is asked, not while it lets us wait.
-        let mut place = None;
         loop {
             match step {
                 Step::Send { transaction, message } => {
-                    if place.is_none() {
-                        place =
-                            Some(Arc::clone(&self.core.exchanges).acquire_owned().await.map_err(|_| Halt::Stopping)?);
+                    if seat.is_none() {
+                        seat = Some(self.seat().await?);
                     }
                     exchange.transaction = transaction.record();
                     exchange.poll_at = None;
@@ -157,7 +167,7 @@ impl Running<'_> {
                     step = self.handle(*transaction, Some(answer)).await?;
                 }
                 Step::Wait { transaction, seconds } => {
-                    place = None;
+                    seat = None;
                     let wait = Duration::from_secs(seconds);
                     let first = exchange.poll_at.is_none() && exchange.polls <= 1;
                     let now = self.core.identity.clock.now();
@@ -322,6 +332,14 @@ impl Running<'_> {
             }
             tracing::error!(job.id = %self.job.job_id, %error, "a step is not saved yet");
             self.pause(CA_BACKOFF.wait(failures, self.core.identity.random_u64())).await?;
+        }
+    }
+
+    /// A place among the exchanges, when one is free.
+    async fn seat(&self) -> Result<OwnedSemaphorePermit, Halt> {
+        tokio::select! {
+            seat = Arc::clone(&self.core.exchanges).acquire_owned() => seat.map_err(|_| Halt::Stopping),
+            () = self.core.stopping() => Err(Halt::Stopping),
         }
     }
 

@@ -1,14 +1,18 @@
-//! All jobs the agent knows, in memory as on the disk: a change counts only when its record is saved.
+//! All jobs the agent knows. A change counts only when its record is saved.
+//!
+//! A gateway has a job for each of ten thousand devices, and nearly all of them rest: they wait for their turn, or have
+//! ended and are remembered in case they come again. Of these only a line is in memory; the record is read back, and
+//! verified again, when somebody wants it. In memory as on the disk is what is worked on or has reports to send.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use trustfleet_model::ids::JobId;
 use trustfleet_wire::sign::Purpose;
 use trustfleet_wire::v1::{Job, ToAgent};
 
-use crate::lifecycle;
+use crate::lifecycle::{self, Rest};
 use crate::record::{JobRecord, VERSION};
 use crate::store::{self, Store, StoreError};
 
@@ -16,14 +20,28 @@ use crate::store::{self, Store, StoreError};
 #[derive(Debug)]
 pub struct JobBook {
     store: Store,
-    entries: Mutex<BTreeMap<JobId, Arc<Entry>>>,
+    controller_key: Arc<[u8]>,
+    jobs: Mutex<Jobs>,
 }
 
-/// One job; changes wait for each other.
+#[derive(Debug, Default)]
+struct Jobs {
+    active: BTreeMap<JobId, Arc<Entry>>,
+    resting: BTreeMap<JobId, Rest>,
+}
+
+/// One job in memory; changes wait for each other.
 #[derive(Debug)]
 pub struct Entry {
     store: Store,
-    live: tokio::sync::Mutex<Live>,
+    held: tokio::sync::Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    live: Live,
+    /// Whether the disk has all of it.
+    saved: bool,
 }
 
 /// A record with its own message, verified.
@@ -36,72 +54,140 @@ pub struct Live {
 }
 
 impl JobBook {
-    /// Reads all records back; the message in each is verified again with the controller's key. What cannot be read
-    /// stays where it is, untouched, and is complained about: the controller offers an unfinished job again.
+    /// Reads all records, one after the other; the message in each is verified again with the controller's key. What
+    /// cannot be read stays where it is, untouched, and is complained about: the controller offers an unfinished job again.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn load(store: &Store, controller_key: &[u8]) -> Result<Self, StoreError> {
-        let mut entries = BTreeMap::new();
+        let mut jobs = Jobs::default();
         for id in store.job_ids()? {
             match read(store, id, controller_key) {
-                Ok(live) => {
-                    entries.insert(id, Arc::new(Entry { store: store.clone(), live: live.into() }));
-                }
+                Ok(live) => match lifecycle::rest(&live.record, &live.job) {
+                    Some(rest) => {
+                        jobs.resting.insert(id, rest);
+                    }
+                    None => {
+                        jobs.active.insert(id, Arc::new(Entry::saved(store, live)));
+                    }
+                },
                 Err(error) => tracing::error!(job.id = %id, %error, "a job record is left aside"),
             }
         }
-        Ok(Self { store: store.clone(), entries: Mutex::new(entries) })
+        Ok(Self { store: store.clone(), controller_key: controller_key.into(), jobs: Mutex::new(jobs) })
     }
 
-    /// A job by its id.
-    pub fn get(&self, id: JobId) -> Option<Arc<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    /// A job by its id; one at rest is read from the disk.
+    ///
+    /// # Errors
+    /// It is known, and cannot be read any more.
+    pub async fn get(&self, id: JobId) -> Result<Option<Arc<Entry>>, StoreError> {
+        {
+            let jobs = self.jobs();
+            if let Some(entry) = jobs.active.get(&id) {
+                return Ok(Some(Arc::clone(entry)));
+            }
+            if !jobs.resting.contains_key(&id) {
+                return Ok(None);
+            }
+        }
+        let (store, key) = (self.store.clone(), Arc::clone(&self.controller_key));
+        let live = tokio::task::spawn_blocking(move || read(&store, id, &key)).await;
+        let live = live.unwrap_or_else(|_| Err(stopping(&self.store)))?;
+        let mut jobs = self.jobs();
+        jobs.resting.remove(&id);
+        // Whoever read it at the same time and was faster may have changed it since.
+        let entry = jobs.active.entry(id).or_insert_with(|| Arc::new(Entry::saved(&self.store, live)));
+        Ok(Some(Arc::clone(entry)))
     }
 
-    /// All jobs, oldest first.
-    pub fn all(&self) -> Vec<(JobId, Arc<Entry>)> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().map(|(id, entry)| (*id, Arc::clone(entry))).collect()
+    /// The jobs in memory, oldest first: those that are worked on or have reports without a receipt.
+    pub fn active(&self) -> Vec<(JobId, Arc<Entry>)> {
+        self.jobs().active.iter().map(|(id, entry)| (*id, Arc::clone(entry))).collect()
     }
 
-    /// Takes up a new job: afterwards its record is on the disk.
+    /// The jobs that rest, oldest first.
+    pub fn resting(&self) -> Vec<(JobId, Rest)> {
+        self.jobs().resting.iter().map(|(id, rest)| (*id, *rest)).collect()
+    }
+
+    /// Jobs that have not ended, oldest first.
+    pub fn unfinished(&self) -> Vec<JobId> {
+        let jobs = self.jobs();
+        // A job that changes at this moment is not finished.
+        let ended = |entry: &Entry| entry.held.try_lock().is_ok_and(|held| held.live.record.state.is_final());
+        let active = jobs.active.iter().filter(|(_, entry)| !ended(entry)).map(|(id, _)| *id);
+        let waiting = jobs.resting.iter().filter(|(_, rest)| matches!(rest, Rest::Waits { .. })).map(|(id, _)| *id);
+        active.chain(waiting).collect()
+    }
+
+    /// Takes up a new job: afterwards its record is on the disk, and it rests.
     ///
     /// # Errors
     /// The disk's; the job is not taken up then.
-    pub async fn insert(&self, record: JobRecord, job: Job) -> Result<Arc<Entry>, StoreError> {
+    pub async fn insert(&self, record: JobRecord, job: Job) -> Result<(), StoreError> {
         save(&self.store, record.clone()).await?;
         let id = record.job_id;
-        let entry = Arc::new(Entry { store: self.store.clone(), live: Live { record, job }.into() });
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&entry));
-        Ok(entry)
+        let rest = lifecycle::rest(&record, &job);
+        let mut jobs = self.jobs();
+        match rest {
+            Some(rest) => {
+                jobs.resting.insert(id, rest);
+            }
+            None => {
+                jobs.active.insert(id, Arc::new(Entry::saved(&self.store, Live { record, job })));
+            }
+        }
+        Ok(())
     }
 
-    /// Forgets jobs that ended long ago.
+    /// Lets a job rest if it can: nobody works with it, and the disk has all of it.
+    pub fn rest(&self, id: JobId) {
+        let mut jobs = self.jobs();
+        let rest = jobs.active.get(&id).filter(|entry| Arc::strong_count(entry) == 1).and_then(|entry| {
+            let held = entry.held.try_lock().ok()?;
+            lifecycle::rest(&held.live.record, &held.live.job).filter(|_| held.saved)
+        });
+        if let Some(rest) = rest {
+            jobs.active.remove(&id);
+            jobs.resting.insert(id, rest);
+        }
+    }
+
+    /// Forgets jobs that ended long ago; saves ends that could not be saved at their time.
     pub async fn forget_old(&self, now: Timestamp) {
-        for (id, entry) in self.all() {
-            let live = entry.live.lock().await;
-            if lifecycle::forgettable(&live.record, &live.job, now) {
+        for (id, entry) in self.active() {
+            if let Err(error) = entry.save_again().await {
+                tracing::warn!(job.id = %id, %error, "the end of a job is still not saved");
+            }
+            drop(entry);
+            self.rest(id);
+        }
+        for (id, rest) in self.resting() {
+            if rest.is_forgotten(now) {
                 match store::remove(&self.store.job_file(id)) {
                     Ok(()) => {
-                        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                        self.jobs().resting.remove(&id);
                     }
                     Err(error) => tracing::warn!(job.id = %id, %error, "an old job record cannot be removed"),
                 }
             }
         }
     }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Entry {
-    /// The job as it stands.
-    pub async fn snapshot(&self) -> Live {
-        self.live.lock().await.clone()
+    fn saved(store: &Store, live: Live) -> Self {
+        Self { store: store.clone(), held: Held { live, saved: true }.into() }
     }
 
-    /// The job as it stands, unless it is changing at this moment.
-    pub fn try_snapshot(&self) -> Option<Live> {
-        self.live.try_lock().ok().map(|live| live.clone())
+    /// The job as it stands.
+    pub async fn snapshot(&self) -> Live {
+        self.held.lock().await.live.clone()
     }
 
     /// Changes the job; saved first, then in memory.
@@ -109,11 +195,11 @@ impl Entry {
     /// # Errors
     /// The disk's; nothing has changed then.
     pub async fn change(&self, change: impl FnOnce(&mut Live)) -> Result<(), StoreError> {
-        let mut live = self.live.lock().await;
-        let mut next = live.clone();
+        let mut held = self.held.lock().await;
+        let mut next = held.live.clone();
         change(&mut next);
         save(&self.store, next.record.clone()).await?;
-        *live = next;
+        *held = Held { live: next, saved: true };
         Ok(())
     }
 
@@ -123,19 +209,27 @@ impl Entry {
     /// # Errors
     /// The disk's; the change counts for this process all the same.
     pub async fn settle(&self, change: impl FnOnce(&mut Live)) -> Result<(), StoreError> {
-        let mut live = self.live.lock().await;
-        change(&mut live);
-        save(&self.store, live.record.clone()).await
+        let mut held = self.held.lock().await;
+        change(&mut held.live);
+        held.saved = false;
+        save(&self.store, held.live.record.clone()).await?;
+        held.saved = true;
+        Ok(())
+    }
+
+    async fn save_again(&self) -> Result<(), StoreError> {
+        if self.held.lock().await.saved { Ok(()) } else { self.settle(|_| {}).await }
     }
 }
 
 async fn save(store: &Store, record: JobRecord) -> Result<(), StoreError> {
     let path = store.job_file(record.job_id);
     let saved = tokio::task::spawn_blocking(move || store::save_json(&path, &record)).await;
-    saved.unwrap_or_else(|_| {
-        let detail = "the agent is stopping".to_owned();
-        Err(StoreError::Corrupt { path: store.jobs(), detail })
-    })
+    saved.unwrap_or_else(|_| Err(stopping(store)))
+}
+
+fn stopping(store: &Store) -> StoreError {
+    StoreError::Corrupt { path: store.jobs(), detail: "the agent is stopping".to_owned() }
 }
 
 fn read(store: &Store, id: JobId, controller_key: &[u8]) -> Result<Live, StoreError> {
@@ -188,11 +282,12 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let (record, job) = message(&key);
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        let entry = book.insert(record, job.clone()).await.unwrap();
+        book.insert(record, job.clone()).await.unwrap();
+        let entry = book.get(job.job_id).await.unwrap().unwrap();
         let succeeded = |live: &mut Live| live.record.state = State::Nothing { outcome: Outcome::Succeeded };
         entry.change(succeeded).await.unwrap();
         let again = JobBook::load(&store, &key.public_key()).unwrap();
-        let live = again.get(job.job_id).unwrap().snapshot().await;
+        let live = again.get(job.job_id).await.unwrap().unwrap().snapshot().await;
         assert!(live.record.state.is_final());
         assert_eq!(live.job, job);
     }
@@ -204,7 +299,8 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let (record, job) = message(&key);
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        let entry = book.insert(record, job.clone()).await.unwrap();
+        book.insert(record, job.clone()).await.unwrap();
+        let entry = book.get(job.job_id).await.unwrap().unwrap();
         fs::remove_dir_all(store.jobs()).unwrap();
         fs::write(store.jobs(), b"in the way").unwrap();
         let end = |live: &mut Live| live.record.state = State::Nothing { outcome: Outcome::Succeeded };
@@ -222,7 +318,72 @@ mod tests {
         let (record, job) = message(&other);
         store::save_json(&store.job_file(job.job_id), &record).unwrap();
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        assert!(book.get(job.job_id).is_none());
+        assert!(book.get(job.job_id).await.unwrap().is_none());
         assert!(store.job_file(job.job_id).exists(), "left for a person to look at");
+    }
+
+    #[tokio::test]
+    async fn a_job_is_in_memory_only_while_somebody_works_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let (record, job) = message(&key);
+        let id = job.job_id;
+        let book = JobBook::load(&store, &key.public_key()).unwrap();
+        book.insert(record, job.clone()).await.unwrap();
+        assert!(book.active().is_empty() && book.unfinished() == [id], "it waits for its turn on the disk");
+        let entry = book.get(id).await.unwrap().unwrap();
+        book.rest(id);
+        assert_eq!(book.active().len(), 1, "somebody has it");
+        entry.change(|live| live.record.state = State::Activation { serial: "1".to_owned() }).await.unwrap();
+        drop(entry);
+        book.rest(id);
+        assert_eq!(book.active().len(), 1, "it is in the middle of something");
+        let entry = book.get(id).await.unwrap().unwrap();
+        entry.change(|live| live.record.state = State::Nothing { outcome: Outcome::Succeeded }).await.unwrap();
+        drop(entry);
+        book.rest(id);
+        assert!(book.active().is_empty() && book.unfinished().is_empty());
+        let live = book.get(id).await.unwrap().unwrap().snapshot().await;
+        assert!(live.record.state.is_final() && live.job == job, "it is read back as it was");
+    }
+
+    #[tokio::test]
+    async fn a_known_job_whose_record_is_gone_is_not_taken_for_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let (record, job) = message(&key);
+        let book = JobBook::load(&store, &key.public_key()).unwrap();
+        book.insert(record, job.clone()).await.unwrap();
+        fs::remove_file(store.job_file(job.job_id)).unwrap();
+        assert!(book.get(job.job_id).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_end_that_could_not_be_saved_stays_in_memory_until_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let (record, job) = message(&key);
+        let id = job.job_id;
+        let book = JobBook::load(&store, &key.public_key()).unwrap();
+        book.insert(record, job.clone()).await.unwrap();
+        let away = dir.path().join("away");
+        fs::rename(store.jobs(), &away).unwrap();
+        let entry = book.get(id).await;
+        assert!(entry.is_err(), "without its folder nothing is read");
+        fs::rename(&away, store.jobs()).unwrap();
+        let entry = book.get(id).await.unwrap().unwrap();
+        fs::rename(store.jobs(), &away).unwrap();
+        let end = |live: &mut Live| live.record.state = State::Nothing { outcome: Outcome::Succeeded };
+        assert!(entry.settle(end).await.is_err());
+        drop(entry);
+        book.rest(id);
+        assert_eq!(book.active().len(), 1);
+        fs::rename(&away, store.jobs()).unwrap();
+        book.forget_old(job.issued_at).await;
+        assert!(book.active().is_empty());
+        assert!(JobBook::load(&store, &key.public_key()).unwrap().unfinished().is_empty(), "the end is on the disk");
     }
 }

@@ -258,7 +258,7 @@ impl IdentityKeys {
         let open = match private(&open_path)? {
             Some(bytes) => OpeningKey::from_bytes(&bytes).map_err(sealing)?,
             None => {
-                let key = OpeningKey::generate();
+                let key = OpeningKey::generate().map_err(sealing)?;
                 store::save(&open_path, key.to_bytes().expose(), 0o600)?;
                 key
             }

@@ -109,10 +109,41 @@ pub fn next(record: &JobRecord, job: &Job, now: Timestamp) -> Next {
     }
 }
 
-/// Whether a job can be forgotten: ended, answered for, and no valid message about it can come any more.
-pub fn forgettable(record: &JobRecord, job: &Job, now: Timestamp) -> bool {
-    let remembered_until = record.received_at.checked_add(REMEMBER).unwrap_or(record.received_at);
-    record.state.is_final() && record.reports.is_empty() && job.expires_at <= now && remembered_until <= now
+/// What is remembered of a job while its record lies on the disk alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It waits for its turn.
+    Waits {
+        /// Jobs begin in the order of these.
+        sequence: u64,
+        /// The end of its permit.
+        start_before: Timestamp,
+    },
+    /// It has ended and is answered for.
+    Ended {
+        /// From then on no valid message about it can come any more.
+        forget_at: Timestamp,
+    },
+}
+
+impl Rest {
+    /// Whether a job can be forgotten.
+    pub fn is_forgotten(self, now: Timestamp) -> bool {
+        matches!(self, Self::Ended { forget_at } if forget_at <= now)
+    }
+}
+
+/// Whether a job can rest, and what to remember of it then: nothing is under way, and no report is left to send.
+pub fn rest(record: &JobRecord, job: &Job) -> Option<Rest> {
+    match record.state {
+        _ if !record.reports.is_empty() => None,
+        State::Start => Some(Rest::Waits { sequence: record.sequence, start_before: job.start_before }),
+        State::Nothing { .. } => {
+            let remembered_until = record.received_at.checked_add(REMEMBER).unwrap_or(record.received_at);
+            Some(Rest::Ended { forget_at: job.expires_at.max(remembered_until) })
+        }
+        State::Ca { .. } | State::Storage { .. } | State::Activation { .. } => None,
+    }
 }
 
 /// How long to go on with a message that gets no answer.
@@ -249,17 +280,25 @@ pub(crate) mod tests {
     #[test]
     fn a_job_is_forgotten_only_when_answered_for_and_expired() {
         let mut done = record(1, ended(Outcome::Succeeded));
-        assert!(!forgettable(&done, &job(1), at(999)));
-        assert!(!forgettable(&done, &job(1), at(1_000)), "remembered for a day at least");
-        assert!(forgettable(&done, &job(1), at(90_000)));
-        assert!(!forgettable(&record(1, State::Start), &job(1), at(90_000)));
+        let rests = rest(&done, &job(1)).unwrap();
+        assert!(!rests.is_forgotten(at(999)));
+        assert!(!rests.is_forgotten(at(1_000)), "remembered for a day at least");
+        assert!(rests.is_forgotten(at(90_000)));
+        assert!(!rest(&record(1, State::Start), &job(1)).unwrap().is_forgotten(at(90_000)));
         done.reports.push(Outgoing {
             report_id: MessageId::fresh(at(0), [0; 10]),
             routing_key: String::new(),
             kind: "failed".to_owned(),
             envelope: done.envelope.clone(),
         });
-        assert!(!forgettable(&done, &job(1), at(90_000)));
+        assert_eq!(rest(&done, &job(1)), None);
+    }
+
+    #[test]
+    fn a_job_rests_before_its_turn_and_after_its_end_and_not_in_between() {
+        let waits = rest(&record(5, State::Start), &job(5));
+        assert_eq!(waits, Some(Rest::Waits { sequence: 5, start_before: at(600) }));
+        assert_eq!(rest(&record(5, State::Activation { serial: "0A".to_owned() }), &job(5)), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use trustfleet_model::clock::{Clock as _, SystemClock};
 
 use crate::backoff::Backoff;
 use crate::clock::AgentClock;
-use crate::cmp_http::{CmpHttp, roots};
+use crate::cmp_http::CmpHttp;
 use crate::config::{Config, ConfigError};
 use crate::controller_link::Link;
 use crate::core::{Core, stopping};
@@ -17,9 +17,13 @@ use crate::identity::Identity;
 use crate::keys::{self, IdentityKeys, KeysError};
 use crate::session::{Doors, Membership, SessionError, load_membership};
 use crate::store::{self, Store, StoreError};
+use crate::tls_roots::{TlsRoots, TlsRootsError};
 
 /// Waits between tries to join while the controller cannot be reached.
 const JOIN_BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+
+/// Threads for the disk and the controller besides those that ask CAs.
+const BESIDES: usize = 4;
 
 /// Why the agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,9 @@ pub enum RunError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The roots for TLS.
+    #[error(transparent)]
+    TlsRoots(#[from] TlsRootsError),
     /// The state folder.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -52,7 +59,12 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let store = Store::open(&config.state_dir)?;
     let _lock = store.lock()?;
     let keys = IdentityKeys::load_or_make(&store)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| setup(&error))?;
+    // Enough threads for all exchanges to ask their CAs, and for the disk besides.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(config.parallel_exchanges + BESIDES)
+        .build()
+        .map_err(|error| setup(&error))?;
     let result = runtime.block_on(async {
         let (stop_tx, stop) = watch::channel(false);
         stop_on_signals(stop_tx)?;
@@ -64,11 +76,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
 }
 
 async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Receiver<bool>) -> Result<(), RunError> {
-    let tls_roots = tls_roots(&config)?;
-    let http_roots = roots(&tls_roots).map_err(|why| RunError::Setup(format!("tls_ca_file {why}")));
-    // Without any TLS roots everything must be plaintext on loopback, which the configuration has checked.
-    let http_roots = if tls_roots.is_empty() { ureq::tls::RootCerts::from(Vec::new()) } else { http_roots? };
-    let doors = Arc::new(Doors::new(&config.controller_url, http_roots.clone()));
+    let roots = TlsRoots::of(&config)?;
+    let doors = Arc::new(Doors::new(&config.controller_url, roots.clone()));
     let (membership, keys) = match load_membership(&store)? {
         Some(membership) => (membership, keys),
         None => match join(&config, &store, Arc::clone(&doors), keys, &stop).await? {
@@ -78,7 +87,7 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     };
     let (agent_id, name) = (membership.agent_id, membership.name.clone());
     let identity = Arc::new(Identity { config, membership, keys, clock: AgentClock::default() });
-    let http = CmpHttp::new(http_roots);
+    let http = CmpHttp::new(roots.clone());
     let key_store = keys::open(&identity.config.keys, &identity.keys)?;
     keys::sweep(key_store.as_ref(), &store);
     let core = Core::new(Arc::clone(&identity), store, key_store, http, stop.clone())?;
@@ -87,20 +96,12 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     let (link_tx, outgoing) = mpsc::channel(64);
     // The link stops after the driver: the last reports should still go.
     let (link_stop_tx, link_stop) = watch::channel(false);
-    let link = tokio::spawn(Link { identity, doors, tls_roots }.run(incoming_tx, outgoing, link_stop));
+    let link = tokio::spawn(Link { identity, doors, roots }.run(incoming_tx, outgoing, link_stop));
     driver::run(Arc::new(core), incoming, link_tx).await;
     let _ = link_stop_tx.send(true);
     let _ = tokio::time::timeout(Duration::from_secs(5), link).await;
     tracing::info!("agent stopped");
     Ok(())
-}
-
-/// PEM of the TLS roots; empty where none are configured and none are needed.
-fn tls_roots(config: &Config) -> Result<String, ConfigError> {
-    match config.tls_roots() {
-        Err(_) if config.tls_ca_file.is_none() && config.controller_url.scheme() == "http" => Ok(String::new()),
-        other => other,
-    }
 }
 
 /// Joins, as often as it takes to reach the controller; `None` when told to stop.

@@ -22,6 +22,7 @@ use url::Url;
 use crate::config::{Config, ConfigError, parse_broker_url};
 use crate::keys::IdentityKeys;
 use crate::store::{self, Store, StoreError};
+use crate::tls_roots::{RootsError, TlsRoots};
 
 /// Longest answer of the controller that is read, bytes.
 const ANSWER_MAX: u64 = 256 * 1024;
@@ -129,7 +130,7 @@ impl SessionError {
 #[derive(Debug)]
 pub struct Doors {
     base: Url,
-    agent: ureq::Agent,
+    roots: TlsRoots,
 }
 
 /// The part of a problem document (RFC 9457) that is shown.
@@ -143,9 +144,22 @@ struct Problem {
 
 impl Doors {
     /// Doors of the configured controller; `roots` verify its certificate.
-    pub fn new(base: &Url, roots: ureq::tls::RootCerts) -> Self {
+    pub fn new(base: &Url, roots: TlsRoots) -> Self {
+        Self { base: base.clone(), roots }
+    }
+
+    /// A client for one conversation. It is not kept: between two of them lie minutes, and it holds the roots.
+    fn client(&self) -> Result<ureq::Agent, SessionError> {
+        let unreachable =
+            |error: RootsError| SessionError::Unreachable { url: self.base.to_string(), detail: error.to_string() };
+        let tls = ureq::tls::TlsConfig::builder();
+        let tls = if self.base.scheme() == "https" {
+            tls.root_certs(self.roots.http().map_err(unreachable)?)
+        } else {
+            tls.root_certs(Vec::new().into())
+        };
         let config = ureq::Agent::config_builder()
-            .tls_config(ureq::tls::TlsConfig::builder().root_certs(roots).build())
+            .tls_config(tls.build())
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -154,7 +168,7 @@ impl Doors {
             .max_idle_connections(0)
             .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { base: base.clone(), agent: config.new_agent() }
+        Ok(config.new_agent())
     }
 
     /// Joins with a one-time token. Blocks.
@@ -180,7 +194,7 @@ impl Doors {
             software: SOFTWARE.to_owned(),
         };
         let url = self.url("join");
-        let envelope: Envelope = self.call(&url, &request)?;
+        let envelope: Envelope = self.call(&self.client()?, &url, &request)?;
         let untrusted = |source| SessionError::Untrusted { url: url.clone(), source };
         // The key comes inside the answer, and counts only when it is the one that the token names.
         let said: JoinAnswer = envelope.peek().map_err(untrusted)?;
@@ -213,12 +227,13 @@ impl Doors {
         keys: &IdentityKeys,
     ) -> Result<SessionAnswer, SessionError> {
         let agent_id = membership.agent_id;
-        let challenge: Challenge = self.call(&self.url("challenge"), &ChallengeRequest { agent_id })?;
+        let client = self.client()?;
+        let challenge: Challenge = self.call(&client, &self.url("challenge"), &ChallengeRequest { agent_id })?;
         let proof = SessionRequest::proof_input(agent_id, &challenge.challenge.0);
         let proof = Blob(keys.sign.sign(Purpose::SessionProof, &proof));
         let url = self.url("session");
         let envelope: Envelope =
-            self.call(&url, &SessionRequest { agent_id, challenge: challenge.challenge, proof })?;
+            self.call(&client, &url, &SessionRequest { agent_id, challenge: challenge.challenge, proof })?;
         let untrusted = |source| SessionError::Untrusted { url: url.clone(), source };
         let answer: SessionAnswer =
             envelope.open(Purpose::SessionAnswer, &membership.controller_key.0).map_err(untrusted)?;
@@ -239,11 +254,16 @@ impl Doors {
         format!("{}/agent/v1/{door}", self.base.as_str().trim_end_matches('/'))
     }
 
-    fn call<Q: Serialize, A: DeserializeOwned>(&self, url: &str, request: &Q) -> Result<A, SessionError> {
+    fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        client: &ureq::Agent,
+        url: &str,
+        request: &Q,
+    ) -> Result<A, SessionError> {
         let unreachable =
             |error: ureq::Error| SessionError::Unreachable { url: url.to_owned(), detail: error.to_string() };
         let mut response =
-            self.agent.post(url).header("accept", "application/json").send_json(request).map_err(unreachable)?;
+            client.post(url).header("accept", "application/json").send_json(request).map_err(unreachable)?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec().map_err(unreachable)?;
         if !(200..300).contains(&status) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use tokio::time::sleep;
 use tracing::{Instrument as _, Span};
 use trustfleet_model::clock::Clock as _;
@@ -27,15 +27,17 @@ use crate::store::StoreError;
 /// Waits between tries to lay a certificate into its slot while the disk refuses.
 const STORE_BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), most: Duration::from_secs(120) };
 
-/// Brings a job to its end, or to where the agent stops.
-pub async fn run(core: Arc<Core>, entry: Arc<Entry>) {
+/// Brings a job to its end, or to where the agent stops; says which it was. `place`: its place among the exchanges, if it
+/// has one already.
+pub async fn run(core: Arc<Core>, entry: Arc<Entry>, place: Option<OwnedSemaphorePermit>) -> JobId {
     let job = entry.snapshot().await.job;
     let span = span(&job);
-    work_and_tell(&core, &entry, &job, &span).instrument(span.clone()).await;
+    work_and_tell(&core, &entry, &job, &span, place).instrument(span.clone()).await;
+    job.job_id
 }
 
-async fn work_and_tell(core: &Arc<Core>, entry: &Entry, job: &Job, span: &Span) {
-    let outcome = work(core, entry).await;
+async fn work_and_tell(core: &Arc<Core>, entry: &Entry, job: &Job, span: &Span, place: Option<OwnedSemaphorePermit>) {
+    let outcome = work(core, entry, place).await;
     if let Err(Halt::Failed(failed)) = outcome {
         record_error(span, &failed.code, true);
         fail(core, entry, failed).await;
@@ -72,11 +74,19 @@ fn span(job: &Job) -> Span {
     span
 }
 
-async fn work(core: &Arc<Core>, entry: &Entry) -> Result<(), Halt> {
+async fn work(core: &Arc<Core>, entry: &Entry, mut seat: Option<OwnedSemaphorePermit>) -> Result<(), Halt> {
     let job = entry.snapshot().await.job;
     let place = Place::of(&job).map_err(|violations| outcome::of_order(&violations))?;
-    let Some(_turn) = wait_for_turn(core, entry, &place).await? else {
-        return return_permit(core, entry).await;
+    let _turn = match core.lock_of(&place).try_lock_owned() {
+        Ok(turn) => turn,
+        Err(_) => {
+            // Whoever has the turn may need the place.
+            seat = None;
+            match wait_for_turn(core, entry, &place).await? {
+                Some(turn) => turn,
+                None => return return_permit(core, entry).await,
+            }
+        }
     };
     loop {
         let live = entry.snapshot().await;
@@ -89,7 +99,7 @@ async fn work(core: &Arc<Core>, entry: &Entry) -> Result<(), Halt> {
                 let running = Running { core, entry, job: &job, place: &place, order: &order };
                 match record.state {
                     State::Ca { exchange } => running.resume(*exchange).await?,
-                    _ => running.begin().await?,
+                    _ => running.begin(seat.take()).await?,
                 }
             }
             Next::Store => {
@@ -198,7 +208,8 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
         (State::Activation { serial }, _) | (_, Task::Activate { serial }) => serial.clone(),
         _ => return Ok(()),
     };
-    let unfinished = unfinished_versions(core).await;
+    // Versions that jobs still work on are not to be cleared away.
+    let unfinished = core.book.unfinished();
     let (slots, wanted) = (core.slots(place), serial.clone());
     let (keys, store) = (Arc::clone(&core.keys), core.store.clone());
     let file = blocking(move || {
@@ -212,18 +223,6 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
     let state = State::Nothing { outcome: Outcome::Succeeded };
     core.settle(entry, state, vec![Event::Activated { serial, file }]).await;
     Ok(())
-}
-
-/// Versions that jobs still work on: not to be cleared away.
-async fn unfinished_versions(core: &Core) -> Vec<JobId> {
-    let mut unfinished = Vec::new();
-    for (id, entry) in core.book.all() {
-        // A job that changes at this moment is not finished.
-        if entry.try_snapshot().is_none_or(|live| !live.record.state.is_final()) {
-            unfinished.push(id);
-        }
-    }
-    unfinished
 }
 
 async fn fail(core: &Core, entry: &Entry, failed: Box<Failed>) {

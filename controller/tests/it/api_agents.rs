@@ -13,7 +13,7 @@ use trustfleet_wire::{
 use crate::api_house::{Answer, House, JoinedAgent};
 
 fn keys() -> (SigningKey, OpeningKey) {
-    (SigningKey::generate().unwrap(), OpeningKey::generate())
+    (SigningKey::generate().unwrap(), OpeningKey::generate().unwrap())
 }
 
 #[actix::test]

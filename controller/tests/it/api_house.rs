@@ -194,7 +194,7 @@ impl House {
     /// Lets an agent join.
     pub async fn agent(&self, tenant: &str, name: &str) -> JoinedAgent {
         let token = self.join_token(tenant, json!({})).await;
-        let (sign, open) = (SigningKey::generate().unwrap(), OpeningKey::generate());
+        let (sign, open) = (SigningKey::generate().unwrap(), OpeningKey::generate().unwrap());
         let answer = self.join(&Self::join_request(&token, name, &sign, &open)).await.expect(200);
         let envelope = Envelope::from_bytes(answer.text.as_bytes()).unwrap();
         let key = self.services().keys.signing.public_key();

@@ -290,7 +290,7 @@ pub async fn add_tenant(services: &Services, admin: &Client, name: &str) -> Tena
 
 pub async fn add_agent(services: &Services, admin: &Client, tenant: TenantId, name: &str) -> Agent {
     let id = services.fresh(AgentId::fresh).unwrap();
-    let (sign, open) = (SigningKey::generate().unwrap(), OpeningKey::generate());
+    let (sign, open) = (SigningKey::generate().unwrap(), OpeningKey::generate().unwrap());
     admin
         .execute(
             "INSERT INTO agents (tenant_id, agent_id, name, sign_key, seal_key, software, joined_at, last_seen_at)

@@ -17,6 +17,7 @@ use trustfleet_agent::identity::Identity;
 use trustfleet_agent::keys::{FileKeyStore, IdentityKeys};
 use trustfleet_agent::session::Membership;
 use trustfleet_agent::store::Store;
+use trustfleet_agent::tls_roots::TlsRoots;
 use trustfleet_model::clock::{Clock as _, SystemClock};
 use trustfleet_model::ids::{AgentId, JobId};
 use trustfleet_wire::Envelope;
@@ -100,7 +101,7 @@ impl House {
             clock: AgentClock::default(),
         });
         let (stop, stopping) = watch::channel(false);
-        let http = CmpHttp::new(ureq::tls::RootCerts::from(Vec::new()));
+        let http = CmpHttp::new(TlsRoots::default());
         let core = Core::new(identity, store, Arc::new(FileKeyStore), http, stopping).unwrap();
         let (incoming, received) = mpsc::channel(16);
         let (link, outgoing) = mpsc::channel(64);

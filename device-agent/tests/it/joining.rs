@@ -10,6 +10,7 @@ use trustfleet_agent::config::Config;
 use trustfleet_agent::keys::IdentityKeys;
 use trustfleet_agent::session::{Doors, Membership, SessionError};
 use trustfleet_agent::store::Store;
+use trustfleet_agent::tls_roots::TlsRoots;
 use trustfleet_model::clock::{Clock as _, SystemClock};
 use trustfleet_model::secret::SecretText;
 use trustfleet_wire::Envelope;
@@ -59,7 +60,7 @@ fn controller(mut door: Door) -> Controller {
     .unwrap();
     let config = Config::load(&file).unwrap();
     let keys = IdentityKeys::load_or_make(&Store::open(&state).unwrap()).unwrap();
-    let doors = Doors::new(&config.controller_url, ureq::tls::RootCerts::from(Vec::new()));
+    let doors = Doors::new(&config.controller_url, TlsRoots::default());
     Controller { config, doors, keys, _dir: dir }
 }
 

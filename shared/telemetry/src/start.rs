@@ -13,8 +13,8 @@ use opentelemetry_sdk::{
 };
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::{FilterExt as _, filter_fn},
+    Layer, Registry,
+    filter::{FilterExt as _, Targets, filter_fn},
     fmt::{self, MakeWriter, format},
     layer::SubscriberExt as _,
     registry::LookupSpan,
@@ -68,7 +68,8 @@ pub enum LogForm {
 pub struct Log {
     /// Form of the lines.
     pub form: LogForm,
-    /// Which lines, such as `info` or `trustfleet_controller=debug,info`; one that cannot be read counts as `info`.
+    /// Which lines, such as `info` or `trustfleet_controller=debug,info`; one that cannot be read counts as `info`, which
+    /// a line says.
     pub filter: String,
 }
 
@@ -95,14 +96,33 @@ impl Drop for Guard {
 /// endpoint is no matter.
 pub fn start(service: Service, log: Log, traces: &TracesConfig) -> Result<Guard, TracesError> {
     traces.check()?;
+    let unreadable = (targets(&log.filter).is_none() && !log.filter.trim().is_empty()).then(|| log.filter.clone());
     let provider = traces.endpoint.as_ref().map(|endpoint| provider(service, traces, endpoint)).transpose()?;
     let lines = Registry::default().with(lines(log, stderr, stderr().is_terminal()));
-    let Some(provider) = provider else {
-        let _ = lines.try_init();
-        return Ok(Guard::default());
+    let guard = match provider {
+        None => {
+            let _ = lines.try_init();
+            Guard::default()
+        }
+        Some(provider) => {
+            let _ = lines.with(spans(&provider)).try_init();
+            Guard(Some(provider))
+        }
     };
-    let _ = lines.with(spans(&provider)).try_init();
-    Ok(Guard(Some(provider)))
+    if let Some(filter) = unreadable {
+        tracing::warn!(
+            filter,
+            "the log's filter cannot be read: write LEVEL or TARGET=LEVEL, with commas between; info counts"
+        );
+    }
+    Ok(guard)
+}
+
+/// What a filter lets through: `LEVEL`, `TARGET=LEVEL` or `TARGET`, with commas between. Fields and patterns would need
+/// regular expressions, a tenth of the agent. `None`: it cannot be read, or says nothing.
+fn targets(filter: &str) -> Option<Targets> {
+    let parts: Vec<_> = filter.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() { None } else { parts.join(",").parse().ok() }
 }
 
 /// Log lines. Spans of traces are not for them: their fields would lengthen every line.
@@ -122,7 +142,7 @@ where
         }
     };
     let no_traces = filter_fn(|metadata| !metadata.is_span() || metadata.target() != TARGET);
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = targets(&log.filter).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     layer.with_filter(filter.and(no_traces.with_max_level_hint(LevelFilter::TRACE)))
 }
 
@@ -303,6 +323,29 @@ mod tests {
             tracing::info!("inside");
         });
         assert!(!log.contains("trace_id"), "{log}");
+    }
+
+    #[test]
+    fn a_filter_names_levels_and_targets_and_one_that_cannot_be_read_counts_as_info() {
+        let shown = |filter: &str| {
+            let out = Lines::default();
+            let (writer, log) = (out.clone(), Log { form: LogForm::Text, filter: filter.to_owned() });
+            tracing::subscriber::with_default(
+                Registry::default().with(lines(log, move || writer.clone(), false)),
+                || {
+                    tracing::debug!(target: "trustfleet_agent::driver", "one");
+                    tracing::debug!(target: "lapin", "two");
+                    tracing::info!(target: "lapin", "three");
+                },
+            );
+            ["one", "two", "three"].map(|line| out.text().contains(line))
+        };
+        assert_eq!(shown("trustfleet_agent=debug, info"), [true, false, true]);
+        assert_eq!(shown("lapin=off,trace"), [true, false, false]);
+        assert_eq!(shown("warn"), [false; 3]);
+        for info in ["info", "", " , ", "lapin=loud", "a=b=c"] {
+            assert_eq!(shown(info), [false, false, true], "{info:?}");
+        }
     }
 
     #[test]

@@ -2,10 +2,9 @@
 //!
 //! A sealed secret is bound to the job and trustpoint it is for: put into another job it does not open.
 
-use hpke::aead::AesGcm256;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, single_shot_open, single_shot_seal};
+use aws_lc_rs::agreement::{PrivateKey, X25519};
+use rustls::crypto::aws_lc_rs::hpke::DH_KEM_X25519_HKDF_SHA256_AES_256 as SUITE;
+use rustls::crypto::hpke::{EncapsulatedSecret, Hpke as _, HpkePrivateKey, HpkePublicKey};
 use serde::{Deserialize, Serialize};
 use trustfleet_model::ids::{AgentId, JobId, TrustpointId};
 use trustfleet_model::secret::SecretBytes;
@@ -13,10 +12,8 @@ use trustfleet_model::secret::SecretBytes;
 use crate::v1::Blob;
 
 const INFO: &[u8] = b"trustfleet v1 sealed-secret";
-
-type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
-type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
-type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
+/// Length of an X25519 key, either half, bytes.
+const KEY_LEN: usize = 32;
 
 /// A secret that only one agent can read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +48,9 @@ pub enum SealError {
     /// Not an X25519 key.
     #[error("the key is not an X25519 key of 32 bytes")]
     BadKey,
+    /// The library made no key.
+    #[error("no X25519 key could be made")]
+    Generate,
     /// The library refused to seal.
     #[error("the secret could not be sealed")]
     Seal,
@@ -60,7 +60,10 @@ pub enum SealError {
 }
 
 /// The agent's X25519 private key; never printed.
-pub struct OpeningKey(PrivateKey);
+pub struct OpeningKey {
+    private: HpkePrivateKey,
+    public: Vec<u8>,
+}
 
 impl std::fmt::Debug for OpeningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,8 +73,12 @@ impl std::fmt::Debug for OpeningKey {
 
 impl OpeningKey {
     /// Makes a new key.
-    pub fn generate() -> Self {
-        Self(X25519HkdfSha256::gen_keypair().0)
+    ///
+    /// # Errors
+    /// [`SealError::Generate`].
+    pub fn generate() -> Result<Self, SealError> {
+        let (public, private) = SUITE.generate_key_pair().map_err(|_| SealError::Generate)?;
+        Ok(Self { private, public: public.0 })
     }
 
     /// Reads the 32 bytes of a key.
@@ -79,17 +86,19 @@ impl OpeningKey {
     /// # Errors
     /// [`SealError::BadKey`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SealError> {
-        PrivateKey::from_bytes(bytes).map(Self).map_err(|_| SealError::BadKey)
+        let key = PrivateKey::from_private_key(&X25519, bytes).map_err(|_| SealError::BadKey)?;
+        let public = key.compute_public_key().map_err(|_| SealError::BadKey)?.as_ref().to_vec();
+        Ok(Self { private: HpkePrivateKey::from(bytes.to_vec()), public })
     }
 
     /// The 32 bytes, for a file that only its owner can read.
     pub fn to_bytes(&self) -> SecretBytes {
-        SecretBytes::new(self.0.to_bytes().to_vec())
+        SecretBytes::new(self.private.secret_bytes().to_vec())
     }
 
     /// The public key, 32 bytes.
     pub fn public_key(&self) -> Vec<u8> {
-        X25519HkdfSha256::sk_to_pk(&self.0).to_bytes().to_vec()
+        self.public.clone()
     }
 
     /// Opens a sealed secret.
@@ -97,17 +106,11 @@ impl OpeningKey {
     /// # Errors
     /// [`SealError::Open`].
     pub fn open(&self, sealed: &SealedSecret, context: &SealContext) -> Result<SecretBytes, SealError> {
-        let enc = EncappedKey::from_bytes(&sealed.enc.0).map_err(|_| SealError::Open)?;
-        single_shot_open::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-            &OpModeR::Base,
-            &self.0,
-            &enc,
-            INFO,
-            &sealed.ciphertext.0,
-            &context.associated_data(),
-        )
-        .map(SecretBytes::new)
-        .map_err(|_| SealError::Open)
+        let enc = EncapsulatedSecret(sealed.enc.0.clone());
+        SUITE
+            .open(&enc, INFO, &context.associated_data(), &sealed.ciphertext.0, &self.private)
+            .map(SecretBytes::new)
+            .map_err(|_| SealError::Open)
     }
 }
 
@@ -116,16 +119,13 @@ impl OpeningKey {
 /// # Errors
 /// The key is not one, or the library refused.
 pub fn seal(secret: &[u8], public_key: &[u8], context: &SealContext) -> Result<SealedSecret, SealError> {
-    let public_key = PublicKey::from_bytes(public_key).map_err(|_| SealError::BadKey)?;
-    let (enc, ciphertext) = single_shot_seal::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-        &OpModeS::Base,
-        &public_key,
-        INFO,
-        secret,
-        &context.associated_data(),
-    )
-    .map_err(|_| SealError::Seal)?;
-    Ok(SealedSecret { enc: Blob(enc.to_bytes().to_vec()), ciphertext: Blob(ciphertext) })
+    if public_key.len() != KEY_LEN {
+        return Err(SealError::BadKey);
+    }
+    let public_key = HpkePublicKey(public_key.to_vec());
+    let (enc, ciphertext) =
+        SUITE.seal(INFO, &context.associated_data(), secret, &public_key).map_err(|_| SealError::Seal)?;
+    Ok(SealedSecret { enc: Blob(enc.0), ciphertext: Blob(ciphertext) })
 }
 
 #[cfg(test)]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn s13_a_sealed_secret_opens_only_for_its_agent_and_job() {
-        let (key, other) = (OpeningKey::generate(), OpeningKey::generate());
+        let (key, other) = (OpeningKey::generate().unwrap(), OpeningKey::generate().unwrap());
         let sealed = seal(b"geheim", &key.public_key(), &context(2)).unwrap();
         assert_eq!(key.open(&sealed, &context(2)).unwrap().expose(), b"geheim");
         assert_eq!(other.open(&sealed, &context(2)).unwrap_err(), SealError::Open);
@@ -152,9 +152,22 @@ mod tests {
 
     #[test]
     fn an_opening_key_survives_its_file() {
-        let key = OpeningKey::generate();
+        let key = OpeningKey::generate().unwrap();
         let read = OpeningKey::from_bytes(key.to_bytes().expose()).unwrap();
         assert_eq!(read.public_key(), key.public_key());
         assert_eq!(OpeningKey::from_bytes(&[1; 31]).unwrap_err(), SealError::BadKey);
+        assert_eq!(seal(b"geheim", &[1; 31], &context(2)).unwrap_err(), SealError::BadKey);
+    }
+
+    #[test]
+    fn what_another_implementation_sealed_opens_here() {
+        // Made by the crate hpke 0.15, which sealed in earlier releases.
+        let sealed: SealedSecret = serde_json::from_str(
+            r#"{"enc":"ocgSJiVctsll9LxNwpycvOT+qQTlVL16dD61d1wwWjw=","ciphertext":"xezFYZ90DKu5cOsgylkVT1Q7APYC1g=="}"#,
+        )
+        .unwrap();
+        let key = OpeningKey::from_bytes(&[7; 32]).unwrap();
+        assert_eq!(key.public_key()[..4], [19, 190, 79, 234]);
+        assert_eq!(key.open(&sealed, &context(2)).unwrap().expose(), b"geheim");
     }
 }
