@@ -30,11 +30,13 @@ export CFLAGS="-ffile-prefix-map=$target=/build -ffile-prefix-map=$cargo_home=/c
 
 mkdir -p "$folder"
 for program in "$@"; do
+    profile=release
     case "$program" in
         trustfleet) package=trustfleet-controller ;;
-        trustfleet-agent | trustfleet-lab) package="$program" ;;
+        trustfleet-agent) package="$program" profile=release-agent ;;
+        trustfleet-lab) package="$program" ;;
         *) echo "$0: there is no program $program" >&2; exit 2 ;;
     esac
-    cargo build --release --locked --target "$host" --package "$package"
-    install -m 0755 "$target/$host/release/$program" "$folder/$program"
+    cargo build --profile "$profile" --locked --target "$host" --package "$package"
+    install -m 0755 "$target/$host/$profile/$program" "$folder/$program"
 done

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::sleep;
 use tracing::{Instrument as _, Span};
 use trustfleet_cmp::codec::{BodyKind, PkiMessage};
@@ -370,7 +370,16 @@ impl Running<'_> {
 /// # Errors
 /// The agent is stopping.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Halt> {
-    tokio::task::spawn_blocking(carried(work)).await.map_err(|_| Halt::Stopping)
+    let (done, result) = oneshot::channel();
+    beside(Box::new(carried(move || {
+        let _ = done.send(work());
+    })));
+    result.await.map_err(|_| Halt::Stopping)
+}
+
+/// One kind of task for all of them: the runtime's code for a task comes once for each kind.
+fn beside(work: Box<dyn FnOnce() + Send>) {
+    drop(tokio::task::spawn_blocking(work));
 }
 
 /// Works in a span of the trace, which gets the stable code when the job fails there.
