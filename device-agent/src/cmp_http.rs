@@ -26,6 +26,9 @@ use crate::tls_roots::{RootsError, TlsRoots};
 pub const ANSWER_MAX: u64 = 1024 * 1024;
 /// Longest time to connect; a server that takes longer counts as unreachable (T9).
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Of a connection, in each direction, bytes: a CMP message has some thousand. The library's own 128 KB would stay in the
+/// allocator's hands afterwards.
+pub(crate) const BUFFER: usize = 16 * 1024;
 const CMP: &str = "application/pkixcmp";
 
 /// No CMP message came back.
@@ -161,6 +164,8 @@ impl CmpHttp {
             .http_status_as_error(false)
             // A kept connection that the server has closed meanwhile could not be told from a lost request.
             .max_idle_connections(0)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .timeout_connect(Some(CONNECT_MAX))
             .timeout_resolve(Some(CONNECT_MAX))
             .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))

@@ -19,6 +19,7 @@ use trustfleet_wire::v1::Blob;
 use trustfleet_wire::{Envelope, WireError};
 use url::Url;
 
+use crate::cmp_http::BUFFER;
 use crate::config::{Config, ConfigError, parse_broker_url};
 use crate::keys::IdentityKeys;
 use crate::store::{self, Store, StoreError};
@@ -166,6 +167,8 @@ impl Doors {
             .http_status_as_error(false)
             .timeout_global(Some(CALL_MAX))
             .max_idle_connections(0)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(config.new_agent())
