@@ -16,6 +16,7 @@ mod cmp_docs;
 mod delays;
 mod enrolment;
 mod faults;
+mod gateway;
 mod intake;
 mod joining;
 mod records;

@@ -10,7 +10,10 @@ use trustfleet_telemetry::{
 fn without_an_endpoint_no_span_is_ever_made() {
     let service = Service { name: "test", version: "1", instance: [0; 16], attributes: Vec::new() };
     let log = Log { form: LogForm::Text, filter: "trace".to_owned() };
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
     let _guard = start(service, log, &TracesConfig::default()).unwrap();
+    assert_eq!(threads(), before, "nobody waits for spans to send");
     let span = trace_span!("server", "GET /x", trustfleet.job.id = "j");
     assert!(span.is_disabled());
     continue_from(&span, Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
