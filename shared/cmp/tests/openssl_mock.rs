@@ -13,9 +13,12 @@ use mock_lab::{Lab, SECRET, kinds, kinds_of, now};
 use openssl::MockServer;
 use support::{Leaf, Seeded, accepting, key, mac, signature};
 use trustfleet_cmp::{
-    BodyKind, CmpError, Conclusion, Credentials, Csr, EnrollRequest, FailureBit, InfoRequest, Information, Input, P10Request,
-    Question, Request, RequestKind, RevocationReason, RevokeRequest, SoftwareKey, Step, Transaction, Warning,
-    codec::oids, error::MessageError, key::KeyType,
+    BodyKind, CmpError, Conclusion, Credentials, Csr, EnrollRequest, FailureBit, InfoRequest, Information, Input,
+    P10Request, Question, Request, RequestKind, RevocationReason, RevokeRequest, SoftwareKey, Step, Transaction,
+    Warning,
+    codec::oids,
+    error::MessageError,
+    key::KeyType,
     protection::{Hash, MacPolicy},
 };
 
