@@ -14,7 +14,7 @@ import sys
 
 from pyasn1.codec.der import decoder, encoder
 from pyasn1.type import char, univ
-from pyasn1_alt_modules import rfc5280, rfc5652, rfc8018, rfc9810
+from pyasn1_alt_modules import rfc5280, rfc8018, rfc9810
 
 FOLDER, SECRET = pathlib.Path(sys.argv[1]), sys.argv[2].encode()
 HASHES = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512",
@@ -53,8 +53,14 @@ def serial(certificate):
     return f"{int(certificate['tbsCertificate']['serialNumber']):x}"
 
 
+def fields(value):
+    """Those of a CertTemplate that are there; an absent validity counts as an empty one to pyasn1."""
+    dates = value["validity"]
+    return [one for one in value if value[one].isValue and (one != "validity" or any(dates[date].isValue for date in dates))]
+
+
 def template(value):
-    shown = {"fields": [field for field in value if value[field].isValue]}
+    shown = {"fields": fields(value)}
     if value["subject"].isValue:
         shown["subject"] = name(value["subject"]["rdnSequence"])
     if value["extensions"].isValue:
@@ -78,7 +84,7 @@ def requests(body):
 def encrypted(key):
     if key.getName() == "encryptedValue":
         return "encryptedValue"
-    data = read(encoder.encode(key["envelopedData"].clone(tagSet=rfc5652.EnvelopedData.tagSet, cloneValueFlag=True)), rfc5652.EnvelopedData())
+    data = key["envelopedData"]
     content = data["encryptedContentInfo"]
     return {"recipients": [one.getName() for one in data["recipientInfos"]], "contentType": str(content["contentType"]),
             "cipher": str(content["contentEncryptionAlgorithm"]["algorithm"])}
@@ -92,7 +98,7 @@ def responses(body):
         if pair.isValue:
             choice = pair["certOrEncCert"]
             one["certificate" if choice.getName() == "certificate" else "encrypted"] = (
-                serial(choice["certificate"]["x509v3PKCert"]) if choice.getName() == "certificate" else encrypted(choice["encryptedCert"]))
+                serial(choice["certificate"]) if choice.getName() == "certificate" else encrypted(choice["encryptedCert"]))
         shown.append(one)
     return shown
 
@@ -102,10 +108,10 @@ def info_value(oid, der):
     number = int(oid.rsplit(".", 1)[1])
     if number in (17, 20):  # caCerts, rootCaCert
         certificates = [decoder.decode(der, asn1Spec=rfc9810.CMPCertificate())[0]] if number == 20 else read(der, rfc9810.CaCertsValue())
-        return [serial(one["x509v3PKCert"]) for one in certificates]
+        return [serial(one) for one in certificates]
     if number == 18:
         value = read(der, rfc9810.RootCaKeyUpdateContent())
-        return {field: serial(value[field]["x509v3PKCert"]) for field in value if value[field].isValue}
+        return {field: serial(value[field]) for field in value if value[field].isValue}
     if number == 19:
         value = read(der, rfc9810.CertReqTemplateContent())
         return {"template": template(value["certTemplate"]), "keySpec": controls(value["keySpec"])}
@@ -138,7 +144,7 @@ def revocations(body):
         for extension in one["crlEntryDetails"]:
             if str(extension["extnID"]) == "2.5.29.21":
                 reason = int(decoder.decode(extension["extnValue"], asn1Spec=rfc5280.CRLReason())[0])
-        shown.append({"fields": [field for field in details if details[field].isValue], "issuer": name(details["issuer"]["rdnSequence"]),
+        shown.append({"fields": fields(details), "issuer": name(details["issuer"]["rdnSequence"]),
                       "serial": f"{int(details['serialNumber']):x}", "reason": reason})
     return shown
 
@@ -158,7 +164,7 @@ CONTENT = {
                              for one in body],
     "error": lambda body: {**status(body["pKIStatusInfo"]), "code": int(body["errorCode"]) if body["errorCode"].isValue else None,
                            "details": [str(text) for text in body["errorDetails"]] if body["errorDetails"].isValue else []},
-    "nested": lambda body: [one["body"].getName() for one in body],
+    "nested": lambda body: [show(read(bytes(one), rfc9810.PKIMessage())) for one in body],  # left as Any there
     "p10cr": lambda body: name(body["certificationRequestInfo"]["subject"]["rdnSequence"]),
     "pkiconf": lambda body: None,
 }
