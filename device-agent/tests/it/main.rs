@@ -18,6 +18,7 @@ mod enrolment;
 mod faults;
 mod intake;
 mod joining;
+mod newer_openssl;
 mod records;
 mod restarts;
 mod token;

@@ -52,6 +52,7 @@ pub struct Leaf {
     pub usages: Vec<ObjectIdentifier>,
     pub ca: bool,
     pub digital_signature: bool,
+    pub not_before: &'static str,
     pub not_after: &'static str,
 }
 
@@ -64,6 +65,7 @@ impl Leaf {
             usages: vec![],
             ca: false,
             digital_signature: true,
+            not_before: "2020-01-01T00:00:00Z",
             not_after: "2045-01-01T00:00:00Z",
         }
     }
@@ -123,7 +125,7 @@ fn sign(leaf: &Leaf, issuer: &Name, key: &SoftwareKey) -> Certificate {
         serial_number: SerialNumber::new(&serial).unwrap(),
         signature: key.algorithm(),
         issuer: x509(issuer),
-        validity: Validity { not_before: time("2020-01-01T00:00:00Z"), not_after: time(leaf.not_after) },
+        validity: Validity { not_before: time(leaf.not_before), not_after: time(leaf.not_after) },
         subject,
         subject_public_key_info: spki,
         issuer_unique_id: None,
