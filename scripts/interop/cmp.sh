@@ -12,10 +12,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 tools="$(realpath -m "${CARGO_TARGET_DIR:-target}")/interop"
 vectors=shared/cmp/tests/vectors
 
-# OpenSSL 4.0 does not repeat every question, and its server ends at some that it has no answer for.
-KNOWS_MORE=(--skip r9_genm_questions_are_read_and_their_echo_is_taken_for_no_information
+# What is about OpenSSL 3.0's server alone: it repeats questions, delays no certConf, and knows the certificate that may be
+# revoked without being told. Checks of their own (`newer`) are about what became of that.
+ONLY_OLDER=(--skip r9_genm_questions_are_read_and_their_echo_is_taken_for_no_information
+    --skip w1_a_waiting_answer_is_polled_for_at_the_servers_pace
+    --skip w1_a_waiting_p10cr_is_polled_for
+    --skip r8_a_refused_rr_is_read_with_its_reasons
     --skip a_genm_asks_and_an_echo_is_no_information
-    --skip a_request_follows_the_cas_template_or_says_that_there_is_none)
+    --skip a_request_follows_the_cas_template_or_says_that_there_is_none
+    --skip polling_is_waited_for_and_its_messages_are_named)
 
 main() {
     [ $# = 1 ] || usage
@@ -43,12 +48,12 @@ newer() {
 
 again() {
     with_newer_openssl
-    run openssl_mock "${KNOWS_MORE[@]}"
+    run openssl_mock "${ONLY_OLDER[@]}"
     run openssl_signatures
     run pbmac1
     run openssl_asks_the_lab_ca
     run openssl_enrols_at_the_lab_ca
-    run it cmp_cli "${KNOWS_MORE[@]}"
+    run it cmp_cli "${ONLY_OLDER[@]}"
 }
 
 # Its keys and times differ, so what is in the messages is compared, not their bytes.

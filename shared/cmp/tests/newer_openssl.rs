@@ -15,12 +15,12 @@ use std::{process::Command, sync::Arc};
 use jiff::Timestamp;
 use mock_lab::{Lab, SECRET, kinds, now};
 use openssl::MockServer;
-use support::{Authority, CMC_RA, Leaf, key, mac, signature};
+use support::{Authority, CMC_RA, Leaf, Mistaken, key, mac, signature};
 use trustfleet_cmp::{
     Conclusion, CrlOf, EnrollRequest, Information, Question, Request, RequestKind, RevocationReason, RevokeRequest,
     Signer, apply_template,
     codec::{BodyKind, FailureBit, PkiBody, PkiMessage, PkiStatus},
-    key::{KeyType, SignError, Using},
+    key::{KeyType, Using},
 };
 use trustfleet_pki::{PublicKey, SignatureAlgorithm, signature::SignatureAlgorithm as S};
 
@@ -86,27 +86,6 @@ fn r3_openssl_verifies_our_proof_of_possession_by_ml_dsa_and_reads_the_certifica
         let mistaken = Arc::new(Mistaken { says: key(key_type), signs: key(key_type) });
         let request = Request::Enroll(Box::new(lab.request()), mistaken);
         assert_eq!(lab.begin(&server, request, mac("dev1", SECRET)).refusal().failure, [FailureBit::BadPop]);
-    }
-}
-
-/// Signs with another key than it names.
-#[derive(Debug)]
-struct Mistaken {
-    says: Arc<dyn Signer>,
-    signs: Arc<dyn Signer>,
-}
-
-impl Signer for Mistaken {
-    fn signature_algorithm(&self) -> SignatureAlgorithm {
-        self.signs.signature_algorithm()
-    }
-
-    fn sign_with(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        self.signs.sign_with(algorithm, message)
-    }
-
-    fn public_key_der(&self) -> &[u8] {
-        self.says.public_key_der()
     }
 }
 

@@ -19,10 +19,10 @@ use spki::SubjectPublicKeyInfoOwned;
 use trustfleet_cmp::{
     Acceptance, Credentials, EnrollRequest, Entropy, RequestKind, Signer, SoftwareKey,
     entropy::EntropyFailed,
-    key::KeyType,
+    key::{KeyType, SignError},
     protection::{Hash, MacPolicy},
 };
-use trustfleet_pki::{certificate::Certificate, name::Name, san::San};
+use trustfleet_pki::{SignatureAlgorithm, certificate::Certificate, name::Name, san::San};
 use x509_cert::{
     TbsCertificate, Version,
     ext::{
@@ -179,6 +179,27 @@ pub struct NoEntropy;
 impl Entropy for NoEntropy {
     fn fill(&mut self, _: &mut [u8]) -> Result<(), EntropyFailed> {
         Err(EntropyFailed)
+    }
+}
+
+/// Signs with another key than it names.
+#[derive(Debug)]
+pub struct Mistaken {
+    pub says: Arc<SoftwareKey>,
+    pub signs: Arc<SoftwareKey>,
+}
+
+impl Signer for Mistaken {
+    fn signature_algorithm(&self) -> SignatureAlgorithm {
+        self.signs.signature_algorithm()
+    }
+
+    fn sign_with(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.signs.sign_with(algorithm, message)
+    }
+
+    fn public_key_der(&self) -> &[u8] {
+        self.says.public_key_der()
     }
 }
 
