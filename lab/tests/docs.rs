@@ -37,6 +37,22 @@ fn sources(dir: &Path, found: &mut String) {
     }
 }
 
+/// The names of the tests of the code: functions below an attribute that makes them one.
+fn tests_of(code: &str) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    let mut is_test = false;
+    for line in code.lines().map(str::trim_start) {
+        let signature = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "));
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some(signature) = signature.filter(|_| is_test) {
+            found.extend(signature.split('(').next());
+            is_test = false;
+        }
+    }
+    found
+}
+
 /// The texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
@@ -62,12 +78,14 @@ fn every_test_that_the_checklist_names_exists() {
     assert!(named > 40, "only {named} tests were found in the table");
 }
 
+/// One of them begins with the rule's id, unless the row says why it does not apply.
 #[test]
-fn every_rule_of_the_cmp_client_has_a_row_whose_tests_exist() {
+fn every_rule_of_the_cmp_client_has_a_row_with_a_test_of_its_own_and_its_tests_exist() {
     let mut code = String::new();
     for member in ["shared", "device-agent", "lab", "controller"] {
         sources(&root().join(member), &mut code);
     }
+    let existing = tests_of(&code);
     let document = read("docs/cmp.md");
     let mut rows = BTreeSet::new();
     for row in document.lines().filter(|line| line.starts_with("| ")) {
@@ -78,10 +96,14 @@ fn every_rule_of_the_cmp_client_has_a_row_whose_tests_exist() {
             continue;
         }
         assert!(rows.insert((*id).to_owned()), "two rows for {id}");
+        if tests.strip_prefix("does not apply: ").is_some_and(|reason| reason.len() > 20) {
+            continue;
+        }
         let tests: Vec<_> = quoted(tests).collect();
-        assert!(!tests.is_empty(), "no test proves this row: {row}");
+        let own = format!("{}_", id.to_lowercase());
+        assert!(tests.iter().any(|test| test.starts_with(&own)), "no test whose name begins with {own}: {row}");
         for test in tests {
-            assert!(code.contains(&format!("fn {test}(")), "there is no test {test}: {row}");
+            assert!(existing.contains(test), "there is no test {test}: {row}");
         }
     }
     let rules = [("H", 15), ("P", 12), ("X", 4), ("R", 10), ("V", 13), ("C", 9), ("W", 6), ("E", 6), ("T", 9)];

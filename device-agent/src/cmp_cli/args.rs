@@ -181,7 +181,7 @@ pub struct NewKey {
     /// Private key to be certified, PEM or DER
     #[arg(long, value_name = "FILE", conflicts_with_all = ["newkey_type", "newkeyout"])]
     pub newkey: Option<PathBuf>,
-    /// Make a key: rsa:2048, rsa:3072, rsa:4096, p256, p384 or ed25519
+    /// Make a key: rsa:2048, rsa:3072, rsa:4096, p256, p384, ed25519, ml-dsa-44, ml-dsa-65 or ml-dsa-87
     #[arg(long, value_name = "TYPE", alias = "newkey_type")]
     pub newkey_type: Option<String>,
     /// Where to write the key that is made: mode 0600, never over another file without --force

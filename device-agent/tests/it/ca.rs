@@ -34,8 +34,8 @@ pub enum Trick {
     Http { status: u16, content_type: &'static str, body: Vec<u8> },
     /// Redirects.
     Redirect(String),
-    /// Sends a PKIMessage under HTTP status 500 (T2).
-    Under500,
+    /// Sends its PKIMessage under this HTTP status and content type (T2, T8).
+    Under(u16, &'static str),
     /// Refuses.
     Refuse(Vec<FailureBit>, String),
     /// waiting, then pollRep twice with checkAfter 1, then the certificate.
@@ -68,6 +68,7 @@ struct Shared {
     open: HashMap<Vec<u8>, Open>,
     heard: Vec<&'static str>,
     raw: Vec<Vec<u8>>,
+    heads: Vec<String>,
     issued: u32,
 }
 
@@ -104,6 +105,7 @@ impl TestCa {
             open: HashMap::new(),
             heard: Vec::new(),
             raw: Vec::new(),
+            heads: Vec::new(),
             issued: 0,
         }));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -136,6 +138,11 @@ impl TestCa {
         self.shared.lock().unwrap().raw.clone()
     }
 
+    /// Request lines and header fields as they came, field names in lower case.
+    pub fn heads(&self) -> Vec<String> {
+        self.shared.lock().unwrap().heads.clone()
+    }
+
     pub fn issued(&self) -> u32 {
         self.shared.lock().unwrap().issued
     }
@@ -143,10 +150,14 @@ impl TestCa {
 
 fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let (mut length, mut line) = (0, String::new());
+    let (mut length, mut line, mut head) = (0, String::new(), String::new());
     loop {
         line.clear();
         reader.read_line(&mut line).ok()?;
+        match line.split_once(':') {
+            Some((field, value)) if !head.is_empty() => head += &format!("{}:{value}", field.to_ascii_lowercase()),
+            _ => head += &line,
+        }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
@@ -156,6 +167,7 @@ fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
+    shared.lock().unwrap().heads.push(head);
     let trick = shared.lock().unwrap().tricks.pop_front();
     let (mut status, mut content_type, mut location) = (200, "application/pkixcmp", String::new());
     let mut lose = false;
@@ -180,8 +192,8 @@ fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
             }
             shared.lock().unwrap().answer(&body, None)
         }
-        Some(Trick::Under500) => {
-            status = 500;
+        Some(Trick::Under(with, kind)) => {
+            (status, content_type) = (with, kind);
             shared.lock().unwrap().answer(&body, None)
         }
         Some(Trick::LoseAnswer) => {

@@ -34,8 +34,13 @@ pub struct Ran {
 
 impl Desk {
     pub fn new() -> Self {
-        let ca = Authority::root("/O=Lab/CN=Mock CA", KeyType::Rsa2048);
-        let key = key(KeyType::P256);
+        Self::of(KeyType::Rsa2048, KeyType::P256)
+    }
+
+    /// With such a key of the CA, and such keys of the device and its factory identity.
+    pub fn of(ca: KeyType, own: KeyType) -> Self {
+        let ca = Authority::root("/O=Lab/CN=Mock CA", ca);
+        let key = key(own);
         let issued = ca.issue(&Leaf::new("/CN=dev1", key.as_ref()));
         let desk = Self { folder: folder(), ca, key, issued };
         desk.write("ca.crt", &desk.ca.certificate.to_pem());
@@ -43,7 +48,7 @@ impl Desk {
         desk.write("dev.key", &desk.key.pkcs8_pem().unwrap());
         desk.write("issued.crt", &desk.issued.to_pem());
         desk.write("secret", &format!("{SECRET}\n"));
-        let (identity_key, identity) = desk.ca.identity("/CN=factory", KeyType::P256);
+        let (identity_key, identity) = desk.ca.identity("/CN=factory", own);
         desk.write("factory.crt", &identity.to_pem());
         desk.write("factory.key", &identity_key.pkcs8_pem().unwrap());
         desk

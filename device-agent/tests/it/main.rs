@@ -19,6 +19,7 @@ mod faults;
 mod gateway;
 mod intake;
 mod joining;
+mod newer_openssl;
 mod records;
 mod restarts;
 mod token;

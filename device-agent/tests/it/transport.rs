@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use trustfleet_cmp::codec::FailureBit;
+use trustfleet_cmp::codec::{FailureBit, PkiMessage};
 use trustfleet_wire::v1::{Request, Task};
 
 use crate::ca::{TestCa, Trick};
@@ -89,9 +89,94 @@ async fn a_ca_that_swallows_requests_fails_the_job_as_maybe_issued() {
 #[tokio::test]
 async fn t2_a_cmp_message_under_an_http_error_is_read_all_the_same() {
     let (ca, house) = (TestCa::start(), House::start().await);
-    ca.trick(Trick::Under500);
+    ca.trick(Trick::Under(500, "application/pkixcmp"));
     enroll_at(&house, &ca, vec![ca.url.clone()]).await;
     house.wait_for("activated").await;
+}
+
+#[tokio::test]
+async fn t1_every_message_is_posted_as_the_whole_content_with_its_content_type() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    ca.never_confirm_implicitly();
+    ca.trick(Trick::Wait);
+    enroll_at(&house, &ca, vec![ca.url.clone()]).await;
+    house.wait_for("activated").await;
+    assert_eq!(ca.heard(), ["ir", "pollReq", "pollReq", "pollReq", "certConf"]);
+    for (head, content) in ca.heads().iter().zip(ca.raw()) {
+        let message = PkiMessage::from_der(&content).unwrap();
+        assert_eq!(message.to_der().unwrap(), content, "one PKIMessage and nothing else");
+        assert!(head.starts_with("POST /pkix/?profile=ap HTTP/1.1\r\n"), "{head}");
+        let fields: Vec<_> = head.lines().filter_map(|line| line.split_once(": ")).collect();
+        let of = |name| fields.iter().filter(|(field, _)| *field == name).map(|(_, value)| *value).collect::<Vec<_>>();
+        assert_eq!(of("content-type"), ["application/pkixcmp"]);
+        assert_eq!(of("content-length"), [content.len().to_string()]);
+        assert!(of("content-encoding").is_empty() && of("transfer-encoding").is_empty(), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn t4_no_status_of_http_changes_a_transaction() {
+    for status in [201, 202, 206, 400, 401, 403, 404, 409, 410, 429, 500, 502, 503] {
+        let (ca, house) = (TestCa::start(), House::start().await);
+        ca.never_confirm_implicitly();
+        for _ in 0..2 {
+            ca.trick(Trick::Under(status, "application/pkixcmp"));
+        }
+        enroll_at(&house, &ca, vec![ca.url.clone()]).await;
+        house.wait_for("activated").await;
+        assert_eq!((ca.heard().as_slice(), ca.issued()), (["ir", "certConf"].as_slice(), 1), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn t4_a_good_status_without_a_message_confirms_nothing_and_a_bad_one_ends_nothing() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    ca.never_confirm_implicitly();
+    ca.trick(Trick::Under(200, "application/pkixcmp"));
+    ca.trick(Trick::Http { status: 503, content_type: "text/plain", body: b"come back later".to_vec() });
+    enroll_at(&house, &ca, vec![ca.url.clone()]).await;
+    house.wait_for("activated").await;
+    let ids: Vec<_> = ca.raw().iter().map(|raw| PkiMessage::from_der(raw).unwrap().header.transaction_id).collect();
+    assert!(ids.len() == 2 && ids[0] == ids[1], "503 was no end: {ids:?}");
+
+    let (ca, house) = (TestCa::start(), House::start().await);
+    ca.never_confirm_implicitly();
+    ca.trick(Trick::Under(200, "application/pkixcmp"));
+    ca.trick(Trick::Http { status: 200, content_type: "application/pkixcmp", body: Vec::new() });
+    enroll_at(&house, &ca, vec![ca.url.clone()]).await;
+    let failed = house.failed().await;
+    assert_eq!(failed.code, "ca_not_cmp");
+    assert!(failed.maybe_issued, "no pkiConf came, whatever 200 says");
+    assert!(!house.trustpoint().join("current").exists());
+}
+
+#[tokio::test]
+async fn t7_the_whole_transaction_goes_to_one_uri_over_lost_answers_and_a_restart() {
+    let (primary, secondary, mut house) = (TestCa::start(), TestCa::start(), House::start().await);
+    primary.never_confirm_implicitly();
+    primary.trick(Trick::Wait);
+    primary.trick(Trick::NoAnswer);
+    enroll_at(&house, &primary, vec![primary.url.clone(), secondary.url.clone()]).await;
+    house.wait_for("waiting").await;
+    house.kill_agent().await;
+    house.start_agent().await;
+    house.wait_for("activated").await;
+    let lines: Vec<_> = primary.heads().iter().map(|head| head.lines().next().unwrap().to_owned()).collect();
+    assert!(lines.len() >= 5 && lines.iter().all(|line| line == "POST /pkix/?profile=ap HTTP/1.1"), "{lines:?}");
+    assert_eq!(primary.heard().last(), Some(&"certConf"));
+    assert!(secondary.heard().is_empty(), "{:?}", secondary.heard());
+}
+
+#[tokio::test]
+async fn t8_application_pkixcmp_poll_is_taken_as_application_pkixcmp() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    ca.never_confirm_implicitly();
+    for _ in 0..2 {
+        ca.trick(Trick::Under(200, "application/pkixcmp-poll"));
+    }
+    enroll_at(&house, &ca, vec![ca.url.clone()]).await;
+    house.wait_for("activated").await;
+    assert_eq!(ca.heard(), ["ir", "certConf"]);
 }
 
 #[tokio::test]

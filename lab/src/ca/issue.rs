@@ -74,7 +74,7 @@ pub enum IssueError {
     #[error("the public key cannot be certified")]
     PublicKey(#[from] PublicKeyError),
     /// A key that the lab CA does not want.
-    #[error("keys of kind {kind} are not certified: RSA of 2048 bits or more, P-256, P-384 or Ed25519 are")]
+    #[error("keys of kind {kind} are not certified: RSA of 2048 bits or more, P-256, P-384, Ed25519 and ML-DSA are")]
     WeakKey {
         /// What kind of key it is.
         kind: KeyKind,
@@ -167,7 +167,9 @@ impl Authority {
         }
         let usage = match PublicKey::from_spki_der(subject.public_key)?.algorithm() {
             KeyKind::Rsa { bits } if bits >= 2048 => KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment,
+            KeyKind::RsaPss { bits } if bits >= 2048 => KeyUsages::DigitalSignature.into(),
             KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::Ed25519 => KeyUsages::DigitalSignature.into(),
+            KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87 => KeyUsages::DigitalSignature.into(),
             kind => return Err(IssueError::WeakKey { kind }),
         };
         let alternative = subject.alternative_names.map(|value| (value, subject.name.is_null()));

@@ -3,12 +3,19 @@
 //! It is decoded, and can be verified with its issuer's certificate ([`Crl::verify_signed_by`]); it is never trusted for
 //! having come in a CMP message.
 
-use der::{Decode, Encode, Reader, SliceReader, asn1::AnyRef};
+use der::{
+    Decode, Encode, Reader, Sequence, SliceReader,
+    asn1::{AnyRef, BitString},
+};
 use jiff::Timestamp;
+use spki::AlgorithmIdentifierOwned;
 use trustfleet_pki::{SignatureError, certificate::Certificate, name::Name};
-use x509_cert::{crl::CertificateList, time::Time};
+use x509_cert::{crl::RevokedCert, ext::Extensions, time::Time};
 
 use crate::codec::RawSequence;
+
+/// RFC 5280 section 5.1.2.1: if present, the version is v2.
+const V2: u8 = 1;
 
 /// One CRL.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,6 +25,38 @@ pub struct Crl {
     list: CertificateList,
 }
 
+/// RFC 5280 section 5.1. `x509_cert` demands the version, which CRLs of version 1 leave out.
+#[derive(Clone, Debug, Eq, PartialEq, Sequence)]
+struct CertificateList {
+    tbs_cert_list: TbsCertList,
+    signature_algorithm: AlgorithmIdentifierOwned,
+    signature: BitString,
+}
+
+/// RFC 5280 section 5.1.
+///
+/// ```text
+/// TBSCertList ::= SEQUENCE {
+///     version                 Version OPTIONAL,
+///     signature               AlgorithmIdentifier,
+///     issuer                  Name,
+///     thisUpdate              Time,
+///     nextUpdate              Time OPTIONAL,
+///     revokedCertificates     SEQUENCE OF SEQUENCE { ... } OPTIONAL,
+///     crlExtensions       [0] Extensions OPTIONAL }
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq, Sequence)]
+struct TbsCertList {
+    version: Option<u8>,
+    signature: AlgorithmIdentifierOwned,
+    issuer: x509_cert::name::Name,
+    this_update: Time,
+    next_update: Option<Time>,
+    revoked_certificates: Option<Vec<RevokedCert>>,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", constructed = "true", optional = "true")]
+    crl_extensions: Option<Extensions>,
+}
+
 impl Crl {
     /// Reads one from DER.
     ///
@@ -25,6 +64,9 @@ impl Crl {
     /// What does not decode.
     pub fn from_der(der: &[u8]) -> Result<Self, String> {
         let list = CertificateList::from_der(der).map_err(|error| error.to_string())?;
+        if list.tbs_cert_list.version.is_some_and(|version| version != V2) {
+            return Err("a CRL is of version 1, which it leaves out, or 2".to_owned());
+        }
         let issuer = list.tbs_cert_list.issuer.to_der().map_err(|error| error.to_string())?;
         let issuer = Name::from_der(&issuer).map_err(|error| error.to_string())?;
         Ok(Self { der: der.to_vec(), issuer, list })

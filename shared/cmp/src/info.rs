@@ -335,6 +335,10 @@ fn root_update(
         if certificate.not_after() < now {
             return Err(refused(format!("{what} expired at {}", certificate.not_after())));
         }
+        // RFC 9810 section 4.4.2.2: what is not valid yet vouches for nothing yet
+        if certificate.not_before() > now {
+            return Err(refused(format!("{what} is not valid before {}", certificate.not_before())));
+        }
     }
     signed("newWithNew", &new_root, &new_root)?;
     signed("newWithOld", &new_with_old, old)?;

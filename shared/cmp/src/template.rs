@@ -157,7 +157,9 @@ impl RequestTemplate {
         let asked = SubjectPublicKeyInfoOwned::from_der(key.spki_der());
         let asked = asked.map(|key| key.algorithm).map_err(|error| TemplateError::Name(error.to_string()))?;
         let named = self.algorithms.iter().any(|algorithm| {
-            algorithm.oid == asked.oid && (asked.oid != algorithms::EC || named_curve(algorithm) == named_curve(&asked))
+            // RFC 9810 section 5.3.19.16: the parameters are optional, and OpenSSL's server leaves the curve open
+            let any_curve = algorithm.parameters.is_none() || asked.oid != algorithms::EC;
+            algorithm.oid == asked.oid && (any_curve || named_curve(algorithm) == named_curve(&asked))
         });
         let permitted = match kind {
             _ if self.algorithms.is_empty() && self.rsa_bits.is_empty() => true,

@@ -1,161 +1,33 @@
 //! Our client against a foreign server: the mock server of `openssl cmp -port`, started by each test.
-//!
-//! The server always returns the certificate it is given (`-rsp_cert`), so each test makes that one for the key it
-//! asks with. It answers by HMAC-SHA1 unless told otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "support/mock_lab.rs"]
+mod mock_lab;
 #[path = "support/openssl.rs"]
 mod openssl;
 mod support;
 
-use std::{fs, sync::Arc, thread::sleep, time::Duration};
+use std::sync::Arc;
 
-use jiff::Timestamp;
-use openssl::{MockServer, folder};
-use support::{Authority, Leaf, Seeded, accepting, ir, key, mac, signature};
-use tempfile::TempDir;
+use mock_lab::{Lab, SECRET, kinds, kinds_of, now};
+use openssl::MockServer;
+use support::{Leaf, Seeded, accepting, key, mac, signature};
 use trustfleet_cmp::{
-    Acceptance, BodyKind, CmpError, Conclusion, Credentials, Csr, EnrollRequest, Enrolled, FailureBit, InfoRequest,
-    Information, Input, P10Request, Question, Request, RequestKind, RevocationReason, RevokeRequest, SoftwareKey, Step,
-    Transaction, Warning, codec::oids, error::MessageError, key::KeyType, protection::AcceptedMacs,
+    BodyKind, CmpError, Conclusion, Credentials, Csr, EnrollRequest, FailureBit, InfoRequest, Information, Input,
+    P10Request, Question, Request, RequestKind, RevocationReason, RevokeRequest, SoftwareKey, Step, Transaction,
+    Warning,
+    codec::oids,
+    error::MessageError,
+    key::KeyType,
+    protection::{Hash, MacPolicy},
 };
-use trustfleet_model::clock::{Clock, SystemClock};
-use trustfleet_pki::certificate::Certificate;
-
-/// The files of one test: a CA, the key asked for, and the certificate that the server will return.
-struct Lab {
-    folder: TempDir,
-    ca: Authority,
-    key: Arc<SoftwareKey>,
-    issued: Certificate,
-}
-
-impl Lab {
-    fn new(key_type: KeyType) -> Self {
-        let ca = Authority::root("/O=Lab/CN=Mock CA", KeyType::Rsa2048);
-        let key = key(key_type);
-        let issued = ca.issue(&Leaf::new("/CN=dev1", key.as_ref()));
-        let lab = Self { folder: folder(), ca, key, issued };
-        lab.write("ca.crt", &lab.ca.certificate.to_pem());
-        lab.write("ca.key", &lab.ca.key.pkcs8_pem().unwrap());
-        lab.write("issued.crt", &lab.issued.to_pem());
-        lab
-    }
-
-    fn write(&self, file: &str, content: &str) {
-        fs::write(self.folder.path().join(file), content).unwrap();
-    }
-
-    /// A server with a secret; `more` are further arguments.
-    fn mac_server(&self, more: &[&str]) -> MockServer {
-        let base = ["-srv_ref", "dev1", "-srv_secret", "pass:S3cret-of-dev1-with-128-bits", "-rsp_cert", "issued.crt"];
-        MockServer::start(self.folder.path(), &[&base, more].concat())
-    }
-
-    /// A server that signs with the CA's key and trusts what the CA issued.
-    fn signature_server(&self, more: &[&str]) -> MockServer {
-        let base = ["-srv_cert", "ca.crt", "-srv_key", "ca.key", "-srv_trusted", "ca.crt", "-rsp_cert", "issued.crt"];
-        MockServer::start(self.folder.path(), &[&base, more].concat())
-    }
-
-    fn request(&self) -> EnrollRequest {
-        EnrollRequest { sans: vec![], ..ir(&self.ca.certificate.subject()) }
-    }
-
-    fn acceptance(&self) -> Acceptance {
-        // openssl's mock server answers by HMAC-SHA1
-        Acceptance { macs: AcceptedMacs::with_sha1(), ..accepting(std::slice::from_ref(&self.ca.certificate)) }
-    }
-
-    fn run(&self, server: &MockServer, request: EnrollRequest, credentials: Credentials) -> Outcome {
-        let key = Arc::<SoftwareKey>::clone(&self.key);
-        self.begin(server, Request::Enroll(Box::new(request), key), credentials)
-    }
-
-    fn begin(&self, server: &MockServer, request: Request, credentials: Credentials) -> Outcome {
-        let mut entropy = Seeded::new(now().as_nanosecond() as u64);
-        let start = Transaction::begin(request, credentials, self.acceptance(), &mut entropy, now());
-        let (transaction, message) = start.unwrap();
-        let mut waits = Vec::new();
-        let mut step = Step::Send { transaction: Box::new(transaction), message };
-        loop {
-            step = match step {
-                Step::Send { transaction, message } => {
-                    let answer = server.post(&message);
-                    transaction.handle(Input::Response(&answer), &mut entropy, now())
-                }
-                Step::Wait { transaction, seconds } => {
-                    waits.push(seconds);
-                    sleep(Duration::from_secs(seconds));
-                    transaction.handle(Input::TimerFired, &mut entropy, now())
-                }
-                Step::Concluded(conclusion) => {
-                    return Outcome { result: Ok(Good::Concluded(conclusion)), waits, told: false };
-                }
-                Step::Done(enrolled) => return Outcome { result: Ok(Good::Enrolled(enrolled)), waits, told: false },
-                Step::Failed { error, tell_peer, .. } => {
-                    return Outcome { result: Err(error), waits, told: tell_peer.is_some() };
-                }
-            };
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Good {
-    Enrolled(Box<Enrolled>),
-    Concluded(Box<Conclusion>),
-}
-
-struct Outcome {
-    result: Result<Good, CmpError>,
-    waits: Vec<u64>,
-    told: bool,
-}
-
-impl Outcome {
-    fn enrolled(self) -> Box<Enrolled> {
-        match self.result {
-            Ok(Good::Enrolled(enrolled)) => enrolled,
-            Ok(Good::Concluded(conclusion)) => panic!("{conclusion:?}"),
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn conclusion(self) -> Conclusion {
-        match self.result {
-            Ok(Good::Concluded(conclusion)) => *conclusion,
-            Ok(Good::Enrolled(enrolled)) => panic!("{enrolled:?}"),
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn refusal(self) -> Box<trustfleet_cmp::error::PeerRefusal> {
-        match self.result {
-            Err(CmpError::Refused(refusal)) => refusal,
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn now() -> Timestamp {
-    SystemClock.now()
-}
-
-fn kinds(enrolled: &Enrolled) -> Vec<&'static str> {
-    kinds_of(&enrolled.transcript)
-}
-
-fn kinds_of(transcript: &[trustfleet_cmp::Exchanged]) -> Vec<&'static str> {
-    transcript.iter().filter_map(|exchanged| exchanged.kind).map(BodyKind::name).collect()
-}
 
 #[test]
 fn c2_ir_by_mac_with_implicit_confirm_needs_no_certconf() {
     let lab = Lab::new(KeyType::Rsa2048);
     let server = lab.mac_server(&["-grant_implicitconf", "-rsp_capubs", "ca.crt"]);
     let request = EnrollRequest { implicit_confirm: true, ..lab.request() };
-    let enrolled = lab.run(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits")).enrolled();
+    let enrolled = lab.run(&server, request, mac("dev1", SECRET)).enrolled();
     assert_eq!(enrolled.certificate, lab.issued);
     assert!(enrolled.implicitly_confirmed);
     assert_eq!(kinds(&enrolled), ["ir", "ip"]);
@@ -169,7 +41,7 @@ fn c1_ir_by_mac_without_implicit_confirm_is_confirmed_by_certconf() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&[]);
     let request = EnrollRequest { implicit_confirm: true, ..lab.request() };
-    let enrolled = lab.run(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits")).enrolled();
+    let enrolled = lab.run(&server, request, mac("dev1", SECRET)).enrolled();
     assert!(!enrolled.implicitly_confirmed);
     assert_eq!(kinds(&enrolled), ["ir", "ip", "certConf", "pkiconf"]);
 }
@@ -218,7 +90,7 @@ fn e3_a_rejection_is_read_with_every_failinfo_bit() {
     for bit in FailureBit::ALL {
         let number = (bit as u8).to_string();
         let server = lab.mac_server(&["-pkistatus", "2", "-failure", &number, "-statusstring", "no, and why"]);
-        let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits")).refusal();
+        let refusal = lab.run(&server, lab.request(), mac("dev1", SECRET)).refusal();
         assert_eq!(refusal.failure, [bit]);
         assert_eq!(refusal.body, BodyKind::Ip);
         assert_eq!(refusal.texts, ["no, and why"]);
@@ -232,7 +104,7 @@ fn e3_several_failinfo_bits_at_once_are_all_read() {
     // bits 0, 9, 20 and 26
     let bits = (1_u32 << 26 | 1 << 20 | 1 << 9 | 1).to_string();
     let server = lab.mac_server(&["-pkistatus", "2", "-failurebits", &bits]);
-    let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits")).refusal();
+    let refusal = lab.run(&server, lab.request(), mac("dev1", SECRET)).refusal();
     use FailureBit::{BadAlg, BadPop, DuplicateCertReq, SignerNotTrusted};
     assert_eq!(refusal.failure, [BadAlg, BadPop, SignerNotTrusted, DuplicateCertReq]);
     assert_eq!(refusal.failure_text, "badAlg, badPOP, signerNotTrusted, duplicateCertReq");
@@ -242,7 +114,7 @@ fn e3_several_failinfo_bits_at_once_are_all_read() {
 fn e2_a_protected_error_ends_the_transaction_without_a_word_from_us() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-send_error"]);
-    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits"));
+    let outcome = lab.run(&server, lab.request(), mac("dev1", SECRET));
     assert!(!outcome.told);
     let refusal = outcome.refusal();
     assert_eq!(refusal.body, BodyKind::Error);
@@ -253,9 +125,28 @@ fn e2_a_protected_error_ends_the_transaction_without_a_word_from_us() {
 fn p10_an_unprotected_error_is_no_more_than_a_diagnostic() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-send_error", "-send_unprot_err", "-send_unprotected"]);
-    let refusal = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits")).refusal();
+    let refusal = lab.run(&server, lab.request(), mac("dev1", SECRET)).refusal();
     assert_eq!(refusal.unauthenticated, Some(MessageError::Unprotected { body: BodyKind::Error }));
     assert!(refusal.to_string().contains("check reference and secret"), "{refusal}");
+}
+
+/// SHA-512 behind SHA-256 is where an HMAC has more octets than the hash that makes its key.
+#[test]
+fn p2_the_server_makes_the_same_key_of_every_hash_for_every_mac() {
+    let lab = Lab::new(KeyType::P256);
+    let server = lab.mac_server(&[]);
+    let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+    for (owf, hmac) in hashes.into_iter().flat_map(|owf| hashes.map(|hmac| (owf, hmac))) {
+        let policy = MacPolicy { owf, iterations: 1009, ..MacPolicy::of(hmac) };
+        let credentials = |secret: &str| Credentials::Mac {
+            reference: b"dev1".to_vec(),
+            secret: secret.as_bytes().to_vec().into(),
+            mac: policy,
+        };
+        lab.run(&server, lab.request(), credentials(SECRET)).enrolled();
+        let refused = lab.run(&server, lab.request(), credentials("another secret")).result.unwrap_err();
+        assert_eq!(refused.code(), "refused_unauthenticated", "{owf:?} {hmac:?}");
+    }
 }
 
 #[test]
@@ -274,7 +165,7 @@ fn v5_a_wrong_secret_ends_with_advice_and_the_servers_words_as_untrusted_detail(
 fn p10_an_unprotected_response_is_refused_and_the_server_is_told() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-send_unprotected"]);
-    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits"));
+    let outcome = lab.run(&server, lab.request(), mac("dev1", SECRET));
     assert!(outcome.told);
     assert_eq!(outcome.result.unwrap_err().code(), "unprotected");
 }
@@ -283,7 +174,7 @@ fn p10_an_unprotected_response_is_refused_and_the_server_is_told() {
 fn w1_a_waiting_answer_is_polled_for_at_the_servers_pace() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-poll_count", "3", "-check_after", "1"]);
-    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits"));
+    let outcome = lab.run(&server, lab.request(), mac("dev1", SECRET));
     assert_eq!(outcome.waits, [1, 1]);
     let enrolled = outcome.enrolled();
     let expected = ["ir", "ip", "pollReq", "pollRep", "pollReq", "pollRep", "pollReq", "ip", "certConf", "pkiconf"];
@@ -297,7 +188,7 @@ fn s8_an_answer_by_sha1_is_refused_unless_it_is_allowed() {
     let mut entropy = Seeded::new(8);
     let strong = accepting(std::slice::from_ref(&lab.ca.certificate));
     let key = Arc::<SoftwareKey>::clone(&lab.key);
-    let credentials = mac("dev1", "S3cret-of-dev1-with-128-bits");
+    let credentials = mac("dev1", SECRET);
     let start = Transaction::start(lab.request(), credentials, strong, key, &mut entropy, now());
     let (transaction, message) = start.unwrap();
     let answer = server.post(&message);
@@ -327,7 +218,7 @@ fn v9_a_certificate_for_another_key_is_rejected_by_certconf() {
     let other = lab.ca.issue(&Leaf::new("/CN=dev1", key(KeyType::P256).as_ref()));
     lab.write("issued.crt", &other.to_pem());
     let server = lab.mac_server(&[]);
-    let outcome = lab.run(&server, lab.request(), mac("dev1", "S3cret-of-dev1-with-128-bits"));
+    let outcome = lab.run(&server, lab.request(), mac("dev1", SECRET));
     let log = server.log();
     match outcome.result {
         Err(CmpError::Certificate(unfit)) => {
@@ -364,7 +255,7 @@ fn r7_p10cr_by_mac_and_by_another_certificates_signature() {
     for (key_type, implicit) in [(KeyType::P256, false), (KeyType::Rsa2048, true)] {
         let lab = Lab::new(key_type);
         let server = lab.mac_server(&["-grant_implicitconf"]);
-        let outcome = lab.begin(&server, p10(&lab, implicit), mac("dev1", "S3cret-of-dev1-with-128-bits"));
+        let outcome = lab.begin(&server, p10(&lab, implicit), mac("dev1", SECRET));
         let enrolled = outcome.enrolled();
         assert_eq!(enrolled.certificate, lab.issued);
         let rest: &[_] = if implicit { &[] } else { &["certConf", "pkiconf"] };
@@ -383,7 +274,7 @@ fn r7_p10cr_by_mac_and_by_another_certificates_signature() {
 fn w1_a_waiting_p10cr_is_polled_for() {
     let lab = Lab::new(KeyType::P256);
     let server = lab.mac_server(&["-poll_count", "2", "-check_after", "1"]);
-    let outcome = lab.begin(&server, p10(&lab, false), mac("dev1", "S3cret-of-dev1-with-128-bits"));
+    let outcome = lab.begin(&server, p10(&lab, false), mac("dev1", SECRET));
     assert_eq!(outcome.waits, [1]);
     let expected = ["p10cr", "cp", "pollReq", "pollRep", "pollReq", "cp", "certConf", "pkiconf"];
     assert_eq!(kinds(&outcome.enrolled()), expected);
@@ -442,7 +333,7 @@ fn r9_genm_questions_are_read_and_their_echo_is_taken_for_no_information() {
         let request =
             InfoRequest { question, recipient: lab.ca.certificate.subject(), sender: None, extra_certs: vec![] };
         let request = Request::Info(Box::new(request));
-        let conclusion = lab.begin(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits")).conclusion();
+        let conclusion = lab.begin(&server, request, mac("dev1", SECRET)).conclusion();
         let Conclusion::Informed(informed) = conclusion else { panic!("{shown}") };
         assert_eq!(kinds_of(&informed.transcript), ["genm", "genp"]);
         let nothing = match &informed.information {

@@ -22,7 +22,7 @@ use std::{
 
 use jiff::Timestamp;
 use openssl::{MockServer, folder};
-use support::{Authority, Leaf, Seeded, accepting, ir, key, mac};
+use support::{Authority, Leaf, Mistaken, Seeded, accepting, ir, key, mac};
 use tempfile::TempDir;
 use trustfleet_cmp::{
     Acceptance, Credentials, EnrollRequest, Enrolled, Input, Signer, SoftwareKey, Step, Transaction,
@@ -141,27 +141,6 @@ fn r3_a_proof_of_possession_of_another_key_is_noticed_by_the_server() {
     let acceptance = Acceptance { macs: AcceptedMacs::with_sha1(), ..Acceptance::default() };
     let error = enrol(&server, request, mac("dev1", "S3cret-of-dev1-with-128-bits"), acceptance, asked).unwrap_err();
     assert!(error.contains("BadPop"), "{error}");
-}
-
-/// Signs with another key than it names.
-#[derive(Debug)]
-struct Mistaken {
-    says: Arc<SoftwareKey>,
-    signs: Arc<SoftwareKey>,
-}
-
-impl Signer for Mistaken {
-    fn signature_algorithm(&self) -> SignatureAlgorithm {
-        self.signs.signature_algorithm()
-    }
-
-    fn sign_with(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        self.signs.sign_with(algorithm, message)
-    }
-
-    fn public_key_der(&self) -> &[u8] {
-        self.says.public_key_der()
-    }
 }
 
 #[test]

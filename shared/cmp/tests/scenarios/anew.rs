@@ -123,7 +123,7 @@ fn v13_the_time_in_an_answer_decides_nothing() {
 }
 
 #[test]
-fn h13_h14_certconf_goes_at_once_and_never_with_generalinfo() {
+fn h14_certconf_goes_at_once_whatever_confirmwaittime_says_and_h13_without_generalinfo() {
     let mut world = World::new();
     world.shape = |header| {
         let value = der::asn1::GeneralizedTime::from_unix_duration(std::time::Duration::from_secs(2_000_000_000));

@@ -171,7 +171,12 @@ fn v12_a_new_root_that_the_old_one_does_not_certify_is_refused() {
     let device = raw(&roots.old.issue(&Leaf::new("/CN=Root", roots.new.key.as_ref())));
     let expired = Leaf { ca: true, not_after: "2025-01-01T00:00:00Z", ..Leaf::new("/CN=Root", roots.new.key.as_ref()) };
     let expired = raw(&roots.old.issue(&expired));
+    let early = Leaf { ca: true, not_before: "2026-12-01T00:00:00Z", ..Leaf::new("/CN=Root", roots.new.key.as_ref()) };
+    let early_root = raw(&roots.new.issue(&early)); // by itself
+    let early = raw(&roots.old.issue(&early));
     let bad = [
+        ("not valid yet", RootCaKeyUpdateContent { new_with_old: Some(early), ..good.clone() }),
+        ("itself not valid yet", RootCaKeyUpdateContent { new_with_new: early_root, ..good.clone() }),
         ("expired", RootCaKeyUpdateContent { new_with_old: Some(expired), ..good.clone() }),
         ("no tie", RootCaKeyUpdateContent { new_with_old: None, ..good.clone() }),
         (

@@ -177,3 +177,31 @@ fn a_crl_that_names_two_algorithms_is_signed_by_nobody() {
     assert_eq!(verified(SignatureAlgorithm::EcdsaSha256), Ok(()));
     assert!(matches!(verified(SignatureAlgorithm::EcdsaSha384), Err(SignatureError::Parameters { .. })));
 }
+
+#[test]
+fn crls_of_both_versions_that_openssl_makes_are_read_and_verified() {
+    use std::{fs, process::Command};
+    let ca = Authority::root("/O=Lab/CN=CA", KeyType::P256);
+    let revoked = ca.issue(&Leaf::new("/CN=revoked", key(KeyType::P256).as_ref()));
+    let config = "[ca]\ndefault_ca = one\n[one]\ndatabase = index\ndefault_md = sha256\ndefault_crl_days = 30\n";
+    for (more, version) in [("", None), ("crlnumber = number\n", Some("v2"))] {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |file: &str, content: &str| fs::write(folder.path().join(file), content).unwrap();
+        write("ca.cnf", &format!("{config}{more}"));
+        write("number", "01\n");
+        write("ca.crt", &ca.certificate.to_pem());
+        write("ca.key", &ca.key.pkcs8_pem().unwrap());
+        write("index", &format!("R\t450101000000Z\t261121120000Z\t{}\tunknown\t/CN=revoked\n", revoked.serial_hex()));
+        let openssl = |line: &str| {
+            let ran = Command::new("openssl").args(line.split(' ')).current_dir(folder.path()).output().unwrap();
+            assert!(ran.status.success(), "{ran:?}");
+        };
+        openssl("ca -config ca.cnf -gencrl -keyfile ca.key -cert ca.crt -out ca.crl");
+        openssl("crl -in ca.crl -outform DER -out ca.der");
+        let der = fs::read(folder.path().join("ca.der")).unwrap();
+        let crl = Crl::from_der(&der).unwrap_or_else(|error| panic!("{version:?}: {error}"));
+        assert_eq!(crl.verify_signed_by(&ca.certificate), Ok(()), "{version:?}");
+        assert_eq!(crl.serials(), [revoked.serial_hex()]);
+        assert_eq!(crl.issuer(), &ca.certificate.subject());
+    }
+}

@@ -37,6 +37,21 @@ fn h5_a_reference_that_is_no_text_leaves_the_sender_null_and_fills_the_senderkid
 }
 
 #[test]
+fn h6_every_message_has_a_senderkid_the_reference_or_the_certificates_key_identifier() {
+    let mut world = World::new();
+    let (key, certificate) = world.ca.identity("/CN=identity", KeyType::P256);
+    let identifier = certificate.subject_key_id().unwrap();
+    for (credentials, expected) in
+        [(mac("dev1", SECRET), b"dev1".to_vec()), (signature(&key, &certificate), identifier)]
+    {
+        world.open = None;
+        let messages = sent(&mut world, credentials);
+        let ids = messages.iter().map(|message| message.header.sender_kid.as_ref().unwrap().as_bytes());
+        assert_eq!(ids.collect::<Vec<_>>(), [&expected, &expected], "ir and certConf");
+    }
+}
+
+#[test]
 fn r3_the_proof_is_a_signature_over_the_certreq_without_poposkinput() {
     let mut world = World::new();
     let (_, message) = world.start(world.request(), mac("dev1", SECRET)).unwrap();
@@ -52,13 +67,46 @@ fn r3_the_proof_is_a_signature_over_the_certreq_without_poposkinput() {
 }
 
 #[test]
-fn c5_c6_an_accepting_certconf_has_one_status_without_statusinfo() {
+fn c5_certconf_has_one_status_with_the_requests_certreqid() {
     let mut world = World::new();
     let messages = sent(&mut world, mac("dev1", SECRET));
     let PkiBody::CertConf(statuses) = &messages[1].body else { panic!() };
     let [status] = statuses.as_slice() else { panic!("{}", statuses.len()) };
-    assert_eq!((status.cert_req_id, &status.status_info, &status.hash_alg), (0, &None, &None));
+    assert_eq!((status.cert_req_id, &status.hash_alg), (0, &None));
     assert_eq!(messages[1].header.pvno, 2, "H1, C4");
+}
+
+#[test]
+fn c6_an_accepting_certconf_leaves_statusinfo_out_and_a_rejecting_one_gives_its_failinfo() {
+    for fit in [true, false] {
+        let mut world = World::new();
+        let other = world.ca.issue(&Leaf::new("/CN=dev1", key(KeyType::P256).as_ref()));
+        world.twist = Box::new(move |nth, _, answer, _, _| match answer {
+            Answer::Granted { kind, cert_req_id, .. } if nth == 0 && !fit => Answer::Granted {
+                kind,
+                cert_req_id,
+                certificate: other.clone(),
+                with_mods: false,
+                ca_pubs: vec![],
+                extra_certs: vec![],
+                implicit_confirm: false,
+            },
+            answer => answer,
+        });
+        let (transaction, message) = world.start(world.request(), mac("dev1", SECRET)).unwrap();
+        let answer = world.serve(&message);
+        let step = transaction.handle(Input::Response(&answer), &mut world.entropy, world.now);
+        let Step::Send { message, .. } = step else { panic!("{step:?}") };
+        let PkiBody::CertConf(statuses) = PkiMessage::from_der(&message).unwrap().body else { panic!() };
+        match &statuses[0].status_info {
+            None => assert!(fit),
+            Some(info) => {
+                assert!(!fit);
+                assert_eq!(info.status, trustfleet_cmp::PkiStatus::Rejection);
+                assert_eq!(info.fail_info.as_ref().unwrap().bits(), [FailureBit::IncorrectData]);
+            }
+        }
+    }
 }
 
 #[test]

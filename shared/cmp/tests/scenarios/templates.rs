@@ -105,11 +105,14 @@ fn r9_a_template_names_the_keys_that_are_certified() {
     let p256 = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
     let ec = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
     let bits = Control { id: oids::REG_CTRL_RSA_KEY_LEN, value: Any::encode_from(&3072_u32).unwrap() };
+    let any_curve = template(CertTemplate::default(), Some(vec![algorithm(ec, None)]));
     let template =
         template(CertTemplate::default(), Some(vec![algorithm(ec, Some(Any::encode_from(&p256).unwrap())), bits]));
     let of = |key_type| PublicKey::from_spki_der(key(key_type).public_key_der()).unwrap();
     assert_eq!(template.permits_key(&of(KeyType::P256)), Ok(()));
     assert_eq!(template.permits_key(&of(KeyType::Rsa3072)), Ok(()));
+    assert!(template.permits_key(&of(KeyType::P384)).is_err(), "another curve");
+    assert_eq!(any_curve.permits_key(&of(KeyType::P384)), Ok(()));
     let error = template.permits_key(&of(KeyType::Rsa2048)).unwrap_err();
     assert!(error.to_string().contains("does not certify RSA 2048 keys: use 1.2.840.10045.2.1"), "{error}");
     assert!(error.to_string().ends_with("or RSA 3072"), "{error}");

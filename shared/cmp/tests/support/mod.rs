@@ -19,10 +19,10 @@ use spki::SubjectPublicKeyInfoOwned;
 use trustfleet_cmp::{
     Acceptance, Credentials, EnrollRequest, Entropy, RequestKind, Signer, SoftwareKey,
     entropy::EntropyFailed,
-    key::KeyType,
+    key::{KeyType, SignError},
     protection::{Hash, MacPolicy},
 };
-use trustfleet_pki::{certificate::Certificate, name::Name, san::San};
+use trustfleet_pki::{SignatureAlgorithm, certificate::Certificate, name::Name, san::San};
 use x509_cert::{
     TbsCertificate, Version,
     ext::{
@@ -52,6 +52,7 @@ pub struct Leaf {
     pub usages: Vec<ObjectIdentifier>,
     pub ca: bool,
     pub digital_signature: bool,
+    pub not_before: &'static str,
     pub not_after: &'static str,
 }
 
@@ -64,6 +65,7 @@ impl Leaf {
             usages: vec![],
             ca: false,
             digital_signature: true,
+            not_before: "2020-01-01T00:00:00Z",
             not_after: "2045-01-01T00:00:00Z",
         }
     }
@@ -123,7 +125,7 @@ fn sign(leaf: &Leaf, issuer: &Name, key: &SoftwareKey) -> Certificate {
         serial_number: SerialNumber::new(&serial).unwrap(),
         signature: key.algorithm(),
         issuer: x509(issuer),
-        validity: Validity { not_before: time("2020-01-01T00:00:00Z"), not_after: time(leaf.not_after) },
+        validity: Validity { not_before: time(leaf.not_before), not_after: time(leaf.not_after) },
         subject,
         subject_public_key_info: spki,
         issuer_unique_id: None,
@@ -177,6 +179,27 @@ pub struct NoEntropy;
 impl Entropy for NoEntropy {
     fn fill(&mut self, _: &mut [u8]) -> Result<(), EntropyFailed> {
         Err(EntropyFailed)
+    }
+}
+
+/// Signs with another key than it names.
+#[derive(Debug)]
+pub struct Mistaken {
+    pub says: Arc<SoftwareKey>,
+    pub signs: Arc<SoftwareKey>,
+}
+
+impl Signer for Mistaken {
+    fn signature_algorithm(&self) -> SignatureAlgorithm {
+        self.signs.signature_algorithm()
+    }
+
+    fn sign_with(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.signs.sign_with(algorithm, message)
+    }
+
+    fn public_key_der(&self) -> &[u8] {
+        self.says.public_key_der()
     }
 }
 
