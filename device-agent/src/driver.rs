@@ -48,7 +48,7 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
                     tracing::error!(%error, "a worker died; its job goes on after a restart of the agent");
                 }
             }
-            _ = housekeeping.tick() => core.book.forget_old(core.identity.clock.now()).await,
+            _ = housekeeping.tick() => core.book.forget_old(core.identity.clock.now()),
         }
     }
     let finish = async { while driver.workers.join_next().await.is_some() {} };
@@ -67,7 +67,7 @@ impl Driver {
     /// After a start: reports without a receipt are sent again, unfinished jobs go on; those that have begun come first.
     async fn take_up_again(&mut self) {
         let mut unfinished = Vec::new();
-        for (id, entry) in self.core.book.all() {
+        for (id, entry) in self.core.book.awake() {
             let live = entry.snapshot().await;
             for report in live.record.reports {
                 self.core.reports.add(id, report, Span::none());
@@ -110,7 +110,14 @@ impl Driver {
     }
 
     async fn on_job(&mut self, envelope: Envelope, job: Job, verdict: oneshot::Sender<Verdict>) {
-        let known = self.core.book.get(job.job_id);
+        let known = match self.core.book.find(job.job_id) {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::error!(job.id = %job.job_id, %error, "a known job cannot be read back; its message shall come again");
+                let _ = verdict.send(Verdict::Later);
+                return;
+            }
+        };
         let live = match &known {
             Some(entry) => Some(entry.snapshot().await),
             None => None,
@@ -121,8 +128,11 @@ impl Driver {
         tracing::info!(job.id = %job.job_id, device = %job.device, trustpoint = %job.trustpoint, sequence = job.sequence, ?intake, "job message");
         let job_id = job.job_id;
         let saved = match (intake, known) {
-            (Intake::Drop(why), _) => {
+            (Intake::Drop(why), known) => {
                 tracing::warn!(job.id = %job_id, "a job message is dropped: {}", why.as_str());
+                if let Some(entry) = known {
+                    self.core.book.rest(job_id, &entry).await;
+                }
                 Ok(())
             }
             (Intake::Take, _) | (_, None) => {
@@ -210,10 +220,14 @@ impl Driver {
         }
         let Some(job_id) = self.core.reports.receipt(receipt.report_id) else { return };
         tracing::debug!(job.id = %job_id, report.id = %receipt.report_id, "receipt");
-        let Some(entry) = self.core.book.get(job_id) else { return };
+        // A job with a report that waits for its receipt is awake, so it is not read back for this.
+        let Ok(Some(entry)) = self.core.book.find(job_id) else { return };
         let answered = |live: &mut Live| live.record.reports.retain(|report| report.report_id != receipt.report_id);
-        if let Err(error) = entry.settle(answered).await {
-            tracing::warn!(job.id = %job_id, %error, "a receipt is not noted on the disk; the report may be sent again");
+        match entry.settle(answered).await {
+            Ok(()) => self.core.book.rest(job_id, &entry).await,
+            Err(error) => {
+                tracing::warn!(job.id = %job_id, %error, "a receipt is not noted on the disk; the report may be sent again");
+            }
         }
     }
 }

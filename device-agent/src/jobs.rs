@@ -1,14 +1,19 @@
 //! All jobs the agent knows, in memory as on the disk: a change counts only when its record is saved.
+//!
+//! A job that has ended and is answered for rests: its record stays on the disk for as long as a message about it can come,
+//! and memory keeps no more of it than when it may be forgotten. So an agent in front of thousands of devices pays for
+//! those that something happens to.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use trustfleet_model::ids::JobId;
 use trustfleet_wire::sign::Purpose;
 use trustfleet_wire::v1::{Job, ToAgent};
 
-use crate::lifecycle;
+use crate::lifecycle::{self, Resting};
 use crate::record::{JobRecord, VERSION};
 use crate::store::{self, Store, StoreError};
 
@@ -16,7 +21,16 @@ use crate::store::{self, Store, StoreError};
 #[derive(Debug)]
 pub struct JobBook {
     store: Store,
-    entries: Mutex<BTreeMap<JobId, Arc<Entry>>>,
+    controller_key: Vec<u8>,
+    jobs: Mutex<BTreeMap<JobId, Known>>,
+}
+
+#[derive(Debug)]
+enum Known {
+    /// Something is still to be done or reported.
+    Awake(Arc<Entry>),
+    /// Nothing is; all of it is on the disk.
+    Resting(Resting),
 }
 
 /// One job; changes wait for each other.
@@ -24,6 +38,8 @@ pub struct JobBook {
 pub struct Entry {
     store: Store,
     live: tokio::sync::Mutex<Live>,
+    /// The disk refused the last change: only memory knows of it.
+    unsaved: AtomicBool,
 }
 
 /// A record with its own message, verified.
@@ -42,27 +58,45 @@ impl JobBook {
     /// # Errors
     /// The folder cannot be read.
     pub fn load(store: &Store, controller_key: &[u8]) -> Result<Self, StoreError> {
-        let mut entries = BTreeMap::new();
+        let mut jobs = BTreeMap::new();
         for id in store.job_ids()? {
             match read(store, id, controller_key) {
                 Ok(live) => {
-                    entries.insert(id, Arc::new(Entry { store: store.clone(), live: live.into() }));
+                    let known = Resting::of(&live.record, &live.job);
+                    jobs.insert(id, known.map_or_else(|| Known::Awake(Entry::new(store, live)), Known::Resting));
                 }
                 Err(error) => tracing::error!(job.id = %id, %error, "a job record is left aside"),
             }
         }
-        Ok(Self { store: store.clone(), entries: Mutex::new(entries) })
+        Ok(Self { store: store.clone(), controller_key: controller_key.to_vec(), jobs: Mutex::new(jobs) })
     }
 
-    /// A job by its id.
-    pub fn get(&self, id: JobId) -> Option<Arc<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    /// A job by its id; one that rests is read back and is awake from now on.
+    ///
+    /// # Errors
+    /// The record of a job that rests cannot be read.
+    pub fn find(&self, id: JobId) -> Result<Option<Arc<Entry>>, StoreError> {
+        let mut jobs = self.jobs();
+        match jobs.get(&id) {
+            None => Ok(None),
+            Some(Known::Awake(entry)) => Ok(Some(Arc::clone(entry))),
+            Some(Known::Resting(_)) => {
+                let live = read(&self.store, id, &self.controller_key)?;
+                let entry = Entry::new(&self.store, live);
+                jobs.insert(id, Known::Awake(Arc::clone(&entry)));
+                Ok(Some(entry))
+            }
+        }
     }
 
-    /// All jobs, oldest first.
-    pub fn all(&self) -> Vec<(JobId, Arc<Entry>)> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().map(|(id, entry)| (*id, Arc::clone(entry))).collect()
+    /// All jobs that do not rest, oldest first.
+    pub fn awake(&self) -> Vec<(JobId, Arc<Entry>)> {
+        let jobs = self.jobs();
+        let awake = jobs.iter().filter_map(|(id, known)| match known {
+            Known::Awake(entry) => Some((*id, Arc::clone(entry))),
+            Known::Resting(_) => None,
+        });
+        awake.collect()
     }
 
     /// Takes up a new job: afterwards its record is on the disk.
@@ -72,36 +106,53 @@ impl JobBook {
     pub async fn insert(&self, record: JobRecord, job: Job) -> Result<Arc<Entry>, StoreError> {
         save(&self.store, record.clone()).await?;
         let id = record.job_id;
-        let entry = Arc::new(Entry { store: self.store.clone(), live: Live { record, job }.into() });
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&entry));
+        let entry = Entry::new(&self.store, Live { record, job });
+        self.jobs().insert(id, Known::Awake(Arc::clone(&entry)));
         Ok(entry)
     }
 
-    /// Forgets jobs that ended long ago.
-    pub async fn forget_old(&self, now: Timestamp) {
-        for (id, entry) in self.all() {
-            let live = entry.live.lock().await;
-            if lifecycle::forgettable(&live.record, &live.job, now) {
-                match store::remove(&self.store.job_file(id)) {
-                    Ok(()) => {
-                        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-                    }
-                    Err(error) => tracing::warn!(job.id = %id, %error, "an old job record cannot be removed"),
-                }
-            }
+    /// Lets a job rest if nothing is left to do for it and the disk knows all of it.
+    pub async fn rest(&self, id: JobId, entry: &Entry) {
+        let live = entry.live.lock().await;
+        let resting = Resting::of(&live.record, &live.job);
+        if let Some(resting) = resting.filter(|_| !entry.unsaved.load(Ordering::Relaxed)) {
+            self.jobs().insert(id, Known::Resting(resting));
         }
+    }
+
+    /// Forgets jobs that ended long ago.
+    pub fn forget_old(&self, now: Timestamp) {
+        self.jobs().retain(|id, known| {
+            let Known::Resting(resting) = known else { return true };
+            if !lifecycle::forgettable(resting, now) {
+                return true;
+            }
+            let removed = store::remove(&self.store.job_file(*id));
+            if let Err(error) = &removed {
+                tracing::warn!(job.id = %id, %error, "an old job record cannot be removed");
+            }
+            removed.is_err()
+        });
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, Known>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
+    fn new(store: &Store, live: Live) -> Arc<Self> {
+        Arc::new(Self { store: store.clone(), live: live.into(), unsaved: AtomicBool::new(false) })
+    }
+
     /// The job as it stands.
     pub async fn snapshot(&self) -> Live {
         self.live.lock().await.clone()
     }
 
-    /// The job as it stands, unless it is changing at this moment.
-    pub fn try_snapshot(&self) -> Option<Live> {
-        self.live.try_lock().ok().map(|live| live.clone())
+    /// Whether something may still happen to it: one that changes at this moment is not finished.
+    pub fn is_unfinished(&self) -> bool {
+        self.live.try_lock().map_or(true, |live| !live.record.state.is_final())
     }
 
     /// Changes the job; saved first, then in memory.
@@ -114,6 +165,7 @@ impl Entry {
         change(&mut next);
         save(&self.store, next.record.clone()).await?;
         *live = next;
+        self.unsaved.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -125,7 +177,9 @@ impl Entry {
     pub async fn settle(&self, change: impl FnOnce(&mut Live)) -> Result<(), StoreError> {
         let mut live = self.live.lock().await;
         change(&mut live);
-        save(&self.store, live.record.clone()).await
+        let saved = save(&self.store, live.record.clone()).await;
+        self.unsaved.store(saved.is_err(), Ordering::Relaxed);
+        saved
     }
 }
 
@@ -192,9 +246,62 @@ mod tests {
         let succeeded = |live: &mut Live| live.record.state = State::Nothing { outcome: Outcome::Succeeded };
         entry.change(succeeded).await.unwrap();
         let again = JobBook::load(&store, &key.public_key()).unwrap();
-        let live = again.get(job.job_id).unwrap().snapshot().await;
+        let live = again.find(job.job_id).unwrap().unwrap().snapshot().await;
         assert!(live.record.state.is_final());
         assert_eq!(live.job, job);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_has_ended_and_is_answered_for_rests_until_it_is_spoken_of_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let (record, job) = message(&key);
+        let book = JobBook::load(&store, &key.public_key()).unwrap();
+        let entry = book.insert(record, job.clone()).await.unwrap();
+        book.rest(job.job_id, &entry).await;
+        assert_eq!(book.awake().len(), 1, "it has not ended");
+        entry.settle(|live| live.record.state = State::Nothing { outcome: Outcome::Succeeded }).await.unwrap();
+        book.rest(job.job_id, &entry).await;
+        assert!(book.awake().is_empty());
+        assert!(JobBook::load(&store, &key.public_key()).unwrap().awake().is_empty(), "nor after a restart");
+        let live = book.find(job.job_id).unwrap().unwrap().snapshot().await;
+        assert_eq!((live.job, live.record.state.is_final(), book.awake().len()), (job, true, 1));
+    }
+
+    #[tokio::test]
+    async fn what_only_memory_knows_does_not_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let (record, job) = message(&key);
+        let book = JobBook::load(&store, &key.public_key()).unwrap();
+        let entry = book.insert(record, job.clone()).await.unwrap();
+        fs::remove_dir_all(store.jobs()).unwrap();
+        fs::write(store.jobs(), b"in the way").unwrap();
+        let end = |live: &mut Live| live.record.state = State::Nothing { outcome: Outcome::Succeeded };
+        assert!(entry.settle(end).await.is_err());
+        book.rest(job.job_id, &entry).await;
+        assert_eq!(book.awake().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn old_jobs_are_forgotten_on_the_disk_and_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let (record, job) = message(&key);
+        let book = JobBook::load(&store, &key.public_key()).unwrap();
+        let entry = book.insert(record, job.clone()).await.unwrap();
+        let much_later = job.expires_at + jiff::SignedDuration::from_hours(48);
+        book.forget_old(much_later);
+        assert!(store.job_file(job.job_id).exists(), "it has not ended");
+        entry.settle(|live| live.record.state = State::Nothing { outcome: Outcome::Succeeded }).await.unwrap();
+        book.rest(job.job_id, &entry).await;
+        book.forget_old(job.issued_at);
+        assert!(store.job_file(job.job_id).exists(), "its message may still come again");
+        book.forget_old(much_later);
+        assert!(!store.job_file(job.job_id).exists() && book.find(job.job_id).unwrap().is_none());
     }
 
     #[tokio::test]
@@ -222,7 +329,7 @@ mod tests {
         let (record, job) = message(&other);
         store::save_json(&store.job_file(job.job_id), &record).unwrap();
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        assert!(book.get(job.job_id).is_none());
+        assert!(book.find(job.job_id).unwrap().is_none());
         assert!(store.job_file(job.job_id).exists(), "left for a person to look at");
     }
 }

@@ -109,10 +109,25 @@ pub fn next(record: &JobRecord, job: &Job, now: Timestamp) -> Next {
     }
 }
 
-/// Whether a job can be forgotten: ended, answered for, and no valid message about it can come any more.
-pub fn forgettable(record: &JobRecord, job: &Job, now: Timestamp) -> bool {
-    let remembered_until = record.received_at.checked_add(REMEMBER).unwrap_or(record.received_at);
-    record.state.is_final() && record.reports.is_empty() && job.expires_at <= now && remembered_until <= now
+/// A job that has ended and is answered for: what is kept of it in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resting {
+    received_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl Resting {
+    /// `None` while something is to be done or reported. `job` is the record's own message.
+    pub fn of(record: &JobRecord, job: &Job) -> Option<Self> {
+        let rests = record.state.is_final() && record.reports.is_empty();
+        rests.then_some(Self { received_at: record.received_at, expires_at: job.expires_at })
+    }
+}
+
+/// Whether a job that rests can be forgotten: no valid message about it can come any more, and a day is over.
+pub fn forgettable(resting: &Resting, now: Timestamp) -> bool {
+    let remembered_until = resting.received_at.checked_add(REMEMBER).unwrap_or(resting.received_at);
+    resting.expires_at <= now && remembered_until <= now
 }
 
 /// How long to go on with a message that gets no answer.
@@ -249,17 +264,18 @@ pub(crate) mod tests {
     #[test]
     fn a_job_is_forgotten_only_when_answered_for_and_expired() {
         let mut done = record(1, ended(Outcome::Succeeded));
-        assert!(!forgettable(&done, &job(1), at(999)));
-        assert!(!forgettable(&done, &job(1), at(1_000)), "remembered for a day at least");
-        assert!(forgettable(&done, &job(1), at(90_000)));
-        assert!(!forgettable(&record(1, State::Start), &job(1), at(90_000)));
+        let resting = Resting::of(&done, &job(1)).unwrap();
+        assert!(!forgettable(&resting, at(999)));
+        assert!(!forgettable(&resting, at(1_000)), "remembered for a day at least");
+        assert!(forgettable(&resting, at(90_000)));
+        assert_eq!(Resting::of(&record(1, State::Start), &job(1)), None, "it has not ended");
         done.reports.push(Outgoing {
             report_id: MessageId::fresh(at(0), [0; 10]),
             routing_key: String::new(),
             kind: "failed".to_owned(),
             envelope: done.envelope.clone(),
         });
-        assert!(!forgettable(&done, &job(1), at(90_000)));
+        assert_eq!(Resting::of(&done, &job(1)), None, "it is not answered for");
     }
 
     #[test]

@@ -198,7 +198,7 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
         (State::Activation { serial }, _) | (_, Task::Activate { serial }) => serial.clone(),
         _ => return Ok(()),
     };
-    let unfinished = unfinished_versions(core).await;
+    let unfinished = unfinished_versions(core);
     let (slots, wanted) = (core.slots(place), serial.clone());
     let (keys, store) = (Arc::clone(&core.keys), core.store.clone());
     let file = blocking(move || {
@@ -215,15 +215,8 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
 }
 
 /// Versions that jobs still work on: not to be cleared away.
-async fn unfinished_versions(core: &Core) -> Vec<JobId> {
-    let mut unfinished = Vec::new();
-    for (id, entry) in core.book.all() {
-        // A job that changes at this moment is not finished.
-        if entry.try_snapshot().is_none_or(|live| !live.record.state.is_final()) {
-            unfinished.push(id);
-        }
-    }
-    unfinished
+fn unfinished_versions(core: &Core) -> Vec<JobId> {
+    core.book.awake().into_iter().filter(|(_, entry)| entry.is_unfinished()).map(|(id, _)| id).collect()
 }
 
 async fn fail(core: &Core, entry: &Entry, failed: Box<Failed>) {

@@ -60,16 +60,16 @@ const REPEAT: u32 = 100;
 /// There is no server to measure at.
 pub(crate) async fn run(harness: &mut Harness) -> Result<(), BenchError> {
     let mock = Mock::start().await?;
-    let (agent, openssl) = (mock.agent()?, mock.openssl()?);
-    for warm in [&agent, &openssl] {
-        warm.output()?;
+    let openssl = mock.openssl()?;
+    openssl.output()?;
+    if harness.wants("cmp.wall") || harness.wants("cmp.rss") {
+        let agent = mock.agent()?;
+        agent.output()?;
+        let processes = harness.size(100, 10);
+        harness.pairs("cmp.wall", async || in_turn(processes, || wall_ms(&agent), || wall_ms(&openssl))).await;
+        let processes = harness.size(9, 3);
+        harness.pairs("cmp.rss", async || in_turn(processes, || peak_mb(&agent), || peak_mb(&openssl))).await;
     }
-
-    let processes = harness.size(100, 10);
-    harness.pairs("cmp.wall", async || in_turn(processes, || wall_ms(&agent), || wall_ms(&openssl))).await;
-
-    let processes = harness.size(9, 3);
-    harness.pairs("cmp.rss", async || in_turn(processes, || peak_mb(&agent), || peak_mb(&openssl))).await;
 
     let client = Client::new(&mock)?;
     let repeated = openssl.and(&["-repeat", &REPEAT.to_string()]);
