@@ -5,11 +5,12 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/trustfleet-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint layers fmt audit interop images
+.PHONY: help setup demo test bench lint layers fmt audit interop images
 
 help:
 	@echo 'make demo     enrol four devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
+	@echo 'make bench    speed and size of a release build beside openssl and beside targets (BENCHARGS="cmp --quick"; docs/benchmarks.md)'
 	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
 	@echo 'make interop  the Helm charts under the real tools, and the programs under the charts (docs/interop.md)'
 	@echo 'make images   container images of controller and agent, by docker, podman or buildah'
@@ -29,6 +30,11 @@ test:
 	cargo build --workspace --all-targets
 	$(LAB) stack -- cargo nextest run --workspace $(if $(CI),--profile ci) $(TESTARGS)
 	cargo test --quiet --workspace --doc
+
+# A release build: what is measured is what is shipped.
+bench: setup
+	@cargo build --release --workspace --bins
+	@$(TARGET)/release/trustfleet-lab bench $(BENCHARGS)
 
 lint: layers
 	@scripts/setup.sh lint

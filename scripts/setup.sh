@@ -49,6 +49,8 @@ missing_packages() {
     have pkg-config || echo pkg-config
     have setpriv || echo util-linux
     have git || echo git
+    # GNU time for make bench; the path, because a shell may have a word of its own for it
+    [ -x /usr/bin/time ] || echo time
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 }
 

@@ -5,12 +5,13 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
+    bench::{self, BenchArgs},
     ca::{self, CaArgs},
     demo::{self, DemoArgs},
     stack::{self, StackOptions},
 };
 
-/// Private services, a lab CA and a demonstration for Trustfleet.
+/// Private services, a lab CA, a demonstration and benchmarks for Trustfleet.
 ///
 /// Nothing here is meant for a real fleet: keys are made anew for each run and everything is thrown away at the end.
 #[derive(Debug, Parser)]
@@ -51,6 +52,10 @@ pub enum Command {
     /// through the REST API and enrols its devices. On a terminal it stays up until Ctrl-C; everything is removed at
     /// the end.
     Demo(DemoArgs),
+    /// Measure speed and size, each beside something to judge it by, and hold them against their targets.
+    ///
+    /// Measures the programs that were built beside this one; docs/benchmarks.md says what each figure means.
+    Bench(BenchArgs),
 }
 
 /// Arguments of `stack`.
@@ -86,6 +91,7 @@ impl Cli {
                 Err(error) => failed("ca", &error),
             },
             Command::Demo(args) => demo::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
         }
     }
 }

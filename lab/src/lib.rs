@@ -1,7 +1,9 @@
-//! Everything that needs several processes: the private stack, the lab CA, the demonstration and the tests in `tests/`.
+//! Everything that needs several processes: the private stack, the lab CA, the demonstration, the benchmarks and the tests
+//! in `tests/`.
 //!
 //! Nothing depends on this crate, and nothing in it is meant for a real fleet.
 
+pub mod bench;
 pub mod ca;
 pub mod cli;
 pub mod demo;

@@ -467,10 +467,6 @@ impl Transaction {
         Name::from_der(&self.context.recipient.0).unwrap_or_else(|_| Name::null())
     }
 
-    fn peer_certificates(&self) -> Vec<Certificate> {
-        self.context.peer_certificates.iter().filter_map(|der| Certificate::from_der(&der.0).ok()).collect()
-    }
-
     /// V1 to V6, V2, V3: is it authentic, by somebody who may answer, and an answer to our last message?
     fn vet(&self, message: &PkiMessage, now: Timestamp) -> Result<crate::peer::Proof, MessageError> {
         let (sent, original) = match &self.state {
@@ -479,8 +475,8 @@ impl Transaction {
             State::PollTime { .. } => return Err(check::unexpected(message, &[])),
         };
         check::version(&message.header)?;
-        let (recipient, kept) = (self.recipient(), self.peer_certificates());
-        let proof = crate::peer::authenticate(message, &self.credentials, &self.acceptance, &recipient, &kept, now)?;
+        let (recipient, kept) = (self.recipient(), &self.context.peer_certificates);
+        let proof = crate::peer::authenticate(message, &self.credentials, &self.acceptance, &recipient, kept, now)?;
         check::transaction_id(&message.header, &self.context.transaction_id.0)?;
         let mut nonces = vec![sent.nonce.0.as_slice()];
         if !matches!(message.body, PkiBody::PollRep(_)) {

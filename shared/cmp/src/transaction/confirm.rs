@@ -65,19 +65,32 @@ impl Transaction {
         entropy: &mut dyn Entropy,
         now: Timestamp,
     ) -> Step {
-        let certificate = match read(&issued.certificate) {
-            Ok(certificate) => certificate,
-            Err(error) => return self.fail(error.into(), None, entropy, now),
-        };
+        match read(&issued.certificate) {
+            Ok(certificate) => {
+                let ca_pubs = issued.ca_pubs.iter().filter_map(|der| read(der).ok()).collect();
+                self.done(issued, certificate, ca_pubs, implicitly_confirmed)
+            }
+            Err(error) => self.fail(error.into(), None, entropy, now),
+        }
+    }
+
+    /// The same with the certificates of `issued` as they were read before.
+    pub(super) fn done(
+        self,
+        issued: &Issued,
+        certificate: Certificate,
+        ca_pubs: Vec<Certificate>,
+        implicitly_confirmed: bool,
+    ) -> Step {
         Step::Done(Box::new(Enrolled {
             kind: self.context.kind,
             certificate,
-            chain_helpers: self.peer_certificates(),
-            ca_pubs: issued.ca_pubs.iter().filter_map(|der| read(der).ok()).collect(),
+            ca_pubs,
             ca_pubs_trusted: issued.by_mac,
             status: issued.status,
             status_texts: issued.status_texts.clone(),
             transaction_id: self.transaction_id(),
+            chain_helpers: self.context.peer_certificates,
             warnings: self.context.warnings,
             implicitly_confirmed,
             transcript: self.context.transcript,

@@ -85,8 +85,8 @@ impl Transaction {
         match self.context.topic.as_ref().ok_or_else(unknown).and_then(|topic| topic.read(infos, now)) {
             Ok(information) => Step::Concluded(Box::new(Conclusion::Informed(Informed {
                 information,
-                chain_helpers: self.peer_certificates(),
                 transaction_id: self.transaction_id(),
+                chain_helpers: self.context.peer_certificates,
                 warnings: self.context.warnings,
                 transcript: self.context.transcript,
             }))),

@@ -8,6 +8,7 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use trustfleet_pki::certificate::Certificate;
 
 use super::state::State;
 use crate::{
@@ -86,8 +87,9 @@ pub(super) struct Context {
     pub(super) revokes: Option<Revokes>,
     pub(super) protection: Protection,
     pub(super) started_at: Timestamp,
-    /// DER certificates of the answers (X4).
-    pub(super) peer_certificates: Vec<Bytes>,
+    /// Certificates of the answers (X4).
+    #[serde(with = "certificates")]
+    pub(super) peer_certificates: Vec<Certificate>,
     pub(super) warnings: Vec<Warning>,
     pub(super) transcript: Vec<Exchanged>,
 }
@@ -150,5 +152,22 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         STANDARD.decode(text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// Certificates as their DER; one that cannot be read helps nobody and is left out.
+mod certificates {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use trustfleet_pki::certificate::Certificate;
+
+    use super::Bytes;
+
+    pub(super) fn serialize<S: Serializer>(certificates: &[Certificate], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(certificates.iter().map(|certificate| Bytes::from(certificate.as_der())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Certificate>, D::Error> {
+        let list = Vec::<Bytes>::deserialize(deserializer)?;
+        Ok(list.iter().filter_map(|der| Certificate::from_der(&der.0).ok()).collect())
     }
 }

@@ -156,12 +156,11 @@ impl Transaction {
             }
         }
         // the newest first: no protection covers extraCerts, so those of an earlier answer may be anybody's
-        let mut known: Vec<Bytes> = Vec::new();
-        let newest =
-            certificates(&message.extra_certs).into_iter().map(|certificate| Bytes::from(certificate.as_der()));
-        for der in newest.chain(std::mem::take(&mut self.context.peer_certificates)) {
-            if known.len() < MAX_CERTIFICATES && !known.contains(&der) {
-                known.push(der);
+        let mut known: Vec<Certificate> = Vec::new();
+        let newest = certificates(&message.extra_certs).into_iter();
+        for certificate in newest.chain(std::mem::take(&mut self.context.peer_certificates)) {
+            if known.len() < MAX_CERTIFICATES && !known.contains(&certificate) {
+                known.push(certificate);
             }
         }
         self.context.peer_certificates = known;
@@ -208,7 +207,7 @@ impl Transaction {
         let ca_pubs = answer.ca_pubs.as_deref().map(certificates).unwrap_or_default();
         let subject = Name::from_der(&self.context.subject.0).unwrap_or_else(|_| Name::null());
         let asked = Asked { subject: &subject, sans: &self.context.sans.0, public_key: &self.context.public_key.0 };
-        let helpers = [self.peer_certificates(), ca_pubs.clone()].concat();
+        let helpers = [self.context.peer_certificates.as_slice(), &ca_pubs].concat();
         let trusted = if by_mac { ca_pubs.as_slice() } else { &[] };
         let (reasons, warnings) =
             fit::judge(&certificate, response.status.status, &asked, &self.acceptance, &helpers, trusted, now);
@@ -222,7 +221,7 @@ impl Transaction {
         };
         let implicit = self.context.implicit_confirm && message.header.has_implicit_confirm();
         match (implicit, reasons.is_empty()) {
-            (true, true) => self.finish(&issued, true, entropy, now),
+            (true, true) => self.done(&issued, certificate, ca_pubs, true),
             (true, false) => {
                 let unfit = UnfitCertificate { reasons, certificate, rejection_confirmed: false };
                 self.fail(CmpError::Certificate(Box::new(unfit)), Some(&peer_nonce), entropy, now)
