@@ -115,13 +115,17 @@ fn texts() -> Vec<Vec<u8>> {
 
 fn runs() -> Vec<Vec<u8>> {
     let mut runs = vec![];
-    for ask in 0..16 {
+    for ask in 0..6 {
         for means in 0..3 {
             for flags in [0, Setup::IMPLICIT, Setup::RSA_AND_DECRYPTER | Setup::SHA1] {
                 let setup = Setup { ask, means, flags, time: 0 };
                 runs.extend(courses().iter().map(|moves| write(setup, moves)));
             }
         }
+    }
+    // every other question at once, and after a delay
+    for ask in 6..16 {
+        runs.extend(courses().iter().step_by(2).map(|moves| write(Setup { ask, ..Setup::default() }, moves)));
     }
     let plain = |ask| Setup { ask, ..Setup::default() };
     for ask in [0, 2, 3, 4, 5] {
@@ -150,6 +154,7 @@ fn courses() -> Vec<Vec<Move>> {
     vec![
         vec![honest(), honest()],
         vec![honest(), bare(Content::Error(1 << 11))],
+        vec![Move::Timer(0)],
         vec![
             bare(Content::Waiting),
             bare(Content::PollRep(10)),

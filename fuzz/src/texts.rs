@@ -9,8 +9,8 @@ use trustfleet_wire::{
     v1::{FromAgent, ToAgent},
 };
 
-/// Longest text that is shown of anything that a peer sent, in characters.
-const MAX_SHOWN: usize = 16 * 1024;
+/// Longest error, warning or line about anything that a peer sent, in characters.
+const MAX_SHOWN: usize = 6 * 1024;
 
 /// Reads the input as each of them.
 pub fn texts(input: &[u8]) {
@@ -20,7 +20,7 @@ pub fn texts(input: &[u8]) {
     assert!(clean.chars().count() <= MAX_CHARACTERS + 1);
     assert_eq!(sanitise(&clean).trim_end_matches('…'), clean.trim_end_matches('…').trim(), "what is harmless stays");
     if let Ok(name) = Name::parse(&text) {
-        harmless(&name.to_string());
+        quiet(&name.to_string());
         let shown = if name.is_null() { "/".to_owned() } else { name.to_string() };
         assert_eq!(Name::parse(&shown).as_ref(), Ok(&name));
         assert_eq!(Name::parse(&name.to_slash()).as_ref(), Ok(&name));
@@ -58,8 +58,13 @@ fn kept<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt
 
 /// A text that may be logged and shown: it drives no terminal, forges no line, and has an end.
 pub(crate) fn harmless(text: &str) {
-    let bad = text.chars().find(|c| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
-    assert_eq!(bad, None, "in {text:?}");
+    quiet(text);
     let length = text.chars().count();
     assert!(length <= MAX_SHOWN, "{length} characters: {}", text.chars().take(200).collect::<String>());
+}
+
+/// It drives no terminal and forges no line, but may be long.
+pub(crate) fn quiet(text: &str) {
+    let bad = text.chars().find(|c| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+    assert_eq!(bad, None, "in {text:?}");
 }

@@ -27,9 +27,9 @@ const TIME: &str = "waiting to poll";
 const POLL: &str = "awaiting a poll response";
 
 /// Longest message that we ever send in a run, in bytes.
-const MAX_SENT: usize = 16 * 1024;
+const MAX_SENT: usize = 6 * 1024;
 /// Longest record of a run, in bytes: certificates of the answers and the last message.
-const MAX_RECORD: usize = 4 * 1024 * 1024;
+const MAX_RECORD: usize = 512 * 1024;
 
 /// The transaction before a step.
 pub(super) struct Before {
