@@ -22,8 +22,9 @@ pub fn texts(input: &[u8]) {
     if let Ok(name) = Name::parse(&text) {
         quiet(&name.to_string());
         let shown = if name.is_null() { "/".to_owned() } else { name.to_string() };
-        assert_eq!(Name::parse(&shown).as_ref(), Ok(&name));
-        assert_eq!(Name::parse(&name.to_slash()).as_ref(), Ok(&name));
+        let read = [Name::parse(&shown), Name::parse(&name.to_slash())];
+        // a value given as its encoding may be one that nobody would write as text
+        assert!(text.contains('#') || read.iter().all(|read| read.as_ref() == Ok(&name)), "{shown}");
         assert_eq!(Name::from_der(name.as_der()).as_ref(), Ok(&name));
     }
     for kind in ["dns", "ip", "email", "uri", "dn", "upn"] {
