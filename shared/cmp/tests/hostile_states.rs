@@ -14,7 +14,7 @@ use trustfleet_cmp::{
     RevocationReason, RevokeRequest, Step, Transaction, TransactionRecord,
     key::KeyType,
     protection::{Hash, MacPolicy},
-    responder::{Answer, Received, ReplyProtection, ReplyTo, Request as Heard},
+    responder::{Answer, Request as Heard},
 };
 use world::{SECRET, World};
 
@@ -26,16 +26,25 @@ fn mac() -> Credentials {
     Credentials::Mac { reference: b"dev1".to_vec(), secret: SECRET.as_bytes().to_vec().into(), mac: policy }
 }
 
-/// A server that delays the answer and the confirmation.
-fn delaying(nth: usize, received: &Received, answer: Answer, _: &mut ReplyTo, _: &mut ReplyProtection) -> Answer {
-    match (&received.request, nth) {
-        (Heard::Certificate(asked), _) => Answer::Waiting { kind: asked.kind, cert_req_id: asked.cert_req_id },
-        (Heard::Revoke(_) | Heard::Info(_) | Heard::CertConf(_), _) => Answer::ErrorWaiting,
+/// A world whose server delays the answer and the confirmation, each once by waiting and once by pollRep.
+fn delaying() -> World {
+    let mut delayed = None;
+    World::twisted(move |nth, received, answer, _, _| match (&received.request, nth) {
+        (Heard::Certificate(asked), _) => {
+            delayed = Some(answer);
+            Answer::Waiting { kind: asked.kind, cert_req_id: asked.cert_req_id }
+        }
+        (Heard::Revoke(_) | Heard::Info(_), _) => {
+            delayed = Some(answer);
+            Answer::ErrorWaiting
+        }
+        (Heard::CertConf(_), _) => Answer::ErrorWaiting,
         (Heard::Poll { cert_req_id }, 1 | 4) => {
             Answer::PollRep { cert_req_id: *cert_req_id, check_after: 5, reason: "later".to_owned() }
         }
+        (Heard::Poll { .. }, _) => delayed.take().unwrap_or(answer),
         _ => answer,
-    }
+    })
 }
 
 /// A transaction that awaits an answer, and that answer.
@@ -131,7 +140,7 @@ fn question() -> Request {
 
 #[test]
 fn p1_w1_w2_no_flipped_bit_of_a_delayed_ir_by_mac_is_taken() {
-    let mut world = World::twisted(delaying);
+    let mut world = delaying();
     let request = enrol(&world, RequestKind::Ir, false);
     assert_eq!(flip(&mut world, request, &mac(), 1), 6, "ip, pollRep, ip, error, pollRep, pkiConf");
 }
@@ -152,7 +161,7 @@ fn p1_c2_no_flipped_bit_of_an_implicit_confirmation_by_mac_is_taken() {
 
 #[test]
 fn p1_no_flipped_bit_of_a_delayed_genp_by_mac_is_taken() {
-    let mut world = World::twisted(delaying);
+    let mut world = delaying();
     assert_eq!(flip(&mut world, question(), &mac(), 1), 3, "error, pollRep, genp");
 }
 
@@ -176,7 +185,7 @@ fn p1_e2_no_flipped_bit_of_a_refusal_by_mac_is_taken_for_an_authentic_one() {
 
 #[test]
 fn p1_no_flipped_bit_of_a_signed_and_delayed_kur_is_taken_or_it_changes_nothing() {
-    let mut world = World::twisted(delaying);
+    let mut world = delaying();
     let (key, certificate) = world.ca.identity("/CN=dev1", KeyType::Ed25519);
     let request = EnrollRequest {
         kind: RequestKind::Kur,
@@ -189,7 +198,7 @@ fn p1_no_flipped_bit_of_a_signed_and_delayed_kur_is_taken_or_it_changes_nothing(
 
 #[test]
 fn p1_r8_no_flipped_bit_of_a_signed_and_delayed_rp_is_taken_or_it_changes_nothing() {
-    let mut world = World::twisted(delaying);
+    let mut world = delaying();
     let (key, certificate) = world.ca.identity("/CN=dev1", KeyType::Ed25519);
     let request = Request::Revoke(Box::new(RevokeRequest::of(&certificate, RevocationReason::Superseded)));
     assert_eq!(flip(&mut world, request, &signature(&key, &certificate), 3), 3, "error, pollRep, rp");
