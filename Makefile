@@ -5,13 +5,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/trustfleet-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint layers fmt audit interop images
+.PHONY: help setup demo test bench lint layers fmt audit fuzz interop images
 
 help:
 	@echo 'make demo     enrol four devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
 	@echo 'make bench    speed and size of a release build beside openssl and beside targets (BENCHARGS="cmp --quick"; docs/benchmarks.md)'
 	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
+	@echo 'make fuzz     look for inputs that break what reads messages of peers (FUZZ_SECONDS=600, docs/cmp.md)'
 	@echo 'make interop  the Helm charts under the real tools, and the programs under the charts (docs/interop.md)'
 	@echo 'make images   container images of controller and agent, by docker, podman or buildah'
 	@echo 'make setup    install what is missing (Debian; elsewhere it says what to install)'
@@ -54,6 +55,11 @@ fmt:
 audit:
 	@scripts/setup.sh lint
 	cargo deny check advisories
+
+# Needs no nightly toolchain; the corpus is replayed by `make test`.
+fuzz:
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh $(FUZZARGS)
 
 # The demonstration's set-up: it runs the programs in a private PostgreSQL and RabbitMQ.
 interop: setup

@@ -4,6 +4,7 @@
 #   scripts/setup.sh          what the programs, the demo and the tests need from the distribution, and Rust
 #   scripts/setup.sh test     also cargo-nextest
 #   scripts/setup.sh lint     also cargo-deny
+#   scripts/setup.sh fuzz     also cargo-fuzz, and the C++ compiler for libFuzzer
 #
 # On Debian, as root or with sudo that asks no password, missing packages are installed, without starting any of their
 # services. Elsewhere it says what is missing and fails.
@@ -12,18 +13,21 @@ set -eu
 RUST_MINIMUM=1.95
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2
+FUZZ_VERSION=0.13.1
 
 main() {
     case "${1:-}" in
         --install-packages) shift; install_packages "$@"; return ;;
-        '' | test | lint) ;;
-        *) say "unknown argument: $1 (expected nothing, test or lint)"; exit 2 ;;
+        '' | test | lint | fuzz) ;;
+        *) say "unknown argument: $1 (expected nothing, test, lint or fuzz)"; exit 2 ;;
     esac
+    purpose="${1:-}"
     packages
     rust
     case "${1:-}" in
         test) cargo_tool cargo-nextest "$NEXTEST_VERSION" ;;
         lint) cargo_tool cargo-deny "$DENY_VERSION" ;;
+        fuzz) cargo_tool cargo-fuzz "$FUZZ_VERSION" ;;
     esac
 }
 
@@ -44,6 +48,7 @@ missing_packages() {
     have openssl || echo openssl
     have softhsm2-util || echo softhsm2
     have cc || echo gcc
+    [ "$purpose" != fuzz ] || have c++ || echo g++
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     have make || echo make
     have pkg-config || echo pkg-config

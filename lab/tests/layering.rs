@@ -151,6 +151,26 @@ const WALLS: &[Wall] = &[
         forbidden: &["trustfleet_controller", "trustfleet_lab"],
         why: "the controller and the agent never see each other, and nothing sees the lab",
     },
+    Wall {
+        inside: &["controller/", "device-agent/", "shared/", "lab/"],
+        except: &[],
+        forbidden: &["trustfleet_fuzz", "libfuzzer_sys"],
+        why: "nothing sees the fuzzers",
+    },
+    Wall {
+        inside: &["fuzz/src/"],
+        except: &["fuzz/src/seeds.rs"],
+        forbidden: &[
+            "trustfleet_agent",
+            "trustfleet_controller",
+            "trustfleet_lab",
+            "std::fs",
+            "std::net",
+            "std::time::Instant",
+            "std::time::SystemTime",
+        ],
+        why: "a fuzzer's input is one run for ever: no clock, no file but the seeds, no program",
+    },
 ];
 
 /// Crates of this workspace with those of it that they may depend on, also for tests.
@@ -164,6 +184,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "controller",
         &["trustfleet-model", "trustfleet-wire", "trustfleet-pki", "trustfleet-cmp", "trustfleet-telemetry"],
     ),
+    ("fuzz", &["trustfleet-model", "trustfleet-wire", "trustfleet-pki", "trustfleet-cmp"]),
     (
         "device-agent",
         &["trustfleet-model", "trustfleet-wire", "trustfleet-pki", "trustfleet-cmp", "trustfleet-telemetry"],
@@ -271,6 +292,8 @@ fn each_wall_reports_what_breaks_it() {
         ("device-agent/src/driver.rs", "use trustfleet_controller as controller;"),
         ("device-agent/src/lifecycle.rs", "use std::{fs, path::Path};"),
         ("shared/cmp/src/transaction.rs", "use std::net::TcpStream;"),
+        ("lab/src/ca/issue.rs", "use trustfleet_fuzz::play;"),
+        ("fuzz/src/world.rs", "let now = std::time::SystemTime::now();"),
     ] {
         assert_eq!(breaches(file, source).len(), 1, "{file}: {source}: {:?}", breaches(file, source));
     }
@@ -331,7 +354,7 @@ fn root() -> PathBuf {
 fn rust_files(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders: Vec<_> =
-        ["controller", "device-agent", "shared", "lab"].iter().map(|folder| root.join(folder)).collect();
+        ["controller", "device-agent", "shared", "lab", "fuzz"].iter().map(|folder| root.join(folder)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();

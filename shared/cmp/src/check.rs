@@ -13,6 +13,9 @@ use crate::{
 /// At least 128 bits (H11, V3).
 pub(crate) const MIN_NONCE_BYTES: usize = 16;
 
+/// A senderNonce is sent back and kept: longer ones are nobody's.
+pub(crate) const MAX_NONCE_BYTES: usize = 128;
+
 /// V1: pvno 2 or 3.
 pub(crate) fn version(header: &PkiHeader) -> Result<(), MessageError> {
     match header.pvno {
@@ -49,10 +52,10 @@ pub(crate) fn recip_nonce(header: &PkiHeader, expected: &[&[u8]]) -> Result<(), 
     Err(MessageError::RecipNonce { expected, got: shown(got) })
 }
 
-/// V3, H11: the peer's own nonce is there and long enough.
+/// V3, H11: the peer's own nonce is there, long enough, and not too long to be sent back.
 pub(crate) fn sender_nonce(header: &PkiHeader) -> Result<&[u8], MessageError> {
     let got = PkiHeader::octets(header.sender_nonce.as_ref());
-    if got.len() < MIN_NONCE_BYTES {
+    if !(MIN_NONCE_BYTES..=MAX_NONCE_BYTES).contains(&got.len()) {
         return Err(MessageError::SenderNonce { bits: got.len() * 8 });
     }
     Ok(got)
@@ -131,8 +134,18 @@ mod tests {
         assert_eq!(sender_nonce(&message.header), Err(MessageError::SenderNonce { bits: 0 }));
         message.header.sender_nonce = Some(OctetString::new([0; 15]).unwrap());
         assert_eq!(sender_nonce(&message.header), Err(MessageError::SenderNonce { bits: 120 }));
-        message.header.sender_nonce = Some(OctetString::new([0; 16]).unwrap());
-        assert!(sender_nonce(&message.header).is_ok());
+        for length in [MIN_NONCE_BYTES, MAX_NONCE_BYTES] {
+            message.header.sender_nonce = Some(OctetString::new(vec![0; length]).unwrap());
+            assert!(sender_nonce(&message.header).is_ok());
+        }
+    }
+
+    #[test]
+    fn v3_a_sendernonce_that_is_too_long_to_be_sent_back_is_refused() {
+        let mut message = message();
+        message.header.sender_nonce = Some(OctetString::new([0; MAX_NONCE_BYTES + 1]).unwrap());
+        let error = sender_nonce(&message.header).unwrap_err();
+        assert_eq!(error.to_string(), "senderNonce of 1032 bits: 128 to 1024 expected");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
     error::Unfit,
     outcome::Warning,
     peer::{Acceptance, Modifications},
+    text::shown,
 };
 
 /// A certificate whose validity begins at most this much later than our clock says counts as begun: clocks differ.
@@ -53,7 +54,7 @@ pub(crate) fn judge(
     }
     let got = certificate.subject();
     if !got.says_the_same_as(asked.subject) && !asked.subject.is_null() {
-        let (asked, got) = (asked.subject.to_string(), got.to_string());
+        let (asked, got) = (asked.subject.to_string(), shown(&got));
         if refuse {
             unfit.push(Unfit::Subject { asked, got });
         } else {
@@ -102,7 +103,7 @@ fn chain_of(
     let begin = certificate.not_before();
     let soon = begin > now && begin.duration_since(now) <= CLOCK_TOLERANCE;
     let at = if soon { begin } else { now };
-    chain::verify_end_entity(certificate, &helpers, anchors, at).map(|()| true).map_err(|error| error.to_string())
+    chain::verify_end_entity(certificate, &helpers, anchors, at).map(|()| true).map_err(|error| shown(&error))
 }
 
 /// The same public key; NULL parameters of an RSA key may be left out (RFC 4055 section 1.2 wants them, some CAs do not).

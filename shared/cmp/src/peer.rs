@@ -20,6 +20,7 @@ use crate::{
         signature,
     },
     request::Credentials,
+    text::shown,
 };
 
 /// What is accepted as an answer, set by policy.
@@ -149,7 +150,7 @@ fn may_answer(
     now: Timestamp,
 ) -> Result<(), MessageError> {
     authorised(signer, acceptance, recipient)?;
-    let name = signer.subject().to_string();
+    let name = shown(&signer.subject());
     if !acceptance.ignore_key_usage && !signer.allows_digital_signature() {
         return Err(MessageError::SignerKeyUsage { signer: name });
     }
@@ -163,7 +164,7 @@ fn may_answer(
     }
     let anchors = [acceptance.anchors.as_slice(), &acceptance.verification_certificates].concat();
     chain::verify_signer(signer, helpers, &anchors, now)
-        .map_err(|error| MessageError::SignerUntrusted { signer: name, detail: error.to_string() })
+        .map_err(|error| MessageError::SignerUntrusted { signer: name, detail: shown(&error) })
 }
 
 /// extraCerts that can be read, kept ones and configured ones.
@@ -196,7 +197,7 @@ pub(crate) fn find_signer<'a>(
         certificate.subject().says_the_same_as(&sender)
             && (kid.is_empty() || certificate.subject_key_id().is_none_or(|identifier| identifier == kid))
     };
-    let mut refused = unknown(&sender.to_string());
+    let mut refused = unknown(&shown(&sender));
     let mut judged: Vec<&Certificate> = Vec::new();
     for candidate in candidates.filter(fits) {
         if judged.contains(&candidate) {
@@ -235,5 +236,5 @@ fn authorised(signer: &Certificate, acceptance: &Acceptance, recipient: &Name) -
     if pinned || named || delegated {
         return Ok(());
     }
-    Err(MessageError::SignerNotAuthorised { signer: signer.subject().to_string(), ca: ca.to_string() })
+    Err(MessageError::SignerNotAuthorised { signer: shown(&signer.subject()), ca: ca.to_string() })
 }

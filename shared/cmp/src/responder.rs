@@ -248,12 +248,12 @@ fn authenticate(
     let helpers = [certificates(&message.extra_certs), trust.helpers()].concat();
     let anchors = trust.anchors();
     let certificate = find_signer(message, helpers.iter().chain(&anchors), |certificate| {
-        let signer = certificate.subject().to_string();
+        let signer = text::shown(&certificate.subject());
         if !certificate.allows_digital_signature() {
             return Err(MessageError::SignerKeyUsage { signer });
         }
         chain::verify_signer(certificate, &helpers, &anchors, now)
-            .map_err(|error| MessageError::SignerUntrusted { signer, detail: error.to_string() })
+            .map_err(|error| MessageError::SignerUntrusted { signer, detail: text::shown(&error) })
     })?;
     Ok(Client::Signature { certificate })
 }

@@ -3,18 +3,31 @@
 //! What a server writes into statusString, errorDetails or freeText is hostile input: newlines would forge log lines,
 //! escape sequences would drive a terminal, a megabyte would fill a report. It is never interpreted.
 
+use std::fmt;
+
 use crate::codec::raw::FreeText;
 
 /// Longest text that is kept, in characters; what is longer ends with `…`.
 pub const MAX_CHARACTERS: usize = 400;
+/// Longest name or detail in an error, in characters.
+const MAX_DETAIL: usize = 1000;
 /// Most texts of one message that are kept.
 pub const MAX_TEXTS: usize = 8;
 
 /// One text without control characters, escape sequences, bidirectional overrides and surplus length.
 pub fn sanitise(text: &str) -> String {
+    bounded(text, MAX_CHARACTERS)
+}
+
+/// A name of a peer's, or a detail with such names in it, for an error: a name alone may have 16 KiB.
+pub(crate) fn shown(value: &dyn fmt::Display) -> String {
+    bounded(&value.to_string(), MAX_DETAIL)
+}
+
+fn bounded(text: &str, most: usize) -> String {
     let mut out = String::new();
     let mut characters = text.trim().chars();
-    for character in characters.by_ref().take(MAX_CHARACTERS) {
+    for character in characters.by_ref().take(most) {
         out.push(match character {
             '\n' | '\r' | '\t' => ' ',
             c if c.is_control() || is_invisible(c) => '\u{fffd}',

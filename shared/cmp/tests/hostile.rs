@@ -8,7 +8,7 @@ mod world;
 use std::sync::Arc;
 
 use proptest::{collection::vec, prelude::*, sample::Index};
-use support::{CMC_CA, Leaf, mac, signature, vectors};
+use support::{CMC_CA, Leaf, covered_bits, mac, signature, vectors};
 use trustfleet_cmp::{
     Credentials, Input, Signer, Step, Transaction,
     codec::PkiMessage,
@@ -64,10 +64,7 @@ fn flip(world: &mut World, credentials: &Credentials, step: usize) -> usize {
         Step::Done(enrolled) => enrolled,
         other => panic!("{other:?}"),
     };
-    let mut bare = PkiMessage::from_der(&response).unwrap();
-    bare.extra_certs.clear();
-    let (bare, outer) = (bare.to_der().unwrap(), |der: &[u8]| 2 + usize::from(der[1].saturating_sub(0x80)));
-    let covered = (outer(&response) + bare.len() - outer(&bare)) * 8;
+    let covered = covered_bits(&response);
     let mut taken = 0;
     for bit in (0..covered).step_by(step).chain((covered..response.len() * 8).step_by(step * 5)) {
         let mut changed = response.clone();

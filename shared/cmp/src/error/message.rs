@@ -41,7 +41,7 @@ pub enum MessageError {
         got: String,
     },
     /// V3, H11.
-    #[error("senderNonce of {bits} bits: at least 128 expected")]
+    #[error("senderNonce of {bits} bits: 128 to 1024 expected")]
     SenderNonce {
         /// Its length in bits; 0 when absent.
         bits: usize,

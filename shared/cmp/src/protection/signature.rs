@@ -2,7 +2,7 @@
 
 use trustfleet_pki::{certificate::Certificate, signature::SignatureAlgorithm};
 
-use crate::{codec::PkiMessage, error::MessageError};
+use crate::{codec::PkiMessage, error::MessageError, text::shown};
 
 /// Which signature algorithms are accepted for the protection of a peer's messages, set apart from what is sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,7 +39,7 @@ pub(crate) fn verify(message: &PkiMessage, certificate: &Certificate) -> Result<
     let (Some(algorithm), Some(protection)) = (&message.header.protection_alg, &message.protection) else {
         return Err(MessageError::ProtectionIncomplete);
     };
-    let invalid = |detail: String| MessageError::SignatureInvalid { signer: certificate.subject().to_string(), detail };
+    let invalid = |detail: String| MessageError::SignatureInvalid { signer: shown(&certificate.subject()), detail };
     let covered = message.protected_part().map_err(|error| invalid(error.to_string()))?;
     certificate.public_key().verify(algorithm, &covered, protection).map_err(|error| invalid(error.to_string()))
 }

@@ -103,7 +103,8 @@ fn about(answer: &RevRepContent, issuer: &[u8], serial: &[u8]) -> Result<(), Mes
             None => false,
         };
         if !same_issuer || named.serial_number.as_bytes() != serial {
-            let (expected, got) = (serial_hex(serial), serial_hex(named.serial_number.as_bytes()));
+            let got = text::shown(&serial_hex(named.serial_number.as_bytes()));
+            let expected = serial_hex(serial);
             return Err(MessageError::OtherCertificate { expected, got });
         }
     }

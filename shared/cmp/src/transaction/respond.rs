@@ -11,7 +11,7 @@ use super::{
 use crate::{
     check,
     codec::{
-        BodyKind, CertOrEncCert, CertRepMessage, CertResponse, FailureBit, PkiBody, PkiHeader, PkiMessage, PkiStatus,
+        BodyKind, CertOrEncCert, CertRepMessage, CertResponse, FailureBit, PkiBody, PkiMessage, PkiStatus,
         PkiStatusInfo,
         bounds::MAX_CERTIFICATES,
         raw::{FreeText, integer_hex},
@@ -26,6 +26,10 @@ use crate::{
     request::{self, NO_CERT_REQ_ID},
     text,
 };
+
+/// Most bytes of certificates that are kept of the answers, which means in the record on the device's disk. Chains with
+/// post-quantum signatures have less than 100 KiB.
+const MAX_KEPT_BYTES: usize = 256 * 1024;
 
 impl Transaction {
     /// An authentic answer to our last message.
@@ -129,7 +133,8 @@ impl Transaction {
             let refusal = refusal(message, Some(error));
             return self.fail(CmpError::Refused(Box::new(refusal)), None, entropy, now);
         }
-        let peer_nonce = PkiHeader::octets(message.header.sender_nonce.as_ref());
+        // nobody vouches for the nonce: only a sensible one is sent back
+        let peer_nonce = check::sender_nonce(&message.header).unwrap_or_default();
         self.fail(error.into(), Some(peer_nonce), entropy, now)
     }
 
@@ -156,10 +161,12 @@ impl Transaction {
             }
         }
         // the newest first: no protection covers extraCerts, so those of an earlier answer may be anybody's
-        let mut known: Vec<Certificate> = Vec::new();
+        let (mut known, mut room): (Vec<Certificate>, _) = (Vec::new(), MAX_KEPT_BYTES);
         let newest = certificates(&message.extra_certs).into_iter();
         for certificate in newest.chain(std::mem::take(&mut self.context.peer_certificates)) {
-            if known.len() < MAX_CERTIFICATES && !known.contains(&certificate) {
+            let size = certificate.as_der().len();
+            if known.len() < MAX_CERTIFICATES && size <= room && !known.contains(&certificate) {
+                room -= size;
                 known.push(certificate);
             }
         }

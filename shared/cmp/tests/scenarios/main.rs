@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod anew;
+mod costs;
 mod delays;
 mod fit;
 mod foreign_answers;

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use spki::SubjectPublicKeyInfoOwned;
 use trustfleet_cmp::{
     Acceptance, Credentials, EnrollRequest, Entropy, RequestKind, Signer, SoftwareKey,
+    codec::PkiMessage,
     entropy::EntropyFailed,
     key::{KeyType, SignError},
     protection::{Hash, MacPolicy},
@@ -239,6 +240,14 @@ pub fn ir(recipient: &Name) -> EnrollRequest {
 
 pub fn accepting(anchors: &[Certificate]) -> Acceptance {
     Acceptance { anchors: anchors.to_vec(), ..Acceptance::default() }
+}
+
+/// How many bits of a message are header, body or protection; behind them are only extraCerts, which nothing covers.
+pub fn covered_bits(message: &[u8]) -> usize {
+    let mut bare = PkiMessage::from_der(message).unwrap();
+    bare.extra_certs.clear();
+    let (bare, outer) = (bare.to_der().unwrap(), |der: &[u8]| 2 + usize::from(der[1].saturating_sub(0x80)));
+    (outer(message) + bare.len() - outer(&bare)) * 8
 }
 
 /// The messages of tests/vectors, in the order of their names.

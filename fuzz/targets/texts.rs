@@ -1,0 +1,4 @@
+//! libFuzzer's entry to [`trustfleet_fuzz::texts`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| trustfleet_fuzz::texts(input));
