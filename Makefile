@@ -35,6 +35,7 @@ test:
 # A release build: what is measured is what is shipped.
 bench: setup
 	@cargo build --release --workspace --bins
+	@cargo build --profile release-agent --package trustfleet-agent
 	@$(TARGET)/release/trustfleet-lab bench $(BENCHARGS)
 
 lint: layers

@@ -3,6 +3,7 @@
 //! It never looks into a message beyond asking whether it is one, and what HTTP says never changes a transaction (T4):
 //! a status code only decides whether there is an answer at all.
 
+mod resolver;
 mod source;
 
 use std::io;
@@ -16,9 +17,10 @@ use trustfleet_cmp::text::sanitise;
 use trustfleet_telemetry::{in_trace, record_error, trace_span};
 use ureq::Proxy;
 use ureq::tls::{ClientCert, RootCerts, TlsConfig};
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::DefaultConnector;
 use url::Url;
 
+use self::resolver::NamesOnly;
 pub use self::source::Source;
 use crate::tls_roots::{RootsError, TlsRoots};
 
@@ -171,9 +173,10 @@ impl CmpHttp {
             .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))
             .build();
         if source == Source::default() {
-            return Self { agent: config.new_agent(), https: None };
+            let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), NamesOnly::default());
+            return Self { agent, https: None };
         }
-        let agent = ureq::Agent::with_parts(config, source::connector(source), DefaultResolver::default());
+        let agent = ureq::Agent::with_parts(config, source::connector(source), NamesOnly::default());
         Self { agent, https: None }
     }
 

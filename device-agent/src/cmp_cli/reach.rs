@@ -18,9 +18,11 @@ use crate::config::SYSTEM_CA_FILES;
 /// # Errors
 /// A file or proxy that cannot be used; nothing has been sent.
 pub(super) fn http(args: &ServerArgs, url: &Url) -> Result<CmpHttp, Fault> {
-    // Another part of the process may have installed it already: all the same to us.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let https = url.scheme() == "https";
+    if https || args.proxy.is_some() {
+        // Another part of the process may have installed it already: all the same to us.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    }
     let roots = if https { roots(args)? } else { Vec::new() };
     let roots = roots.iter().map(|root| Certificate::from_der(root.as_der()).to_owned()).collect::<Vec<_>>();
     let client = match (&args.tls_cert, &args.tls_key) {

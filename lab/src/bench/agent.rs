@@ -10,20 +10,20 @@ use serde_json::json;
 use super::{
     BenchError,
     harness::Harness,
-    process::settled_bytes,
+    process::{settled_bytes, shipped_agent},
     spec::{Limit, Pace, Spec},
 };
 use crate::{
-    house::{AgentFiles, Fleet, House, start_agent_process},
-    stack::{Stack, StackOptions},
-    testkit::{Child, binary},
+    house::{AgentFiles, Fleet, House},
+    stack::{Stack, StackOptions, process::mortal},
+    testkit::Child,
 };
 
 /// The benchmarks of this group.
 pub(crate) const SPECS: &[Spec] = &[
     Spec {
         id: "agent.size",
-        what: "file of the agent's program, stripped, linked against the distribution's glibc",
+        what: "file of the agent's program as it is shipped, stripped, linked against the distribution's glibc",
         beside: "absolute",
         unit: "MB",
         limits: &[Limit::at_most(6.0)],
@@ -94,7 +94,7 @@ async fn with_stack(harness: &mut Harness, stack: &Stack) -> Result<(), BenchErr
 }
 
 fn file_mb() -> Result<f64, BenchError> {
-    let path = binary("trustfleet-agent")?;
+    let path = shipped_agent()?;
     let length = fs::metadata(&path).map_err(BenchError::io(format!("looking at {}", path.display())))?.len();
     Ok(length as f64 / 1e6)
 }
@@ -123,7 +123,9 @@ async fn at_rest_bytes(files: &AgentFiles) -> Result<f64, BenchError> {
 }
 
 async fn connected(files: &AgentFiles) -> Result<Child, BenchError> {
-    let mut agent = start_agent_process(files)?;
+    let mut run = mortal(shipped_agent()?, "KILL", &[]);
+    run.arg("run").arg("--config").arg(&files.config);
+    let mut agent = Child::start("trustfleet-agent", run)?;
     agent.line_with("connected to the broker", CONNECT_LIMIT).await?;
     Ok(agent)
 }

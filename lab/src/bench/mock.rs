@@ -3,19 +3,16 @@
 //! Both clients get the same settings: the same ready RSA-2048 key, names of 40 characters, password-based MAC of SHA-256
 //! with OpenSSL's count of iterations, implicit confirmation, and the same anchor that the certificate must lead to.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{
     BenchError,
-    process::{Line, installed},
+    process::{Line, installed, shipped_agent},
 };
-use crate::{
-    stack::process::{Process, mortal},
-    testkit::binary,
-};
+use crate::stack::process::{Process, mortal};
 
 /// The CA's name, which the request is addressed to.
 pub(crate) const CA: &str = "/O=Trustfleet Bench/CN=Mock CA";
@@ -47,8 +44,7 @@ impl Mock {
     /// # Errors
     /// openssl is not there, or does not start.
     pub(crate) async fn start() -> Result<Self, BenchError> {
-        let folder = tempfile::Builder::new().prefix("trustfleet-bench-").tempdir();
-        let folder = folder.map_err(BenchError::io("making a folder"))?;
+        let folder = folder().map_err(BenchError::io("making a folder"))?;
         make_files(folder.path())?;
         let log = folder.path().join("server.log");
         let mut command = mortal(installed("openssl", "openssl")?, "KILL", &[]);
@@ -90,19 +86,28 @@ impl Mock {
             .and(&["-sans", SAN, "-implicit_confirm", "-out_trusted", "ca.pem", "-certout", "openssl.pem"]))
     }
 
-    /// `trustfleet-agent cmp ir`, as it was built beside this program.
+    /// `trustfleet-agent cmp ir`.
     ///
     /// # Errors
     /// It is not built.
     pub(crate) fn agent(&self) -> Result<Line, BenchError> {
         let (server, iterations) = (self.address.to_string(), ITERATIONS.to_string());
-        Ok(Line::new(binary("trustfleet-agent")?, &["cmp", "ir"], self.folder())
+        Ok(Line::new(shipped_agent()?, &["cmp", "ir"], self.folder())
             .and(&["--server", &server, "--path", "pkix/", "--recipient", CA, "--ref", REFERENCE])
             .and(&["--secret", "file:secret", "--mac", "hmac-sha256", "--iterations", &iterations])
             // OpenSSL's server answers by HMAC-SHA1 whatever it is asked with.
             .and(&["--allow-sha1", "--newkey", "device.key", "--subject", SUBJECT, "--sans", SAN])
             .and(&["--implicit-confirm", "--out-trusted", "ca.pem", "--certout", "agent.pem"]))
     }
+}
+
+/// In memory where the system has a place for that: our client waits until its files are on the disk, OpenSSL's does not,
+/// and the disk is not what is measured.
+fn folder() -> io::Result<TempDir> {
+    let in_memory = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("trustfleet-bench-");
+    builder.tempdir_in(in_memory).or_else(|_| builder.tempdir())
 }
 
 fn make_files(folder: &Path) -> Result<(), BenchError> {

@@ -10,7 +10,10 @@ use std::{
 use tokio::time::sleep;
 
 use super::{BenchError, machine::kib};
-use crate::stack::process::{find_program, in_words, search_path};
+use crate::{
+    stack::process::{find_program, in_words, search_path},
+    testkit::binary,
+};
 
 /// A program with its arguments, to be run often, each time the same way: in its folder, without input.
 #[derive(Clone, Debug)]
@@ -104,6 +107,25 @@ impl Line {
 /// [`BenchError::Missing`].
 pub(crate) fn installed(program: &'static str, package: &'static str) -> Result<PathBuf, BenchError> {
     find_program(program, search_path()).ok_or(BenchError::Missing { program, package })
+}
+
+/// The agent as it is shipped: built by a profile of its own, `release-agent`, beside the folder of this program. A debug
+/// build of this program takes the agent of its own folder.
+///
+/// # Errors
+/// It is not built.
+pub(crate) fn shipped_agent() -> Result<PathBuf, BenchError> {
+    let beside = binary("trustfleet-agent")?;
+    if cfg!(debug_assertions) {
+        return Ok(beside);
+    }
+    let target = beside.ancestors().nth(2).unwrap_or(&beside);
+    let shipped = target.join("release-agent/trustfleet-agent");
+    if shipped.is_file() {
+        return Ok(shipped);
+    }
+    let build = "cargo build --profile release-agent --package trustfleet-agent";
+    Err(BenchError::Odd(format!("{} is not there: run `make bench`, or `{build}`", shipped.display())))
 }
 
 /// Resident memory of a running process, bytes; counted page by page, not from the kernel's rough counters.

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use trustfleet_agent::cmp_http::CmpHttp;
+use trustfleet_agent::cmp_http::{CmpHttp, Reach};
 use trustfleet_cmp::{
     Acceptance, Credentials, EnrollRequest, Enrolled, Entropy, Input, RequestKind, Signer, SoftwareKey, Step,
     SystemEntropy, Transaction,
@@ -60,7 +60,7 @@ impl Client {
         let mac = MacPolicy { iterations: ITERATIONS, ..MacPolicy::of(Hash::Sha256) };
         let (reference, secret) = (REFERENCE.as_bytes().to_vec(), SECRET.as_bytes().to_vec().into());
         Ok(Self {
-            http: CmpHttp::new(RootCerts::from(Vec::new())),
+            http: CmpHttp::reaching(Reach::from(RootCerts::from(Vec::new()))),
             url: mock.url(),
             request,
             credentials: Credentials::Mac { reference, secret, mac },
