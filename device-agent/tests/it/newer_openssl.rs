@@ -36,8 +36,8 @@ fn w2_a_delayed_certconf_is_polled_for_and_r9_a_template_is_asked_for_first() {
     let server = desk.mac_server(&["-ref_cert", "issued.crt"]);
     let ran = desk.by_mac("ir", &server, &format!("{ENROL} --ask-template --force")).ends(0);
     assert_eq!(ran.kinds(), ["genm", "genp", "ir", "ip", "certConf", "pkiconf"]);
-    let template = ran.json()["information"].to_string();
-    assert!(template.contains("RSA of 4096 bits"), "{template}");
+    let ran = desk.by_mac("genm", &server, "--infotype certReqTemplate").ends(0);
+    assert!(ran.out.contains("RSA of 4096 bits"), "{}", ran.out);
 }
 
 #[test]
