@@ -5,12 +5,13 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/trustfleet-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint layers fmt audit fuzz interop images
+.PHONY: help setup demo test bench chaos lint layers fmt audit fuzz interop images
 
 help:
 	@echo 'make demo     enrol four devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
 	@echo 'make bench    speed and size of a release build beside openssl and beside targets (BENCHARGS="cmp --quick"; docs/benchmarks.md)'
+	@echo 'make chaos    the agent killed before every single step that it takes (make test takes every fifth, by a seed)'
 	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
 	@echo 'make fuzz     look for inputs that break what reads messages of peers (FUZZ_SECONDS=600, docs/cmp.md)'
 	@echo 'make interop  the Helm charts under the real tools, and the programs under the charts (docs/interop.md)'
@@ -37,6 +38,12 @@ bench: setup
 	@cargo build --release --workspace --bins
 	@cargo build --profile release-agent --package trustfleet-agent
 	@$(TARGET)/release/trustfleet-lab bench $(BENCHARGS)
+
+# All points of lab/tests/kill_at_every_step.rs, some minutes.
+chaos:
+	@scripts/setup.sh test
+	cargo build --workspace --bins
+	TRUSTFLEET_CHAOS=1 $(LAB) stack -- cargo nextest run -p trustfleet-lab --test kill_at_every_step $(TESTARGS)
 
 lint: layers
 	@scripts/setup.sh lint

@@ -21,7 +21,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use url::Url;
 
 use self::resolver::NamesOnly;
-pub use self::source::Source;
+pub use self::source::{Source, SourceError};
 use crate::tls_roots::{RootsError, TlsRoots};
 
 /// Longest answer that is read, bytes (T9).
@@ -139,6 +139,7 @@ impl From<RootCerts> for Reach {
 pub struct CmpHttp {
     agent: ureq::Agent,
     https: Option<Arc<Https>>,
+    source: Source,
 }
 
 /// The client for https, made with the first such server.
@@ -172,12 +173,17 @@ impl CmpHttp {
             .timeout_resolve(Some(CONNECT_MAX))
             .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))
             .build();
-        if source == Source::default() {
-            let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), NamesOnly::default());
-            return Self { agent, https: None };
+        Self { agent: client_from(config, &source), https: None, source }
+    }
+
+    /// The same client, whose connections come from a local address or through an interface (S7).
+    #[must_use]
+    pub fn coming_from(&self, source: &Source) -> Self {
+        if *source == self.source {
+            return self.clone();
         }
-        let agent = ureq::Agent::with_parts(config, source::connector(source), NamesOnly::default());
-        Self { agent, https: None }
+        let agent = client_from(self.agent.config().clone(), source);
+        Self { agent, https: self.https.clone(), source: source.clone() }
     }
 
     /// Posts a message and reads the answer. Blocks for at most `timeout`.
@@ -195,15 +201,22 @@ impl CmpHttp {
     }
 
     /// The client for a URL.
-    fn agent(&self, url: &str) -> Result<&ureq::Agent, HttpError> {
+    fn agent(&self, url: &str) -> Result<ureq::Agent, HttpError> {
         let https = self.https.as_ref().filter(|_| Url::parse(url).is_ok_and(|url| url.scheme() == "https"));
-        let Some(https) = https else { return Ok(&self.agent) };
-        if let Some(agent) = https.agent.get() {
-            return Ok(agent);
+        let Some(https) = https else { return Ok(self.agent.clone()) };
+        let agent = match https.agent.get() {
+            Some(agent) => agent,
+            None => {
+                let no_roots =
+                    |error: RootsError| HttpError::NotConnected { url: url.to_owned(), detail: error.to_string() };
+                let roots = https.roots.http().map_err(no_roots)?;
+                https.agent.get_or_init(|| Self::reaching(Reach::from(roots)).agent)
+            }
+        };
+        if self.source == Source::default() {
+            return Ok(agent.clone());
         }
-        let no_roots = |error: RootsError| HttpError::NotConnected { url: url.to_owned(), detail: error.to_string() };
-        let roots = https.roots.http().map_err(no_roots)?;
-        Ok(https.agent.get_or_init(|| Self::reaching(Reach::from(roots)).agent))
+        Ok(client_from(agent.config().clone(), &self.source))
     }
 
     fn send(&self, url: &str, message: &[u8], timeout: Duration, span: &Span) -> Result<Vec<u8>, HttpError> {
@@ -245,6 +258,14 @@ impl CmpHttp {
             tracing::debug!(%error, "the ca did not take our error message");
         }
     }
+}
+
+/// A client whose connections come from where it is said.
+fn client_from(config: ureq::config::Config, source: &Source) -> ureq::Agent {
+    if *source == Source::default() {
+        return ureq::Agent::with_parts(config, DefaultConnector::default(), NamesOnly::default());
+    }
+    ureq::Agent::with_parts(config, source::connector(source.clone()), NamesOnly::default())
 }
 
 /// The span of one request to a CA. The CA is told nothing of it: no `traceparent` leaves the house.

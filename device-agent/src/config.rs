@@ -13,6 +13,8 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 use trustfleet_wire::join::JOIN_TOKEN_MAX;
 use url::{Host, Url};
 
+use crate::accept::{Accept, AcceptConfig, AcceptError};
+
 /// The name of the agent, over the one in the file: what makes one file good for many devices.
 const NAME_VARIABLE: &str = "TRUSTFLEET_AGENT_NAME";
 
@@ -57,6 +59,9 @@ pub struct Config {
     /// agent with nothing to do is never much older.
     #[serde(default = "default_hello_s")]
     pub hello_s: u32,
+    /// What jobs may order; not restricted where it is left out.
+    #[serde(default)]
+    pub accept: AcceptConfig,
     /// Traces.
     #[serde(default)]
     pub traces: TracesConfig,
@@ -142,6 +147,9 @@ pub enum ConfigError {
         /// Which key, and why.
         source: TracesError,
     },
+    /// What jobs may order cannot be read.
+    #[error("the configuration is wrong: {0}")]
+    Accept(#[from] AcceptError),
     /// Nobody says how the agent is called.
     #[error("the agent has no name: set name in its configuration file, or the environment variable {NAME_VARIABLE}")]
     NoName,
@@ -253,6 +261,14 @@ impl Config {
             return Ok(());
         }
         Err(ConfigError::Plaintext { what, url: shown, secure })
+    }
+
+    /// What jobs may order; reads the files that it names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Accept`].
+    pub fn accept(&self) -> Result<Accept, ConfigError> {
+        Ok(Accept::of(&self.accept)?)
     }
 
     /// The one-time token to join with.

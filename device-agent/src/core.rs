@@ -13,6 +13,7 @@ use trustfleet_wire::routing::REPORTS_EXCHANGE;
 use trustfleet_wire::sign::Purpose;
 use trustfleet_wire::v1::{Event, FromAgent, Job, Report};
 
+use crate::accept::Accept;
 use crate::cmp_http::CmpHttp;
 use crate::identity::Identity;
 use crate::jobs::{Entry, JobBook, Live};
@@ -30,6 +31,8 @@ const PLACES_KEPT: usize = 64;
 pub struct Core {
     /// Who it is.
     pub identity: Arc<Identity>,
+    /// What jobs may order.
+    pub accept: Accept,
     /// Its state folder.
     pub store: Store,
     /// Its jobs.
@@ -54,12 +57,13 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
-    /// Puts the parts together and reads the job records back.
+    /// Puts the parts together and reads the job records back. Jobs may order what `accept` says.
     ///
     /// # Errors
     /// The records' folder cannot be read.
     pub fn new(
         identity: Arc<Identity>,
+        accept: Accept,
         store: Store,
         keys: Arc<dyn KeyStore>,
         http: CmpHttp,
@@ -68,7 +72,7 @@ impl Core {
         let book = JobBook::load(&store, &identity.membership.controller_key.0)?;
         let exchanges = Arc::new(Semaphore::new(identity.config.parallel_exchanges));
         let reports = Arc::new(Reports::default());
-        Ok(Self { identity, store, book, reports, keys, http, exchanges, stop, places: Mutex::default() })
+        Ok(Self { identity, accept, store, book, reports, keys, http, exchanges, stop, places: Mutex::default() })
     }
 
     /// The slots of a trustpoint.
@@ -140,6 +144,17 @@ impl Core {
 
     /// As [`Core::commit`], but an end counts and is reported also when it cannot be saved.
     pub async fn settle(&self, entry: &Entry, state: State, events: Vec<Event>) {
+        self.settle_then(entry, state, events, async {}).await;
+    }
+
+    /// As [`Core::settle`]; `between` is done when the end is saved and before it is told.
+    pub async fn settle_then(
+        &self,
+        entry: &Entry,
+        state: State,
+        events: Vec<Event>,
+        between: impl Future<Output = ()>,
+    ) {
         let live = entry.snapshot().await;
         let (reports, spans) = match self.seal_all(&live, events) {
             Ok(reports) => reports,
@@ -151,6 +166,7 @@ impl Core {
         if let Err(error) = entry.settle(|live| apply(live, state, &reports)).await {
             tracing::error!(job.id = %live.record.job_id, %error, "the end of a job is not saved, only reported");
         }
+        between.await;
         self.queue(&live.job, reports, spans);
     }
 

@@ -88,6 +88,7 @@ impl Driver {
         let mut begun = Vec::new();
         for (id, entry) in self.core.book.active() {
             let live = entry.snapshot().await;
+            worker::tidy(&self.core, &live).await;
             for report in live.record.reports {
                 self.core.reports.add(id, report, Span::none());
             }

@@ -15,12 +15,13 @@ use trustfleet_cmp::entropy::SystemEntropy;
 use trustfleet_cmp::request::RequestKind;
 use trustfleet_cmp::transaction::{Input, Step, Transaction};
 use trustfleet_model::clock::Clock as _;
+use trustfleet_model::ids::MessageId;
 use trustfleet_model::job::Culprit;
 use trustfleet_pki::digest::sha256;
 use trustfleet_telemetry::{carried, record_error, trace_span};
 use trustfleet_wire::v1::{Event, Failed, Job};
 
-use crate::cmp_http::HttpError;
+use crate::cmp_http::{CmpHttp, HttpError};
 use crate::core::Core;
 use crate::jobs::Entry;
 use crate::lifecycle::{CA_BACKOFF, Patience};
@@ -91,14 +92,19 @@ impl Running<'_> {
         let state = State::Ca { exchange: Box::new(exchange.clone()) };
         let saved = self.core.commit(self.entry, state, vec![started]).await;
         let reports = saved.map_err(|error| outcome::of_store(&error, false))?;
+        self.report_first(reports).await;
+        let span = self.span(&exchange, false);
+        let step = Step::Send { transaction: Box::new(transaction), message };
+        spanned(span, self.go_on(exchange, step, false, Some(seat))).await
+    }
+
+    /// Waits until the broker knows which key will be certified, before the CA knows it.
+    async fn report_first(&self, reports: Vec<MessageId>) {
         for report in reports {
             if !self.core.reports.reached_broker(self.job.job_id, report, REPORT_FIRST).await {
                 tracing::warn!(job.id = %self.job.job_id, "the ca is asked before the broker has the started report");
             }
         }
-        let span = self.span(&exchange, false);
-        let step = Step::Send { transaction: Box::new(transaction), message };
-        spanned(span, self.go_on(exchange, step, false, Some(seat))).await
     }
 
     /// Goes on with an exchange after a restart, where it stopped (W6).
@@ -116,14 +122,18 @@ impl Running<'_> {
             "going on with an exchange"
         );
         let transaction_id = record.transaction_id();
+        let repeated = exchange.url.is_some();
         let resumed = blocking(move || prepare.resume(record, now)).await?;
         let step = resumed.map_err(|mut failed| {
-            // The request was on its way when the agent stopped: what became of it nobody can say.
-            failed.maybe_issued = true;
+            // If the request was on its way when the agent stopped, what became of it nobody can say.
+            failed.maybe_issued = repeated;
             failed.transaction_id = Some(transaction_id);
             Halt::from(failed)
         })?;
-        let repeated = exchange.url.is_some();
+        if !repeated {
+            let reports = self.entry.snapshot().await.record.reports;
+            self.report_first(reports.iter().map(|report| report.report_id).collect()).await;
+        }
         let span = self.span(&exchange, true);
         spanned(span, self.go_on(exchange, step, repeated, None)).await
     }
@@ -169,7 +179,7 @@ impl Running<'_> {
                 Step::Wait { transaction, seconds } => {
                     seat = None;
                     let wait = Duration::from_secs(seconds);
-                    let first = exchange.poll_at.is_none() && exchange.polls <= 1;
+                    let first = !self.wait_is_told().await;
                     let now = self.core.identity.clock.now();
                     exchange.transaction = transaction.record();
                     exchange.poll_at = Some(
@@ -193,18 +203,19 @@ impl Running<'_> {
                     return Err(outcome::of_configuration("not_an_enrolment", message).into());
                 }
                 Step::Failed { error, tell_peer, orphan, .. } => {
+                    // First of all: once the CA is told, it hands the certificate out no more.
+                    if let Some(orphan) = &orphan {
+                        self.keep_orphan(&orphan.to_pem()).await;
+                    }
                     if let (Some(message), Some(url)) = (tell_peer, exchange.url.clone()) {
-                        let core = Arc::clone(self.core);
-                        blocking(move || core.http.tell(&url, &message, TELL_MAX)).await?;
+                        let http = self.http();
+                        blocking(move || http.tell(&url, &message, TELL_MAX)).await?;
                     }
                     let mut failed = outcome::of_cmp(&error, exchange.url.is_some(), orphan.as_ref());
                     let by_mac = self.order.mac.is_some() && self.order.kind != RequestKind::Kur;
                     outcome::advise(&mut failed, by_mac);
                     failed.maybe_issued |= repeated;
                     self.complete(&mut failed, &exchange);
-                    if let Some(orphan) = orphan {
-                        self.keep_orphan(&orphan.to_pem()).await;
-                    }
                     return Err(failed.into());
                 }
             }
@@ -218,12 +229,12 @@ impl Running<'_> {
         if failed.culprit != Culprit::Device.as_str() {
             return;
         }
-        let (core, now) = (Arc::clone(self.core), self.core.identity.clock.now());
+        let (http, now) = (self.http(), self.core.identity.clock.now());
         let told = blocking(move || {
             if let Step::Failed { tell_peer: Some(message), .. } =
                 transaction.handle(Input::Stop, &mut SystemEntropy, now)
             {
-                core.http.tell(&url, &message, TELL_MAX);
+                http.tell(&url, &message, TELL_MAX);
             }
         });
         // Stopping in the middle of a courtesy is no loss.
@@ -283,8 +294,8 @@ impl Running<'_> {
         for url in urls {
             exchange.url = Some(url.clone());
             self.save(exchange, Vec::new(), arrived).await?;
-            let (core, bytes, timeout) = (Arc::clone(self.core), Arc::clone(message), self.order.message_timeout);
-            let post = blocking(move || core.http.post(&url, &bytes, timeout));
+            let (http, bytes, timeout) = (self.http(), Arc::clone(message), self.order.message_timeout);
+            let post = blocking(move || http.post(&url, &bytes, timeout));
             let given_up = async {
                 self.core.stopping().await;
                 sleep(ANSWER_GRACE).await; // an answer on its way may still come
@@ -303,6 +314,11 @@ impl Running<'_> {
             }
         }
         Ok(Err(last))
+    }
+
+    /// The way to the CA, from where the policy says (S7).
+    fn http(&self) -> CmpHttp {
+        self.core.http.coming_from(&self.order.source)
     }
 
     async fn handle(&self, transaction: Transaction, answer: Option<Vec<u8>>) -> Result<Step, Halt> {
@@ -341,6 +357,11 @@ impl Running<'_> {
             seat = Arc::clone(&self.core.exchanges).acquire_owned() => seat.map_err(|_| Halt::Stopping),
             () = self.core.stopping() => Err(Halt::Stopping),
         }
+    }
+
+    /// Whether the controller was told that the CA lets us wait: once is enough, also over a restart.
+    async fn wait_is_told(&self) -> bool {
+        self.entry.snapshot().await.record.last_report.is_some_and(|report| report.kind == "waiting")
     }
 
     async fn pause(&self, wait: Duration) -> Result<(), Halt> {

@@ -13,6 +13,7 @@
 //!
 //! Beside all that stands [`cmp_cli`]: the same engine by hand, from a shell.
 
+pub mod accept;
 pub mod activation;
 pub mod backoff;
 pub mod clock;

@@ -3,6 +3,7 @@
 //! The controller has checked all of this before. The agent checks again: a name becomes a folder here, a URL is called
 //! from here. Everything that is wrong is named at once (S32), and then nothing is sent.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use trustfleet_cmp::key::KeyType;
@@ -12,10 +13,12 @@ use trustfleet_cmp::protection::{AcceptedMacs, MacPolicy};
 use trustfleet_cmp::request::RequestKind;
 use trustfleet_model::ca_server::check_cmp_url;
 use trustfleet_model::field::{ObjectName, TrustpointName, Violations};
+use trustfleet_model::policy::check_interface;
 use trustfleet_pki::{Certificate, Name, San};
 use trustfleet_wire::seal::SealedSecret;
-use trustfleet_wire::v1::{Blob, Enroll, Job, Request, Task};
+use trustfleet_wire::v1::{self as wire, Blob, Enroll, Job, Request, Task};
 
+use crate::cmp_http::Source;
 use crate::slots::FileFormat;
 
 /// Most URLs, names or certificates in one list of a job.
@@ -59,6 +62,8 @@ pub struct Order {
     pub recipient: Name,
     /// Servers in the order to try them (S16).
     pub urls: Vec<String>,
+    /// Where connections to them come from (S7).
+    pub source: Source,
     /// Kind of a new key.
     pub key_type: KeyType,
     /// New key in an update (S3).
@@ -106,6 +111,7 @@ impl Order {
         if urls.is_empty() {
             v.add("urls", "S6", "has no usable URL of a CMP server");
         }
+        let source = source(v, enroll.source.as_ref());
         let key_type = match enroll.key_algorithm.as_str() {
             "rsa-2048" => Some(KeyType::Rsa2048),
             "rsa-3072" => Some(KeyType::Rsa3072),
@@ -174,6 +180,7 @@ impl Order {
                 sans,
                 recipient,
                 urls,
+                source,
                 key_type,
                 regenerate_key: enroll.regenerate_key,
                 mac,
@@ -197,6 +204,22 @@ impl Order {
             Task::Activate { .. } => Ok(None),
         }
     }
+}
+
+fn source(violations: &mut Violations, source: Option<&wire::Source>) -> Source {
+    let Some(source) = source else { return Source::default() };
+    let address = source.address.as_deref().and_then(|text| {
+        violations.check(
+            "source.address",
+            "S7",
+            text.parse::<IpAddr>().map_err(|_| format!("is {text:?}, no IP address")),
+        )
+    });
+    let interface = source
+        .interface
+        .as_deref()
+        .and_then(|name| violations.check("source.interface", "S7", check_interface(name)).map(|()| name.to_owned()));
+    Source { address, interface }
 }
 
 fn certificates(violations: &mut Violations, field: &str, list_of: &[Blob]) -> Vec<Certificate> {

@@ -12,7 +12,7 @@ use trustfleet_model::job::Culprit;
 use trustfleet_pki::Certificate;
 use trustfleet_wire::v1::{Blob, Event, Failed, Issued};
 
-use crate::cmp_http::HttpError;
+use crate::cmp_http::{HttpError, SourceError};
 use crate::keys::KeysError;
 use crate::record::{IssuedCertificate, Outcome};
 use crate::store::StoreError;
@@ -37,6 +37,19 @@ pub fn of_keys(error: &KeysError) -> Box<Failed> {
 pub fn of_order(violations: &Violations) -> Box<Failed> {
     let message = format!("the job cannot be carried out, nothing was sent: {violations}");
     failed(Culprit::Configuration, "order_invalid", &message, false)
+}
+
+/// An order that this device's own configuration does not allow (`accept`). `maybe_issued`: it was allowed when it began.
+pub fn of_unaccepted(violations: &Violations, maybe_issued: bool) -> Box<Failed> {
+    let sent = if maybe_issued { "what was sent before the configuration changed stands" } else { "nothing was sent" };
+    let message = format!("the agent's own configuration does not allow what the job orders, {sent}: {violations}");
+    failed(Culprit::Configuration, "not_accepted_here", &message, maybe_issued)
+}
+
+/// A local side for connections that is not there (S7): nothing was sent.
+pub fn of_source(error: &SourceError) -> Box<Failed> {
+    let message = format!("{error}; nothing was sent: check source in the policy, or the device's interfaces");
+    failed(Culprit::Configuration, "source_unusable", &message, false)
 }
 
 /// Something is missing on our side.

@@ -40,6 +40,7 @@ impl Prepare {
     /// # Errors
     /// What is missing or wrong here; nothing has left the device then.
     pub fn start(&self, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
+        self.order.source.check().map_err(|error| outcome::of_source(&error))?;
         let credentials = self.credentials()?;
         let key = self.key()?;
         let order = &self.order;
@@ -64,6 +65,7 @@ impl Prepare {
             extra_certs: Vec::new(),
             extensions: Vec::new(),
             cert_profile: None,
+            validity: None,
         };
         let spki = key.public_key_der().to_vec();
         let acceptance = order.acceptance.clone();

@@ -57,7 +57,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
     // Another part of the process may have installed it already: all the same to us.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let store = Store::open(&config.state_dir)?;
-    let _lock = store.lock()?;
+    let lock = store.lock()?;
+    let unfinished = store.clear_unfinished(&lock)?;
     let keys = IdentityKeys::load_or_make(&store)?;
     // Enough threads for all exchanges to ask their CAs, and for the disk besides.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -68,6 +69,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let result = runtime.block_on(async {
         let (stop_tx, stop) = watch::channel(false);
         stop_on_signals(stop_tx)?;
+        if unfinished > 0 {
+            tracing::info!(files = unfinished, "removed what an earlier run did not finish writing");
+        }
         serve(config, store, keys, stop).await
     });
     // A call to a CA that hangs in a blocking thread must not hold up the end.
@@ -76,6 +80,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
 }
 
 async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+    let accept = config.accept()?;
     let roots = TlsRoots::of(&config)?;
     let doors = Arc::new(Doors::new(&config.controller_url, roots.clone()));
     let (membership, keys) = match load_membership(&store)? {
@@ -90,7 +95,7 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     let http = CmpHttp::new(roots.clone());
     let key_store = keys::open(&identity.config.keys, &identity.keys)?;
     keys::sweep(key_store.as_ref(), &store);
-    let core = Core::new(Arc::clone(&identity), store, key_store, http, stop.clone())?;
+    let core = Core::new(Arc::clone(&identity), accept, store, key_store, http, stop.clone())?;
     tracing::info!(agent.id = %agent_id, agent.name = %name, version = crate::session::SOFTWARE, "agent running");
     let (incoming_tx, incoming) = mpsc::channel(16);
     let (link_tx, outgoing) = mpsc::channel(64);

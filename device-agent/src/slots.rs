@@ -168,13 +168,15 @@ impl Slots {
         Ok(())
     }
 
-    /// Removes the version of a job that came to nothing, unless a link points to it.
+    /// Removes the version of a job that came to nothing, unless a link points to it or it holds a certificate.
     ///
     /// # Errors
     /// The disk's.
     pub fn discard(&self, job: JobId) -> Result<(), StoreError> {
+        let version = self.version(job);
         let linked = Slot::ALL.iter().any(|slot| self.target(*slot).is_some_and(|target| target == relative(job)));
-        if linked { Ok(()) } else { store::remove_folder(&self.version(job)) }
+        let certified = [FileFormat::Pem, FileFormat::Der].iter().any(|form| version.join(form.file_name()).exists());
+        if linked || certified { Ok(()) } else { store::remove_folder(&version) }
     }
 
     /// Folder that a slot's link points to, absolute.

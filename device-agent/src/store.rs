@@ -151,6 +151,19 @@ impl Store {
         }
     }
 
+    /// Removes what a process left that was killed while it wrote: such a file may hold a private key that nothing names,
+    /// and a later process can have the same id and so want the same name. Only while the folder is held by
+    /// [`Store::lock`]. Says how many there were.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn clear_unfinished(&self, _held: &Lock) -> Result<usize, StoreError> {
+        // Only what is ours: the root of a file system has a folder that nobody may look into (lost+found).
+        let flat = [self.root.clone(), self.keys(), self.jobs()];
+        let cleared: Result<usize, StoreError> = flat.iter().map(|folder| clear_unfinished(folder, false)).sum();
+        Ok(cleared? + clear_unfinished(&self.devices(), true)?)
+    }
+
     /// Whether an agent runs with this folder.
     pub fn is_locked(&self) -> bool {
         let file = File::open(self.root.join("lock"));
@@ -340,6 +353,30 @@ pub fn check_private(path: &Path, wanted: u32) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// In a folder, or in all below it too; links are not followed.
+fn clear_unfinished(folder: &Path, below: bool) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder).map_err(StoreError::io("reading", folder))? {
+        let entry = entry.map_err(StoreError::io("reading", folder))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(StoreError::io("looking at", folder))?);
+        if kind.is_dir() {
+            removed += if below { clear_unfinished(&path, true)? } else { 0 };
+        } else if is_temporary(&entry.file_name().to_string_lossy()) {
+            remove(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// A name that [`temporary`] makes: `.NAME.PID.COUNT.tmp`.
+fn is_temporary(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp")) else { return false };
+    let mut numbers = rest.rsplitn(3, '.');
+    let number = |text: Option<&str>| text.is_some_and(|text| text.parse::<u64>().is_ok());
+    number(numbers.next()) && number(numbers.next()) && numbers.next().is_some_and(|name| !name.is_empty())
+}
+
 /// A name beside the final one that no other write uses.
 fn temporary(path: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -393,6 +430,30 @@ mod tests {
         assert!(save(&blocked, b"new", 0o600).is_err());
         assert_eq!(fs::read(blocked.join("inside")).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_did_not_finish_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let lock = store.lock().unwrap();
+        let version = store.devices().join("ap.1/radius/versions/x");
+        make_folder(&version).unwrap();
+        let unfinished = [version.join(".key.pem.1.0.tmp"), store.jobs().join(".x.json.77.12.tmp")];
+        fs::create_dir(dir.path().join("s/lost+found")).unwrap();
+        let foreign = dir.path().join("s/lost+found/.x.1.1.tmp");
+        let kept =
+            [foreign, version.join("key.pem"), version.join(".key.pem.tmp"), store.jobs().join(".x.json.a.1.tmp")];
+        for path in unfinished.iter().chain(&kept) {
+            fs::write(path, b"").unwrap();
+        }
+        symlink("versions/x", store.devices().join("ap.1/radius/.current.1.3.tmp")).unwrap();
+        symlink(dir.path(), store.devices().join("ap.1/radius/current")).unwrap();
+        fs::write(dir.path().join(".not-ours.1.1.tmp"), b"").unwrap();
+        assert_eq!(store.clear_unfinished(&lock).unwrap(), 3);
+        assert!(unfinished.iter().all(|path| !path.exists()) && kept.iter().all(|path| path.exists()));
+        assert!(dir.path().join(".not-ours.1.1.tmp").exists(), "no link was followed");
+        assert_eq!(temporary(&kept[1]).file_name().map(|name| is_temporary(&name.to_string_lossy())), Some(true));
     }
 
     #[test]

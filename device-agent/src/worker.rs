@@ -11,12 +11,12 @@ use trustfleet_model::ids::JobId;
 use trustfleet_pki::Certificate;
 use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::routing::JOBS_EXCHANGE;
-use trustfleet_wire::v1::{Event, Failed, Job, Request, Task};
+use trustfleet_wire::v1::{Event, Failed, FromAgent, Job, Request, Task};
 
 use crate::backoff::Backoff;
 use crate::core::Core;
 use crate::exchange::{Halt, Running, blocking, spanned};
-use crate::jobs::Entry;
+use crate::jobs::{Entry, Live};
 use crate::lifecycle::{self, Next};
 use crate::order::{Order, Place};
 use crate::outcome;
@@ -96,6 +96,7 @@ async fn work(core: &Arc<Core>, entry: &Entry, mut seat: Option<OwnedSemaphorePe
             Next::Enroll | Next::Resume => {
                 let order = Order::of_job(&job).map_err(|violations| outcome::of_order(&violations))?;
                 let Some(order) = order.map(Arc::new) else { return Ok(()) };
+                core.accept.check(&order).map_err(|beyond| outcome::of_unaccepted(&beyond, asked(&record.state)))?;
                 let running = Running { core, entry, job: &job, place: &place, order: &order };
                 match record.state {
                     State::Ca { exchange } => running.resume(*exchange).await?,
@@ -115,6 +116,11 @@ async fn work(core: &Arc<Core>, entry: &Entry, mut seat: Option<OwnedSemaphorePe
             Next::Rest => return Ok(()),
         }
     }
+}
+
+/// Whether the CA may have a request of the job.
+fn asked(state: &State) -> bool {
+    matches!(state, State::Ca { exchange } if exchange.url.is_some())
 }
 
 /// One job at a time on a trustpoint. `None`: the permit ran out before the turn came.
@@ -235,17 +241,22 @@ async fn fail(core: &Core, entry: &Entry, failed: Box<Failed>) {
         "job failed: {}",
         failed.message
     );
-    let enrolled = matches!(live.record.state, State::Activation { .. });
-    if !failed.maybe_issued
-        && !enrolled
-        && let Ok(place) = Place::of(&live.job)
-    {
-        // A key that no certificate can belong to is of no use to anybody.
-        let (slots, id) = (core.slots(&place), live.job.job_id);
-        if let Ok(Err(error)) = blocking(move || slots.discard(id)).await {
-            tracing::warn!(job.id = %id, %error, "the key of a failed job is not removed");
-        }
-    }
     let state = State::Nothing { outcome: outcome::record_of(&failed) };
-    core.settle(entry, state, vec![Event::Failed(failed)]).await;
+    // Not before the end is on the disk: a restart in between would miss the key and blame that.
+    let tidied = async { tidy(core, &entry.snapshot().await).await };
+    core.settle_then(entry, state, vec![Event::Failed(failed)], tidied).await;
+}
+
+/// Removes the key of a job that failed without a certificate: it is of no use to anybody. Done again after a restart.
+pub async fn tidy(core: &Core, live: &Live) {
+    let last = live.record.last_report.as_ref().and_then(|report| report.envelope.peek().ok());
+    let Some(FromAgent::Report(report)) = last else { return };
+    let (Event::Failed(failed), Ok(place)) = (report.event, Place::of(&live.job)) else { return };
+    if failed.maybe_issued || !live.record.state.is_final() {
+        return;
+    }
+    let (slots, id) = (core.slots(&place), live.job.job_id);
+    if let Ok(Err(error)) = blocking(move || slots.discard(id)).await {
+        tracing::warn!(job.id = %id, %error, "the key of a failed job is not removed");
+    }
 }

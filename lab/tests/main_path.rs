@@ -129,6 +129,36 @@ async fn a_wrong_mac_secret_fails_the_job_with_the_cas_reason_and_stores_no_cert
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s7_a_policys_source_reaches_the_device_and_one_that_is_not_there_is_told_at_the_job() {
+    let lab = Lab::start().await;
+    let mut policy = policy();
+    policy["source"] = json!({ "interface": "no-such-one" });
+    let fleet = lab.fleet(&["ap-1"], &policy).await;
+    let (_agent, _files) = fleet.start_agent("ap-1").await.unwrap();
+    fleet.add_device("ap-1", "ap-1").unwrap();
+    let job = fleet.job_ended(&fleet.enroll("ap-1", "ir").unwrap(), LIMIT).await.unwrap();
+    let failure = &job["failure"];
+    assert_eq!((&failure["culprit"], &failure["code"]), (&json!("configuration"), &json!("source_unusable")), "{job}");
+    assert_eq!(failure["maybe_issued"], false);
+    let said = failure["message"].as_str().unwrap();
+    assert!(said.contains("no-such-one") && said.contains("lo"), "{said}");
+    assert_eq!(lab.issued_by_ca(&fleet).len(), 0);
+
+    let stored = fleet.get("policies").unwrap()["items"][0].clone();
+    assert_eq!(stored["source"], policy["source"], "{stored}");
+    let mut mended = stored.clone();
+    mended["source"] = json!({ "interface": "lo" });
+    for made_by_the_controller in ["id", "name", "revision", "created_at", "updated_at"] {
+        mended.as_object_mut().unwrap().remove(made_by_the_controller);
+    }
+    let path = fleet.path(&format!("policies/{}", stored["name"].as_str().unwrap()));
+    let answer = fleet.rest.send("PUT", &path, &[], Some(&mended)).unwrap();
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
+    let job = fleet.enroll("ap-1", "ir").unwrap();
+    assert_eq!(fleet.enrolled("ap-1", &job, LIMIT).await.unwrap()["status"], "active");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_enrol_request_twice_is_one_job() {
     let lab = Lab::start().await;
     let fleet = lab.fleet(&["ap-1"], &policy()).await;

@@ -121,6 +121,12 @@ pub struct PolicyFlags {
     /// How certificates are written on the device: pem or der
     #[arg(long, value_name = "FORMAT")]
     file_format: Option<String>,
+    /// Network interface of the device to connect to the CA through; '' takes it back
+    #[arg(long, value_name = "NAME")]
+    source_interface: Option<String>,
+    /// Address of the device to connect to the CA from; '' takes it back
+    #[arg(long, value_name = "IP")]
+    source_address: Option<String>,
     /// Longest time for one request and its answer, seconds, 1 to 600
     #[arg(long, value_name = "SECONDS")]
     message_timeout: Option<u32>,
@@ -162,6 +168,9 @@ impl Flags for PolicyFlags {
         draft.set("implicit_confirm", self.implicit_confirm);
         draft.set("activation", self.activation);
         draft.set("file_format", self.file_format);
+        let or_none = |text: String| if text.is_empty() { Value::Null } else { text.into() };
+        draft.set("source.interface", self.source_interface.map(or_none));
+        draft.set("source.address", self.source_address.map(or_none));
         draft.set("message_timeout_s", self.message_timeout);
         draft.set("total_timeout_s", self.total_timeout);
         Ok(())

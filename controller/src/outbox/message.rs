@@ -14,7 +14,7 @@ use trustfleet_wire::{
     routing::device_reply_key,
     seal::{SealContext, seal},
     sign::Purpose,
-    v1::{Blob, Enroll, Job, Mac, Request, San, Task, ToAgent},
+    v1::{Blob, Enroll, Job, Mac, Request, San, Source, Task, ToAgent},
 };
 
 use crate::{db::ClaimedJob, keys::Keys};
@@ -87,6 +87,8 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
             .map(|san| San { kind: san.kind.as_str().to_owned(), value: san.value.clone() })
             .collect(),
         recipient: ca.ca_name.clone(),
+        source: (!policy.source.is_anywhere())
+            .then(|| Source { address: policy.source.address.clone(), interface: policy.source.interface.clone() }),
         urls: std::iter::once(&ca.primary_url).chain(&ca.secondary_url).cloned().collect(),
         key_algorithm: word(&policy.key.algorithm)?,
         regenerate_key: policy.key.regenerate,

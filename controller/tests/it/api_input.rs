@@ -44,7 +44,8 @@ async fn all_invalid_fields_are_named_at_once_for_every_kind_of_object() {
         (
             "policies",
             json!({"name": "p", "key": {"algorithm": "rsa-1024", "size": 1}, "mac": {"algorithm": "hmac-sha1", "iterations": 1},
-                   "activation": "perhaps", "message_timeout_s": 0, "total_timeout_s": "x"}),
+                   "activation": "perhaps", "message_timeout_s": 0, "total_timeout_s": "x",
+                   "source": {"interface": "../eth0", "address": "here", "port": 1}}),
             vec![
                 "activation choice",
                 "key.algorithm choice",
@@ -52,6 +53,9 @@ async fn all_invalid_fields_are_named_at_once_for_every_kind_of_object() {
                 "mac.algorithm S8",
                 "mac.iterations range",
                 "message_timeout_s range",
+                "source.address S7",
+                "source.interface S7",
+                "source.port unknown_field",
                 "total_timeout_s type",
             ],
         ),

@@ -169,6 +169,9 @@ pub struct Wanted {
     /// Name of the certificate profile at the CA
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
+    /// Days that the certificate shall be valid from now on; a CA may give another validity
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: Option<u32>,
     /// Ask the CA first what a request must look like (genm certReqTemplate), and make the request fit
     #[arg(long)]
     pub ask_template: bool,

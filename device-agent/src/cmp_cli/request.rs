@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use trustfleet_cmp::envelope::{Decrypter, SoftwareDecrypter};
 use trustfleet_cmp::{
     Acceptance, Crl, CrlOf, Csr, EnrollRequest, InfoRequest, P10Request, Question, Request, RequestKind,
-    RevocationReason, RevokeRequest, Signer, SoftwareKey,
+    RevocationReason, RevokeRequest, Signer, SoftwareKey, Validity,
 };
+use trustfleet_model::clock::{Clock as _, SystemClock};
 use trustfleet_pki::certificate::Certificate;
 use trustfleet_pki::name::Name;
 
@@ -194,6 +195,7 @@ fn enrol_request(
         extra_certs: own.extra_certs.clone(),
         extensions: Vec::new(),
         cert_profile: wanted.profile.clone(),
+        validity: wanted.days.and_then(|days| Validity::days_from(SystemClock.now(), days)),
     })
 }
 

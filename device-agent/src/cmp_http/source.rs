@@ -3,8 +3,10 @@
 //! The HTTP library leaves that out, so this is its TCP connector once more, with a socket that is bound before it
 //! connects; proxy and TLS stay the library's.
 
+use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,6 +25,55 @@ pub struct Source {
     pub address: Option<IpAddr>,
     /// Network interface, by its name.
     pub interface: Option<String>,
+}
+
+/// Why connections cannot come from there (S7).
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No such interface.
+    #[error("source.interface: there is no network interface {name:?} here; there are {there}")]
+    NoInterface {
+        /// The one that was asked for.
+        name: String,
+        /// Those that are here.
+        there: String,
+    },
+    /// A port of a bridge or bond: frames pass, but no IP packet comes from it.
+    #[error("source.interface: {name} is no layer-3 interface but a port of {master}: name {master}")]
+    Port {
+        /// The one that was asked for.
+        name: String,
+        /// What it belongs to.
+        master: String,
+    },
+    /// No address.
+    #[error("source.interface: {name} has no IP address (link-local ones do not count)")]
+    NoAddress {
+        /// The one that was asked for.
+        name: String,
+    },
+    /// The address is no address of this device, or of this interface.
+    #[error("source.address: {address} is no address {of}; there are {there}")]
+    NotHere {
+        /// The one that was asked for.
+        address: IpAddr,
+        /// Of what.
+        of: String,
+        /// Those that are here.
+        there: String,
+    },
+    /// The system does not say.
+    #[error("source: the network interfaces of this device cannot be read: {0}")]
+    Unreadable(io::Error),
+}
+
+/// A network interface, as far as it matters here.
+#[derive(Clone, Debug, Default)]
+struct Device {
+    name: String,
+    /// The bridge or bond that it is a port of.
+    port_of: Option<String>,
+    addresses: Vec<IpAddr>,
 }
 
 /// The library's connectors around ours.
@@ -63,6 +114,45 @@ impl<In: Transport> Connector<In> for Bound {
 }
 
 impl Source {
+    /// Whether this device has what is asked for, before anything is sent.
+    ///
+    /// # Errors
+    /// What is missing, and what there is instead.
+    pub fn check(&self) -> Result<(), SourceError> {
+        if *self == Self::default() {
+            return Ok(());
+        }
+        let devices = devices(Path::new("/sys/class/net")).map_err(SourceError::Unreadable)?;
+        // More addresses are local than an interface lists: all of 127.0.0.0/8 is.
+        self.judge(&devices, |address| UdpSocket::bind((address, 0)).is_ok())
+    }
+
+    fn judge(&self, devices: &[Device], is_local: impl Fn(IpAddr) -> bool) -> Result<(), SourceError> {
+        let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
+        let (mut of, mut among) = ("of this device".to_owned(), devices.to_vec());
+        if let Some(name) = &self.interface {
+            let Some(device) = devices.iter().find(|device| device.name == *name) else {
+                let there = list(devices.iter().map(|device| device.name.clone()).collect());
+                return Err(SourceError::NoInterface { name: name.clone(), there });
+            };
+            if let Some(master) = device.port_of.clone() {
+                return Err(SourceError::Port { name: name.clone(), master });
+            }
+            if device.addresses.is_empty() {
+                return Err(SourceError::NoAddress { name: name.clone() });
+            }
+            (of, among) = (format!("of {name}"), vec![device.clone()]);
+        }
+        let addresses: Vec<IpAddr> = among.into_iter().flat_map(|device| device.addresses).collect();
+        match self.address {
+            Some(address) if !addresses.contains(&address) && (self.interface.is_some() || !is_local(address)) => {
+                let there = list(addresses.iter().map(ToString::to_string).collect());
+                Err(SourceError::NotHere { address, of, there })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn connect(&self, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         // A local address or interface that is not there is as good as a network that is down: nothing has left.
@@ -78,6 +168,32 @@ impl Source {
         socket.set_tcp_nodelay(true)?;
         Ok(socket.into())
     }
+}
+
+/// The interfaces of this device, those without an address too. `listing`: `/sys/class/net`.
+fn devices(listing: &Path) -> io::Result<Vec<Device>> {
+    let mut devices: Vec<Device> = Vec::new();
+    for entry in fs::read_dir(listing).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        let folder = entry.path();
+        let is_port = folder.join("brport").exists() || folder.join("bonding_slave").exists();
+        let master =
+            || fs::read_link(folder.join("master")).ok()?.file_name().map(|name| name.to_string_lossy().into());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let port_of = is_port.then(|| master().unwrap_or_else(|| "another one".to_owned()));
+        devices.push(Device { name, port_of, addresses: Vec::new() });
+    }
+    for found in if_addrs::get_if_addrs()? {
+        let address = found.ip();
+        if found.is_link_local() {
+            continue;
+        }
+        match devices.iter_mut().find(|device| device.name == found.name) {
+            Some(device) => device.addresses.push(address),
+            None => devices.push(Device { name: found.name, port_of: None, addresses: vec![address] }),
+        }
+    }
+    devices.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(devices)
 }
 
 fn limit(timeout: NextTimeout) -> Duration {
@@ -116,5 +232,64 @@ fn late(error: io::Error, timeout: NextTimeout) -> ureq::Error {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ureq::Error::Timeout(timeout.reason),
         _ => ureq::Error::Io(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(interface: &str, address: &str) -> Source {
+        Source {
+            address: (!address.is_empty()).then(|| address.parse().unwrap()),
+            interface: (!interface.is_empty()).then(|| interface.to_owned()),
+        }
+    }
+
+    fn device(name: &str, port_of: Option<&str>, addresses: &[&str]) -> Device {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Device { name: name.to_owned(), port_of: port_of.map(str::to_owned), addresses }
+    }
+
+    #[test]
+    fn s7_an_interface_must_exist_be_layer_3_and_carry_an_address_and_the_address_must_be_its_own() {
+        let here = [
+            device("br0", None, &["10.0.0.7", "2001:db8::7"]),
+            device("eth0", Some("br0"), &[]),
+            device("lo", None, &["127.0.0.1"]),
+            device("wlan0", None, &[]),
+        ];
+        for (interface, address) in [("br0", ""), ("", "10.0.0.7"), ("br0", "2001:db8::7")] {
+            source(interface, address).judge(&here, |_| false).unwrap();
+        }
+        let refusal = |interface, address| source(interface, address).judge(&here, |_| false).unwrap_err().to_string();
+        assert!(refusal("eth1", "").ends_with("there are br0, eth0, lo, wlan0"));
+        assert!(refusal("eth0", "").contains("no layer-3 interface but a port of br0"));
+        assert!(refusal("wlan0", "").contains("wlan0 has no IP address"));
+        assert!(refusal("", "10.0.0.8").contains("10.0.0.8 is no address of this device; there are 10.0.0.7"));
+        assert!(refusal("lo", "10.0.0.7").contains("no address of lo; there are 127.0.0.1"));
+    }
+
+    #[test]
+    fn s7_ports_of_a_bridge_and_interfaces_without_an_address_are_read_from_the_system() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["eth7/brport", "wlan7", "br7"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink("../br7", dir.path().join("eth7/master")).unwrap();
+        fs::write(dir.path().join("bonding_masters"), b"").unwrap();
+        let devices = devices(dir.path()).unwrap();
+        let of = |name| devices.iter().find(|device| device.name == name);
+        assert_eq!(of("eth7").unwrap().port_of.as_deref(), Some("br7"));
+        assert!(of("wlan7").unwrap().addresses.is_empty() && of("bonding_masters").is_none());
+        assert!(of("lo").unwrap().addresses.contains(&IpAddr::from([127, 0, 0, 1])), "{devices:?}");
+    }
+
+    #[test]
+    fn s7_what_this_device_has_is_accepted() {
+        source("lo", "127.0.0.1").check().unwrap();
+        source("", "127.0.0.9").check().unwrap();
+        assert!(matches!(source("lo", "192.0.2.1").check(), Err(SourceError::NotHere { .. })));
+        assert!(matches!(source("no-such-one", "").check(), Err(SourceError::NoInterface { .. })));
     }
 }

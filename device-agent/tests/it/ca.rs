@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -67,6 +67,7 @@ struct Shared {
     implicit: bool,
     open: HashMap<Vec<u8>, Open>,
     heard: Vec<&'static str>,
+    peers: Vec<IpAddr>,
     raw: Vec<Vec<u8>>,
     heads: Vec<String>,
     issued: u32,
@@ -104,6 +105,7 @@ impl TestCa {
             implicit: true,
             open: HashMap::new(),
             heard: Vec::new(),
+            peers: Vec::new(),
             raw: Vec::new(),
             heads: Vec::new(),
             issued: 0,
@@ -133,6 +135,11 @@ impl TestCa {
         self.shared.lock().unwrap().heard.clone()
     }
 
+    /// Where connections came from.
+    pub fn peers(&self) -> Vec<IpAddr> {
+        self.shared.lock().unwrap().peers.clone()
+    }
+
     /// The messages received.
     pub fn raw(&self) -> Vec<Vec<u8>> {
         self.shared.lock().unwrap().raw.clone()
@@ -149,6 +156,7 @@ impl TestCa {
 }
 
 fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
+    shared.lock().unwrap().peers.push(stream.peer_addr().ok()?.ip());
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let (mut length, mut line, mut head) = (0, String::new(), String::new());
     loop {

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::{fs, process::Command};
 
 use trustfleet_cmp::SoftwareKey;
+use trustfleet_cmp::codec::{CertRequest, PkiBody, PkiMessage};
 use trustfleet_cmp::key::Signer as _;
 use trustfleet_pki::Certificate;
 
@@ -242,4 +243,67 @@ fn a_request_follows_the_cas_template_or_says_that_there_is_none() {
     let ran = desk.by_mac("ir", &server, "--subject /CN=dev1 --newkey dev.key --ask-template --output json").ends(0);
     assert_eq!(ran.kinds(), ["genm", "genp", "ir", "ip", "certConf", "pkiconf"]);
     assert!(ran.json()["information"][0].as_str().unwrap().contains("no template"));
+}
+
+/// notBefore and notAfter, in seconds, that an ir asks for.
+fn validity_asked(message: &[u8]) -> Option<(u64, u64)> {
+    let PkiBody::Ir(requests) = PkiMessage::from_der(message).unwrap().body else { panic!("no ir") };
+    let request: CertRequest = requests[0].cert_req.parse().unwrap();
+    let validity = request.cert_template.validity?;
+    let seconds = |time: Option<x509_cert::time::Time>| time.unwrap().to_unix_duration().as_secs();
+    Some((seconds(validity.not_before), seconds(validity.not_after)))
+}
+
+#[test]
+fn days_ask_for_a_validity_as_openssl_cmp_does() {
+    let (desk, ca) = (Desk::new(), TestCa::start());
+    desk.write("ca-secret", ca::SECRET);
+    let own =
+        |name: &str| format!("--ref {} --secret file:ca-secret --subject /CN={name} --newkey dev.key", ca::REFERENCE);
+    desk.cmp(&format!("ir --server {} {} --days 30", ca.url, own("dev1"))).ends(0);
+    desk.cmp(&format!("ir --server {} {}", ca.url, own("dev2"))).ends(0);
+    let raw = ca.raw();
+    let is_ir = |message: &&Vec<u8>| matches!(PkiMessage::from_der(message).unwrap().body, PkiBody::Ir(_));
+    let requests: Vec<_> = raw.iter().filter(is_ir).collect();
+    let server = desk.mac_server(&[]);
+    let openssl = Command::new("openssl")
+        .args([
+            "cmp",
+            "-config",
+            "",
+            "-cmd",
+            "ir",
+            "-server",
+            &server.address().to_string(),
+            "-path",
+            "pkix/",
+            "-ref",
+            "dev1",
+        ])
+        .args([
+            "-secret",
+            "file:secret",
+            "-subject",
+            "/CN=dev1",
+            "-newkey",
+            "dev.key",
+            "-days",
+            "30",
+            "-trusted",
+            "ca.crt",
+        ])
+        .args(["-recipient", "/O=Lab/CN=Mock CA", "-certout", "theirs.crt", "-reqout", "theirs.der certconf.der"])
+        .current_dir(desk.folder.path())
+        .output()
+        .unwrap();
+    assert!(openssl.status.success(), "{}", String::from_utf8_lossy(&openssl.stderr));
+    let theirs = validity_asked(&fs::read(desk.path("theirs.der")).unwrap()).unwrap();
+    let ours = validity_asked(requests[0]).unwrap();
+    assert_eq!(ours.1 - ours.0, 30 * 86_400);
+    assert_eq!(theirs.1 - theirs.0, ours.1 - ours.0);
+    assert!(theirs.0.abs_diff(ours.0) < 60, "{theirs:?} {ours:?}");
+    assert_eq!(validity_asked(requests[1]), None, "without --days the CA decides");
+    let shown = desk.cmp(&format!("ir --dry-run {} --days 1", own("dev1"))).ends(0);
+    assert!(shown.out.contains("validity: "), "{}", shown.out);
+    desk.cmp(&format!("ir --server {} {} --days 0", ca.url, own("dev1"))).ends(1);
 }

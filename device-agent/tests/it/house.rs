@@ -37,6 +37,8 @@ pub struct House {
     pub controller_key: SigningKey,
     pub agent_id: AgentId,
     pub answer_reports: Arc<Mutex<bool>>,
+    /// More of the agent's configuration file, from its next start on.
+    pub config: String,
     reports: Arc<Mutex<Vec<Report>>>,
     sign_key: Vec<u8>,
     seal_key: Vec<u8>,
@@ -52,6 +54,11 @@ struct Running {
 
 impl House {
     pub async fn start() -> Self {
+        Self::configured("").await
+    }
+
+    /// With more in the agent's configuration file.
+    pub async fn configured(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
         let keys = IdentityKeys::load_or_make(&store).unwrap();
@@ -60,6 +67,7 @@ impl House {
             controller_key: SigningKey::generate().unwrap(),
             agent_id: uuid::Uuid::from_u128(0xa1).into(),
             answer_reports: Arc::new(Mutex::new(true)),
+            config: config.to_owned(),
             reports: Arc::default(),
             sign_key: keys.sign.public_key(),
             seal_key: keys.open.public_key(),
@@ -82,8 +90,9 @@ impl House {
         let store = Store::open(&self.state()).unwrap();
         let keys = IdentityKeys::load_or_make(&store).unwrap();
         let text = format!(
-            "controller_url = \"http://127.0.0.1:1\"\nstate_dir = {:?}\nname = \"ap-1\"\n",
-            self.state().display().to_string()
+            "controller_url = \"http://127.0.0.1:1\"\nstate_dir = {:?}\nname = \"ap-1\"\n{}\n",
+            self.state().display().to_string(),
+            self.config
         );
         let file = self.dir.path().join("agent.toml");
         std::fs::write(&file, text).unwrap();
@@ -102,7 +111,8 @@ impl House {
         });
         let (stop, stopping) = watch::channel(false);
         let http = CmpHttp::new(TlsRoots::default());
-        let core = Core::new(identity, store, Arc::new(FileKeyStore), http, stopping).unwrap();
+        let accept = identity.config.accept().unwrap();
+        let core = Core::new(identity, accept, store, Arc::new(FileKeyStore), http, stopping).unwrap();
         let (incoming, received) = mpsc::channel(16);
         let (link, outgoing) = mpsc::channel(64);
         let driver = tokio::spawn(driver::run(Arc::new(core), received, link));
@@ -186,6 +196,7 @@ impl House {
             sans: vec![San { kind: "dns".to_owned(), value: "ap-1.example.org".to_owned() }],
             recipient: "/O=Lab/CN=Issuing CA".to_owned(),
             urls: vec![ca.url.clone()],
+            source: None,
             key_algorithm: "ecdsa-p256".to_owned(),
             regenerate_key: true,
             mac: Some(Mac {

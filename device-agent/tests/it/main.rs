@@ -19,6 +19,7 @@ mod faults;
 mod gateway;
 mod intake;
 mod joining;
+mod local_rules;
 mod newer_openssl;
 mod records;
 mod restarts;

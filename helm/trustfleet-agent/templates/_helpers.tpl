@@ -58,6 +58,21 @@ insecure_plaintext = {{ $config.insecure_plaintext }}
 parallel_exchanges = {{ int $config.parallel_exchanges }}
 hello_s = {{ int $config.hello_s }}
 log_format = {{ $config.log_format | toJson }}
+{{- with $config.accept }}
+{{- if or .ca_urls .anchor_fingerprints $.Values.acceptAnchors.existingConfigMap }}
+
+[accept]
+{{- with .ca_urls }}
+ca_urls = {{ toJson . }}
+{{- end }}
+{{- with .anchor_fingerprints }}
+anchor_fingerprints = {{ toJson . }}
+{{- end }}
+{{- if $.Values.acceptAnchors.existingConfigMap }}
+anchor_files = ["/etc/trustfleet-agent/accept/anchors.pem"]
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with $config.traces }}
 {{- if .endpoint }}
 

@@ -139,6 +139,7 @@ impl Ca {
         let id = &received.reply_to.transaction_id;
         if let Some((last, reply)) = self.state().transactions.get(id).and_then(|known| known.last.as_ref())
             && *last == digest
+            && !self.config.has(Fault::NoRepetition)
         {
             return Ok(reply.clone());
         }

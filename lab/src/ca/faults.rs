@@ -45,6 +45,8 @@ pub enum Fault {
     CutBody,
     /// Answer as text/html (T1)
     WrongContentType,
+    /// Treat the same bytes again as a new message: a request is refused with transactionIdInUse (S37)
+    NoRepetition,
 }
 
 /// What a hostile peer writes for people to read.

@@ -51,6 +51,7 @@ impl Lab {
             extra_certs: vec![],
             extensions: vec![],
             cert_profile: None,
+            validity: None,
         }
     }
 

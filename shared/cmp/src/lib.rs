@@ -30,6 +30,7 @@
 //!     extra_certs: vec![],
 //!     extensions: vec![],
 //!     cert_profile: None,
+//!     validity: None,
 //! };
 //! let mac = MacPolicy::of(Hash::Sha256);
 //! let credentials = Credentials::Mac { reference: b"ap-1".to_vec(), secret: secret.into(), mac };
@@ -100,7 +101,7 @@ pub use self::{
     key::{Signer, SoftwareKey},
     outcome::{Conclusion, Enrolled, Exchanged, Informed, Revoked, Warning},
     peer::{Acceptance, Modifications},
-    request::{Credentials, EnrollRequest, P10Request, Request, RequestKind},
+    request::{Credentials, EnrollRequest, P10Request, Request, RequestKind, Validity},
     revoke::{RevocationReason, RevokeRequest},
     template::{RequestTemplate, TemplateError, apply_template},
     transaction::{Input, Step, Transaction, TransactionRecord},

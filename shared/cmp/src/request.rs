@@ -4,13 +4,13 @@
 //! It only builds. Whether a request makes sense is checked by [`EnrollRequest::check`] before anything is sent
 //! (S32); the order of name parts is never touched (H7, S5).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use der::{
-    Encode,
-    asn1::{Any, BitString, Int, OctetString},
+    DateTime, Encode,
+    asn1::{Any, BitString, GeneralizedTime, Int, OctetString, UtcTime},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use spki::AlgorithmIdentifierOwned;
 use trustfleet_pki::{
@@ -19,7 +19,7 @@ use trustfleet_pki::{
     name::Name,
     san::{San, extension_value},
 };
-use x509_cert::ext::Extension;
+use x509_cert::{ext::Extension, time::Time};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
         header::{CMP2000, CMP2021},
         oids,
         raw::directory_name,
-        request::{Control, PopoSigningKey},
+        request::{Control, OptionalValidity, PopoSigningKey},
     },
     csr::Csr,
     error::{ConfigurationError, LocalError},
@@ -156,6 +156,39 @@ pub struct EnrollRequest {
     pub extensions: Vec<Extension>,
     /// Name of the certificate profile asked for (H15).
     pub cert_profile: Option<String>,
+    /// Validity asked for; a CA may give another.
+    pub validity: Option<Validity>,
+}
+
+/// When a certificate shall be valid.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Validity {
+    /// From this second on.
+    pub not_before: Timestamp,
+    /// Until this second.
+    pub not_after: Timestamp,
+}
+
+impl Validity {
+    /// So many days from a moment on; `None` beyond the calendar.
+    pub fn days_from(now: Timestamp, days: u32) -> Option<Self> {
+        let span = SignedDuration::from_hours(24 * i64::from(days));
+        Some(Self { not_before: now, not_after: now.checked_add(span).ok()? })
+    }
+
+    fn to_template(self) -> der::Result<OptionalValidity> {
+        Ok(OptionalValidity { not_before: Some(time(self.not_before)?), not_after: Some(time(self.not_after)?) })
+    }
+}
+
+/// UTCTime until 2049, GeneralizedTime afterwards (RFC 5280 section 4.1.2.5).
+fn time(at: Timestamp) -> der::Result<Time> {
+    let seconds = u64::try_from(at.as_second()).map_err(|_| der::Tag::GeneralizedTime.value_error())?;
+    let date = DateTime::from_unix_duration(Duration::from_secs(seconds))?;
+    Ok(match UtcTime::from_date_time(date) {
+        Ok(time) => Time::UtcTime(time),
+        Err(_) => Time::GeneralTime(GeneralizedTime::from_date_time(date)),
+    })
 }
 
 impl EnrollRequest {
@@ -206,6 +239,7 @@ impl EnrollRequest {
     pub(crate) fn body(&self, key: &dyn Signer) -> Result<PkiBody, crate::CmpError> {
         let encoding = |error| crate::CmpError::from(LocalError::encoding("a certificate request")(error));
         let template = CertTemplate {
+            validity: self.validity.map(Validity::to_template).transpose().map_err(encoding)?,
             subject: Some(RawSequence::from_tlv(self.subject.as_der()).map_err(encoding)?),
             public_key: Some(RawSequence::from_tlv(key.public_key_der()).map_err(encoding)?),
             extensions: self.extensions()?,

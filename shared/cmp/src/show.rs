@@ -11,6 +11,7 @@ use trustfleet_pki::{
     public_key::PublicKey,
     signature::SignatureAlgorithm,
 };
+use x509_cert::time::Time;
 
 use crate::{
     codec::{
@@ -209,6 +210,11 @@ fn template(fields: &CertTemplate, out: &mut Vec<String>) {
     name("issuer", &fields.issuer);
     if let Some(serial) = &fields.serial_number {
         out.push(format!("serialNumber: {}", serial_hex(serial.as_bytes())));
+    }
+    if let Some(validity) = &fields.validity {
+        let shown =
+            |time: &Option<Time>| time.map_or_else(|| "open".to_owned(), |time| time.to_date_time().to_string());
+        out.push(format!("validity: {} to {}", shown(&validity.not_before), shown(&validity.not_after)));
     }
     if let Some(raw) = &fields.public_key {
         let key = raw.to_tlv().ok().and_then(|der| PublicKey::from_spki_der(&der).ok());

@@ -1,5 +1,7 @@
 //! CMP policies: the settings of a CMP session, shared by many trustpoints (S1 to S26, as far as they exist today).
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::field::Violations;
@@ -25,6 +27,9 @@ pub struct PolicySpec {
     /// How certificates are written on the device (S15).
     #[serde(default)]
     pub file_format: FileFormat,
+    /// Where connections to the CA come from on the device; not stored where nothing is said (S7).
+    #[serde(default, skip_serializing_if = "SourceSpec::is_anywhere")]
+    pub source: SourceSpec,
     /// Longest time for one request and its answer, seconds, 1 to 600.
     #[serde(default = "default_message_timeout_s")]
     pub message_timeout_s: u32,
@@ -167,6 +172,55 @@ pub enum FileFormat {
     Der,
 }
 
+/// The local side of the TCP connections to the CA (S7). With both, the address must be one of the interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// IP address of the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Network interface of the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+}
+
+impl SourceSpec {
+    /// Nothing is said: the device's routes decide.
+    pub const fn is_anywhere(&self) -> bool {
+        self.address.is_none() && self.interface.is_none()
+    }
+
+    fn check(&self, violations: &mut Violations) {
+        if let Some(text) = &self.address {
+            match text.parse::<IpAddr>() {
+                Err(_) => violations.add("source.address", "S7", format!("is {text:?}; give an IP address")),
+                Ok(address) if address.is_unspecified() || address.is_multicast() => {
+                    violations.add("source.address", "S7", format!("is {text}, which no device has"));
+                }
+                Ok(_) => {}
+            }
+        }
+        if let Some(name) = &self.interface {
+            violations.check("source.interface", "S7", check_interface(name));
+        }
+    }
+}
+
+/// Why a text is no name of a network interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is no name of a network interface: 1 to 15 letters, digits and signs, without '/', ':' and blanks")]
+pub struct InterfaceError;
+
+/// Checks the name of a network interface, as Linux does (S7). It becomes part of a path, and none can be made of it.
+///
+/// # Errors
+/// [`InterfaceError`].
+pub fn check_interface(name: &str) -> Result<(), InterfaceError> {
+    let good = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':');
+    let fits = (1..=15).contains(&name.len()) && name.bytes().all(good) && !matches!(name, "." | "..");
+    if fits { Ok(()) } else { Err(InterfaceError) }
+}
+
 impl PolicySpec {
     /// Checks all limits; `allow_weak` is the tenant's explicit permission for weak algorithms (S8).
     pub fn check(&self, allow_weak: bool, violations: &mut Violations) {
@@ -186,6 +240,7 @@ impl PolicySpec {
         // RFC 8018 section 4.2 wants 1000 at least
         let least = if pbmac1 { 1000 } else { 500 };
         range(violations, "mac.iterations", self.mac.iterations, least, 100_000, "iterations");
+        self.source.check(violations);
         range(violations, "message_timeout_s", self.message_timeout_s, 1, 600, "seconds");
         range(violations, "total_timeout_s", self.total_timeout_s, 1, TOTAL_TIMEOUT_MAX_S, "seconds");
         if self.total_timeout_s < self.message_timeout_s {
@@ -235,6 +290,33 @@ mod tests {
         assert!(policy.key.regenerate);
         assert_eq!(policy.mac.algorithm, MacAlgorithm::HmacSha256);
         assert_eq!(policy.activation, Activation::Automatic);
+    }
+
+    #[test]
+    fn s7_a_source_is_an_address_or_an_interface_that_a_device_can_have() {
+        let broken = |source: &str| {
+            let text = format!(r#"{{"key":{{"algorithm":"ed25519"}},"source":{source}}}"#);
+            let mut violations = Violations::new();
+            policy(&text).check(false, &mut violations);
+            violations.into_vec().into_iter().map(|violation| violation.field).collect::<Vec<_>>()
+        };
+        for good in
+            [r#"{"interface":"eth0.17"}"#, r#"{"address":"2001:db8::1"}"#, r#"{"address":"10.0.0.1","interface":"lo"}"#]
+        {
+            assert!(broken(good).is_empty(), "{good}");
+        }
+        for bad in ["../../x", "", "a name", "eth0:1", "sixteen-letters-", ".."] {
+            assert_eq!(broken(&format!(r#"{{"interface":{bad:?}}}"#)), ["source.interface"], "{bad:?}");
+        }
+        for bad in ["ap-1", "0.0.0.0", "ff02::1", "10.0.0.1/24"] {
+            assert_eq!(broken(&format!(r#"{{"address":{bad:?}}}"#)), ["source.address"], "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn s7_a_policy_that_says_nothing_of_the_source_is_stored_as_ever() {
+        let stored = serde_json::to_string(&policy(r#"{"key":{"algorithm":"ed25519"}}"#)).unwrap();
+        assert!(!stored.contains("source"), "an older replica would not read it: {stored}");
     }
 
     #[test]

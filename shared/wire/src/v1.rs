@@ -109,6 +109,9 @@ pub struct Enroll {
     pub recipient: String,
     /// CMP URLs in the order to try them.
     pub urls: Vec<String>,
+    /// Where connections to them come from on the device; an agent that is older does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// `rsa-2048`, `rsa-3072`, `rsa-4096`, `ecdsa-p256`, `ecdsa-p384` or `ed25519`.
     pub key_algorithm: String,
     /// Make a new key for an update.
@@ -132,6 +135,17 @@ pub struct Enroll {
     pub message_timeout_s: u32,
     /// Longest time for the whole transaction, seconds.
     pub total_timeout_s: u32,
+}
+
+/// The local side of connections (S7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Network interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
 }
 
 /// Kind of the CMP request.

@@ -3,6 +3,7 @@
 use trustfleet_model::ids::PolicyId;
 use trustfleet_model::policy::{
     Activation, FileFormat, KeyAlgorithm, KeySpec, MacAlgorithm, MacSettings, OriginAuthentication, PolicySpec,
+    SourceSpec,
 };
 
 use super::{configured, words};
@@ -120,6 +121,21 @@ impl From<MacSettings> for MacBody {
     }
 }
 
+/// Where connections to the CA come from on the device (S7); with both, the address must be one of the interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = PolicySource)]
+pub struct SourceBody {
+    /// IP address of the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("10.20.0.7"))]
+    pub address: Option<String>,
+    /// Network interface of the device: it must exist there, be a layer-3 interface and carry an address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 15, examples("eth0"))]
+    pub interface: Option<String>,
+}
+
 fn origin_authentication() -> OriginAuthenticationBody {
     OriginAuthentication::default().into()
 }
@@ -160,6 +176,9 @@ configured! {
         /// How certificates are written on the device (S15).
         #[serde(default = "file_format")]
         file_format: FileFormatBody,
+        /// Where connections to the CA come from on the device; by default its routes decide (S7).
+        #[serde(default)]
+        source: SourceBody,
         /// Longest time for one request and its answer, seconds, 1 to 600; default 30.
         #[serde(default = "message_timeout_s")]
         #[schema(minimum = 1, maximum = 600)]
@@ -185,6 +204,7 @@ impl PolicyUpdate {
             implicit_confirm: self.implicit_confirm,
             activation: self.activation.into(),
             file_format: self.file_format.into(),
+            source: SourceSpec { address: self.source.address, interface: self.source.interface },
             message_timeout_s: self.message_timeout_s,
             total_timeout_s: self.total_timeout_s,
         }
@@ -206,6 +226,7 @@ impl From<Configured<PolicyId, PolicySpec>> for PolicyBody {
             implicit_confirm: spec.implicit_confirm,
             activation: spec.activation.into(),
             file_format: spec.file_format.into(),
+            source: SourceBody { address: spec.source.address, interface: spec.source.interface },
             message_timeout_s: spec.message_timeout_s,
             total_timeout_s: spec.total_timeout_s,
         }

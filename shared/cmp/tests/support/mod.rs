@@ -235,6 +235,7 @@ pub fn ir(recipient: &Name) -> EnrollRequest {
         extra_certs: vec![],
         extensions: vec![],
         cert_profile: None,
+        validity: None,
     }
 }
 
