@@ -42,8 +42,8 @@ bench: setup
 # All points of lab/tests/kill_at_every_step.rs, some minutes.
 chaos:
 	@scripts/setup.sh test
-	cargo build --workspace --bins
-	TRUSTFLEET_CHAOS=1 $(LAB) stack -- cargo nextest run -p trustfleet-lab --test kill_at_every_step $(TESTARGS)
+	cargo build --workspace --bins --test kill_at_every_step
+	TRUSTFLEET_CHAOS=1 $(LAB) stack -- cargo nextest run --workspace --test kill_at_every_step $(TESTARGS)
 
 lint: layers
 	@scripts/setup.sh lint

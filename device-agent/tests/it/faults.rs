@@ -74,6 +74,21 @@ async fn an_unfit_certificate_that_may_be_valid_at_the_ca_is_said_to_be() {
 }
 
 #[tokio::test]
+async fn an_unfit_certificate_is_kept_before_the_ca_is_told() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    let gate = std::sync::Arc::new(crate::ca::Gate::default());
+    ca.trick(Trick::OtherKey);
+    ca.trick(Trick::Gate(gate.clone()));
+    house.send(&house.ir(1, &ca)).await;
+    crate::house::eventually("the ca is told", || gate.reached.load(std::sync::atomic::Ordering::SeqCst)).await;
+    let orphan = house.trustpoint().join("versions").join(job_id(1).to_string()).join("orphan.pem");
+    assert!(orphan.exists(), "whoever dies now gets it no more");
+    gate.open.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(house.failed().await.code, "certificate_unfit");
+    assert_eq!(ca.heard(), ["ir", "error"]);
+}
+
+#[tokio::test]
 async fn s32_a_kur_without_a_certificate_sends_nothing_and_says_what_to_do() {
     let (ca, house) = (TestCa::start(), House::start().await);
     let kur = house.enroll(1, Request::Kur, &ca);

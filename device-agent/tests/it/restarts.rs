@@ -117,3 +117,27 @@ async fn a_key_made_before_the_power_went_is_the_one_that_is_certified() {
     let certificate = trustfleet_pki::Certificate::from_der(&issued.certificate.0).unwrap();
     assert_eq!(certificate.spki_der(), key.unwrap().public_key_der());
 }
+
+#[tokio::test]
+async fn only_a_request_that_was_on_its_way_may_have_brought_a_certificate() {
+    for (on_its_way, url) in [(true, None), (false, Some(serde_json::Value::Null))] {
+        let (ca, mut house) = (TestCa::start(), House::start().await);
+        let gate = Arc::new(Gate::default());
+        ca.trick(Trick::Gate(Arc::clone(&gate)));
+        house.send(&house.ir(1, &ca)).await;
+        eventually("the ca has the request", || gate.reached.load(Ordering::SeqCst)).await;
+        house.kill_agent().await;
+        gate.open.store(true, Ordering::SeqCst);
+        let file = house.state().join(format!("jobs/{}.json", job_id(1)));
+        if let Some(url) = url {
+            // As it was before a server was chosen.
+            let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+            record["state"]["exchange"]["url"] = url;
+            fs::write(&file, record.to_string()).unwrap();
+        }
+        fs::remove_file(house.trustpoint().join("versions").join(job_id(1).to_string()).join("key.pem")).unwrap();
+        house.start_agent().await;
+        let failed = house.failed().await;
+        assert_eq!((failed.code.as_str(), failed.maybe_issued), ("key_missing", on_its_way), "{failed:?}");
+    }
+}

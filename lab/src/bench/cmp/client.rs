@@ -56,6 +56,7 @@ impl Client {
             extra_certs: Vec::new(),
             extensions: Vec::new(),
             cert_profile: None,
+            validity: None,
         };
         let mac = MacPolicy { iterations: ITERATIONS, ..MacPolicy::of(Hash::Sha256) };
         let (reference, secret) = (REFERENCE.as_bytes().to_vec(), SECRET.as_bytes().to_vec().into());
