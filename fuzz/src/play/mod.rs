@@ -249,6 +249,7 @@ fn request(setup: Setup) -> (Request, Arc<SoftwareKey>) {
                 extra_certs: vec![],
                 extensions: vec![],
                 cert_profile: (setup.ask == 1).then(|| "device".to_owned()),
+                validity: None,
             };
             let signer: Arc<dyn Signer> = Arc::<SoftwareKey>::clone(&key);
             Request::Enroll(Box::new(request), signer)
