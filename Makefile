@@ -8,7 +8,7 @@ LAB := $(TARGET)/debug/trustfleet-lab
 .PHONY: help setup demo test lint layers fmt audit interop images
 
 help:
-	@echo 'make demo     enrol four devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end)'
+	@echo 'make demo     enrol four devices through the whole system and show their certificates (DEMO_EXIT=1: exit at the end; DEMO_TLS=1: all encrypted)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
 	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
 	@echo 'make interop  the Helm charts under the real tools, and the programs under the charts (docs/interop.md)'

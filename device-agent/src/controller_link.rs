@@ -11,10 +11,11 @@ use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
 };
-use lapin::tcp::OwnedTLSConfig;
+use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::types::FieldTable;
 use lapin::uri::{AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Acker, BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
+use tokio::net::lookup_host;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -86,8 +87,8 @@ pub struct Link {
     pub identity: Arc<Identity>,
     /// The controller's doors.
     pub doors: Arc<Doors>,
-    /// PEM of the TLS roots for the broker; empty without TLS.
-    pub tls_roots: String,
+    /// How the broker is verified at `amqps://`; none without TLS roots.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// A loss of the link; never the end of the agent.
@@ -185,15 +186,25 @@ impl Link {
     async fn connect(&self) -> Result<Up, LinkError> {
         let session = self.session().await?;
         let uri = uri(&session)?;
-        let tls = match uri.scheme {
-            AMQPScheme::AMQPS => OwnedTLSConfig { identity: None, cert_chain: Some(self.tls_roots.clone()) },
-            AMQPScheme::AMQP => OwnedTLSConfig::default(),
-        };
         let name = format!("trustfleet-agent {}", self.identity.membership.name);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let runtime = lapin::runtime::default_runtime()?;
         let ready = async {
-            let connection = Connection::connect_uri_with_config(uri, properties, tls, runtime).await?;
+            let tls = self.tls.clone();
+            // lapin's own way to TLS takes the system's roots besides those that it is given.
+            let stream = async move |uri: AMQPUri, runtime| {
+                let host = uri.authority.host.trim_matches(['[', ']']);
+                let addresses: Vec<_> = lookup_host((host, uri.authority.port)).await?.collect();
+                let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+                match (uri.scheme, &tls) {
+                    (AMQPScheme::AMQP, _) => Ok(stream),
+                    (AMQPScheme::AMQPS, Some(tls)) => {
+                        Ok(stream.into_rustls(&RustlsConnector::from(Arc::clone(tls)), host).await?)
+                    }
+                    (AMQPScheme::AMQPS, None) => Err(std::io::Error::other("amqps:// needs tls_ca_file").into()),
+                }
+            };
+            let connection = Connection::connector(uri, runtime, stream, properties).await?;
             let receiver = connection.create_channel().await?;
             receiver.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
             let consumer = receiver

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::{mpsc, watch};
 use trustfleet_model::clock::{Clock as _, SystemClock};
 
@@ -65,9 +67,13 @@ pub fn run(config: Config) -> Result<(), RunError> {
 
 async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let tls_roots = tls_roots(&config)?;
-    let http_roots = roots(&tls_roots).map_err(|why| RunError::Setup(format!("tls_ca_file {why}")));
     // Without any TLS roots everything must be plaintext on loopback, which the configuration has checked.
-    let http_roots = if tls_roots.is_empty() { ureq::tls::RootCerts::from(Vec::new()) } else { http_roots? };
+    let (http_roots, tls) = if tls_roots.is_empty() {
+        (ureq::tls::RootCerts::from(Vec::new()), None)
+    } else {
+        let wrong = |why| RunError::Setup(format!("tls_ca_file {why}"));
+        (roots(&tls_roots).map_err(wrong)?, Some(verifying(&tls_roots).map_err(wrong)?))
+    };
     let doors = Arc::new(Doors::new(&config.controller_url, http_roots.clone()));
     let (membership, keys) = match load_membership(&store)? {
         Some(membership) => (membership, keys),
@@ -87,7 +93,7 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     let (link_tx, outgoing) = mpsc::channel(64);
     // The link stops after the driver: the last reports should still go.
     let (link_stop_tx, link_stop) = watch::channel(false);
-    let link = tokio::spawn(Link { identity, doors, tls_roots }.run(incoming_tx, outgoing, link_stop));
+    let link = tokio::spawn(Link { identity, doors, tls }.run(incoming_tx, outgoing, link_stop));
     driver::run(Arc::new(core), incoming, link_tx).await;
     let _ = link_stop_tx.send(true);
     let _ = tokio::time::timeout(Duration::from_secs(5), link).await;
@@ -101,6 +107,22 @@ fn tls_roots(config: &Config) -> Result<String, ConfigError> {
         Err(_) if config.tls_ca_file.is_none() && config.controller_url.scheme() == "http" => Ok(String::new()),
         other => other,
     }
+}
+
+/// How the broker is verified: by the same roots and no others.
+fn verifying(roots: &str) -> Result<Arc<rustls::ClientConfig>, &'static str> {
+    let mut store = rustls::RootCertStore::empty();
+    let certificates = CertificateDer::pem_slice_iter(roots.as_bytes()).filter_map(Result::ok);
+    if store.add_parsable_certificates(certificates).0 == 0 {
+        return Err("holds no certificate that could be a root");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| "cannot be used: the TLS library offers no protocol")?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 /// Joins, as often as it takes to reach the controller; `None` when told to stop.
