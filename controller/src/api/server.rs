@@ -10,6 +10,7 @@ use actix_web::middleware::{NormalizePath, TrailingSlash, from_fn};
 use actix_web::{App, HttpRequest, web};
 
 use super::auth::{Api, guard};
+use super::bounds::bounded;
 use super::problem::{Problem, unknown_path};
 use super::timing::timed;
 use super::trace::traced;
@@ -29,6 +30,7 @@ pub fn serve(services: Services, listener: TcpListener) -> io::Result<Server> {
         // The last one wraps all others: paths are normalized before anybody looks at them.
         App::new()
             .app_data(api.clone())
+            .wrap(from_fn(bounded))
             .wrap(from_fn(timed))
             .wrap(NormalizePath::new(TrailingSlash::MergeOnly))
             .configure(configure)
