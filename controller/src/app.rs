@@ -30,6 +30,7 @@ use crate::{
     metrics::Metrics,
     outbox::Outbox,
     telemetry,
+    tls::{self, ClientTls, ServerTls, TlsError},
 };
 
 /// How often the gauges about the fleet are refreshed, at most.
@@ -56,6 +57,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// The API's own certificate, where it has one.
+    pub tls: Option<Arc<ServerTls>>,
     /// The configuration.
     pub config: Arc<Config>,
 }
@@ -88,6 +91,9 @@ pub enum StartError {
     /// A key file is wrong.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Certificates, keys or roots for TLS are wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Traces cannot be sent as configured.
     #[error("the configuration is wrong")]
     Traces(#[from] TracesError),
@@ -128,7 +134,8 @@ pub fn migrate(config: &Path) -> Result<Vec<String>, StartError> {
     let config = Config::load(config)?;
     let _logs = telemetry::start(&config.log, &TracesConfig::default(), [0; 16])?;
     let owner = config.database.owner_url.as_ref().ok_or(StartError::NoOwner)?;
-    Ok(backend()?.block_on(db::migrate(owner))?)
+    let tls = if config.database.is_encrypted(owner) { Some(database_roots(&config)?) } else { None };
+    Ok(backend()?.block_on(db::migrate(owner, tls.as_ref()))?)
 }
 
 /// Reads the configuration and serves until SIGTERM or SIGINT.
@@ -147,6 +154,14 @@ pub fn serve(config: &Path) -> Result<(), StartError> {
     });
     backend.shutdown_timeout(STOP_TIMEOUT);
     result
+}
+
+fn database_roots(config: &Config) -> Result<ClientTls, TlsError> {
+    ClientTls::new("database.tls_ca_file", config.database.tls_ca_file.as_deref())
+}
+
+fn broker_roots(config: &Config) -> Result<ClientTls, TlsError> {
+    ClientTls::new("broker.tls_ca_file", config.broker.tls_ca_file.as_deref())
 }
 
 fn backend() -> Result<tokio::runtime::Runtime, StartError> {
@@ -186,13 +201,23 @@ impl Core {
     pub async fn start(config: Config, backend: &Handle, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let keys = Arc::new(Keys::load(&config.keys)?);
         let metrics = Arc::new(Metrics::new(config.metrics.tenants_max).map_err(process)?);
-        let store = Store::new(&config.database, backend, Arc::clone(&metrics))?;
+        for warning in config.insecure() {
+            tracing::warn!(warning, "insecure by configuration");
+        }
+        let to_database = if config.database.encrypts_any() { Some(Arc::new(database_roots(&config)?)) } else { None };
+        let to_broker = if config.broker.is_encrypted() { Some(Arc::new(broker_roots(&config)?)) } else { None };
+        let tls = match (&config.http.tls_cert_file, &config.http.tls_key_file) {
+            (Some(certificate), Some(key)) => Some(Arc::new(ServerTls::new(certificate, key)?)),
+            _ => None,
+        };
+        let hangup = signal(SignalKind::hangup()).map_err(process)?;
+        let store = Store::new(&config.database, to_database, backend, Arc::clone(&metrics))?;
         store.system_tx("schema_check", async |tx| tx.schema_check().await).await?;
 
         let (intake, commit, broker_token) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (broker, broker_task) =
-            BrokerHandle::start(&config.broker, backend, Arc::clone(&metrics), broker_token.clone());
+            BrokerHandle::start(&config.broker, to_broker, backend, Arc::clone(&metrics), broker_token.clone());
         let new_jobs = Arc::new(Notify::new());
         let (commits, commit_task) =
             CommitHandle::start(backend, store.clone(), Arc::clone(&metrics), Arc::clone(&new_jobs), commit.clone());
@@ -231,13 +256,15 @@ impl Core {
             metrics: Arc::clone(&metrics),
             tenants_max: config.metrics.tenants_max,
         };
+        let certificate = tls::keep(tls.clone(), Arc::clone(&metrics), hangup, intake.clone());
         let intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
+            Part { name: "the watch over the certificate", task: backend.spawn(certificate) },
         ];
         Ok(Self {
-            services: Services { store, registry, keys, broker, clock, metrics, config: Arc::new(config) },
+            services: Services { store, registry, keys, broker, clock, metrics, tls, config: Arc::new(config) },
             threads,
             intake,
             intake_parts,
@@ -308,7 +335,8 @@ impl Running {
         let interrupt = signal(SignalKind::interrupt()).map_err(process)?;
         tracing::info!(address = %address, "listening");
         // The one line on stdout, for whoever started this with port 0.
-        println!("{}", serde_json::json!({ "listening": format!("http://{address}") }));
+        let scheme = if core.services.tls.is_some() { "https" } else { "http" };
+        println!("{}", serde_json::json!({ "listening": format!("{scheme}://{address}") }));
         Ok(Self { core, server, terminate, interrupt })
     }
 

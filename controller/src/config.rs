@@ -25,6 +25,8 @@
 //! assert!(!format!("{config:?}").contains("pass@"));
 //! ```
 
+mod transport;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -37,7 +39,7 @@ use figment::{
 };
 use serde::Deserialize;
 use trustfleet_telemetry::{TracesConfig, TracesError};
-use url::{Host, Url};
+use url::Url;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -82,6 +84,18 @@ pub struct HttpConfig {
     /// Threads that serve requests; default: one per core.
     #[serde(default)]
     pub workers: Option<usize>,
+    /// Most connections of each of these threads at a time, 1 to 100,000; further ones wait to be accepted.
+    #[serde(default = "default_http_connections")]
+    pub max_connections: usize,
+    /// Longest time from a request's first byte to its answer's last, seconds, 2 to 600.
+    #[serde(default = "default_request_timeout_s")]
+    pub request_timeout_s: u32,
+    /// The server's certificate and those that lead to its root, PEM; read again when the file changes, and at SIGHUP.
+    #[serde(default)]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[serde(default)]
+    pub tls_key_file: Option<PathBuf>,
     /// Allow plain HTTP on an address that is not loopback: only behind something that ends TLS.
     #[serde(default)]
     pub insecure_plaintext: bool,
@@ -89,7 +103,15 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: default_listen(), workers: None, insecure_plaintext: false }
+        Self {
+            listen: default_listen(),
+            workers: None,
+            max_connections: default_http_connections(),
+            request_timeout_s: default_request_timeout_s(),
+            tls_cert_file: None,
+            tls_key_file: None,
+            insecure_plaintext: false,
+        }
     }
 }
 
@@ -107,7 +129,10 @@ pub struct DatabaseConfig {
     /// Most connections of each of the two roles.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
-    /// Allow a server that is not on loopback although the connection is not encrypted.
+    /// PEM file with the roots that verify the server; default: the system's. With it every connection is encrypted.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Allow plaintext to a server that is not on loopback.
     #[serde(default)]
     pub insecure_plaintext: bool,
 }
@@ -123,6 +148,9 @@ pub struct BrokerConfig {
     /// How long an agent's broker token is valid, seconds, 60 to 86,400.
     #[serde(default = "default_token_lifetime_s")]
     pub token_lifetime_s: u32,
+    /// PEM file with the roots that verify the broker; default: the system's.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
     /// Allow `amqp://` to a broker that is not on loopback, for the controller and for agents.
     #[serde(default)]
     pub insecure_plaintext: bool,
@@ -220,6 +248,12 @@ pub enum LogFormat {
 const fn default_listen() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080)
 }
+const fn default_http_connections() -> usize {
+    1_000
+}
+const fn default_request_timeout_s() -> u32 {
+    60
+}
 const fn default_max_connections() -> usize {
     16
 }
@@ -301,23 +335,7 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.traces.check().map_err(ConfigError::Traces)?;
-        let database = "database.insecure_plaintext";
-        plaintext(&self.database.api_url.0, database, self.database.insecure_plaintext)?;
-        plaintext(&self.database.system_url.0, database, self.database.insecure_plaintext)?;
-        if let Some(owner) = &self.database.owner_url {
-            plaintext(&owner.0, database, self.database.insecure_plaintext)?;
-        }
-        for (key, url) in [("broker.url", &self.broker.url.0), ("broker.agent_url", &self.broker.agent_url)] {
-            match url.scheme() {
-                "amqps" => {}
-                "amqp" => plaintext(url, "broker.insecure_plaintext", self.broker.insecure_plaintext)?,
-                _ => return Err(ConfigError::Value { key, message: "must begin with amqp:// or amqps://".to_owned() }),
-            }
-        }
-        if !self.http.insecure_plaintext && !self.http.listen.ip().is_loopback() {
-            let message = "must be set to true to listen for plain HTTP outside of loopback: only behind a TLS proxy";
-            return Err(ConfigError::Value { key: "http.insecure_plaintext", message: message.to_owned() });
-        }
+        self.check_transport()?;
         if !self.broker.agent_url.username().is_empty() || self.broker.agent_url.password().is_some() {
             let message = "must not carry credentials: agents get a token of their own".to_owned();
             return Err(ConfigError::Value { key: "broker.agent_url", message });
@@ -330,6 +348,8 @@ impl Config {
         range("actors.threads", self.actors.threads, 1, 64)?;
         range("metrics.tenants_max", self.metrics.tenants_max, 0, 1_000)?;
         range("database.max_connections", self.database.max_connections, 2, 1_000)?;
+        range("http.max_connections", self.http.max_connections, 1, 100_000)?;
+        range("http.request_timeout_s", self.http.request_timeout_s, 2, 600)?;
         range("http.workers", self.http.workers.unwrap_or(1), 1, 256)
     }
 }
@@ -339,21 +359,6 @@ fn range<T: PartialOrd + fmt::Display>(key: &'static str, value: T, least: T, mo
         return Ok(());
     }
     Err(ConfigError::Value { key, message: format!("is {value}; allowed are {least} to {most}") })
-}
-
-fn plaintext(url: &Url, key: &'static str, allowed: bool) -> Result<(), ConfigError> {
-    let local = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => true,
-    };
-    if allowed || local {
-        return Ok(());
-    }
-    let host = url.host_str().unwrap_or_default();
-    let message = format!("must be set to true to speak without encryption to {host}, which is not loopback");
-    Err(ConfigError::Value { key, message })
 }
 
 /// A URL that may carry a password, which is never printed.
@@ -395,7 +400,7 @@ impl fmt::Debug for SecretUrl {
 mod tests {
     use super::*;
 
-    const SAMPLE: &str = r#"
+    pub(super) const SAMPLE: &str = r#"
         [database]
         api_url = "postgres://a@127.0.0.1/t"
         system_url = "postgres://s:secret-word@127.0.0.1/t"
@@ -421,25 +426,6 @@ mod tests {
         let error = Config::from_toml(&SAMPLE.replace("amqp://u:", "amqp//u:")).unwrap_err();
         assert!(error.to_string().contains("not a URL"), "{error}");
         assert!(!format!("{error} {error:?}").contains("secret-word"), "{error:?}");
-    }
-
-    #[test]
-    fn plaintext_leaves_the_machine_only_by_an_explicit_switch() {
-        let far = SAMPLE.replace("u:secret-word@127.0.0.1", "u:secret-word@broker.example");
-        let error = Config::from_toml(&far).unwrap_err();
-        assert!(error.to_string().contains("broker.insecure_plaintext"), "{error}");
-        assert!(Config::from_toml(&far.replace("[broker]", "[broker]\ninsecure_plaintext = true")).is_ok());
-        assert!(Config::from_toml(&far.replace("url = \"amqp:", "url = \"amqps:")).is_ok());
-        // What agents are told, and what only `migrate` uses, are no exception.
-        let told = SAMPLE.replace("agent_url = \"amqp://127.0.0.1", "agent_url = \"amqp://broker.example");
-        let error = Config::from_toml(&told).unwrap_err();
-        assert!(error.to_string().contains("broker.insecure_plaintext"), "{error}");
-        assert!(Config::from_toml(&told.replace("agent_url = \"amqp:", "agent_url = \"https:")).is_err());
-        let owner = SAMPLE.replace("[database]", "[database]\nowner_url = \"postgres://o@db.example/t\"");
-        let error = Config::from_toml(&owner).unwrap_err();
-        assert!(error.to_string().contains("database.insecure_plaintext"), "{error}");
-        let wide = format!("{SAMPLE}\n[http]\nlisten = \"0.0.0.0:80\"");
-        assert!(Config::from_toml(&wide).is_err());
     }
 
     #[test]

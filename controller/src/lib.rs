@@ -29,3 +29,4 @@ pub mod outbox;
 pub mod program;
 pub mod secrets;
 pub mod telemetry;
+pub mod tls;

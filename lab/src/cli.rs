@@ -67,6 +67,9 @@ pub struct StackArgs {
     /// Let PostgreSQL wait for the disk at each commit (for measurements; tests are faster without)
     #[arg(long)]
     fsync: bool,
+    /// Encrypt everything: PostgreSQL and RabbitMQ take no plaintext; TRUSTFLEET_TLS_CA_FILE verifies them
+    #[arg(long)]
+    tls: bool,
     /// Say nothing while starting
     #[arg(long, short)]
     quiet: bool,
@@ -80,7 +83,8 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         match self.command {
             Command::Stack(args) => {
-                let options = StackOptions { base_dir: args.dir, fsync: args.fsync, progress: !args.quiet };
+                let options =
+                    StackOptions { base_dir: args.dir, fsync: args.fsync, progress: !args.quiet, tls: args.tls };
                 match stack::run(options, &args.command).await {
                     Ok(code) => ExitCode::from(code),
                     Err(error) => failed("stack", &error),

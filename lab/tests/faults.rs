@@ -14,7 +14,7 @@ use trustfleet_lab::{
 const LIMIT: Duration = Duration::from_secs(90);
 
 async fn own_stack() -> Stack {
-    Stack::start(StackOptions { base_dir: None, fsync: false, progress: false }).await.unwrap()
+    Stack::start(StackOptions::default()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

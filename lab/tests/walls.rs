@@ -176,7 +176,7 @@ async fn the_metrics_please_promtool_and_exist_at_zero_from_the_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn liveness_needs_only_the_process_and_readiness_names_what_is_missing() {
-    let stack_options = trustfleet_lab::stack::StackOptions { base_dir: None, fsync: false, progress: false };
+    let stack_options = trustfleet_lab::stack::StackOptions::default();
     let mut stack = trustfleet_lab::stack::Stack::start(stack_options).await.unwrap();
     let lab = Lab::start_on(stack.env().clone()).await;
     let status = |path: &str| lab.house.platform.send("GET", path, &[], None).unwrap();

@@ -18,7 +18,8 @@ import yaml
 
 from pod import Pod
 
-NOWHERE = "postgres://trustfleet_owner@127.0.0.1:1/trustfleet"
+# In plain text, so that no roots are needed that only a cluster has.
+NOWHERE = "postgres://trustfleet_owner@127.0.0.1:1/trustfleet?sslmode=disable"
 URLS = {"API_URL": NOWHERE, "SYSTEM_URL": NOWHERE, "OWNER_URL": NOWHERE, "URL": "amqp://u:p@127.0.0.1:1/%2f"}
 
 

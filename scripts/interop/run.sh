@@ -39,6 +39,8 @@ main() {
     step "the release runs: migration, two replicas, first token, an agent" \
         "$target/debug/trustfleet-lab" stack --quiet -- "$cache/venv/bin/python" "$here/release.py" \
         "$cache/helm4/helm" "$cache/helm4/kubectl" "$target/debug/trustfleet" "$target/debug/trustfleet-agent"
+    step "systemd's own tools find no fault in the units, the programs keep to their filters" \
+        python "$here/systemd.py" "$target/debug/trustfleet" "$target/debug/trustfleet-agent"
     step "compose.yaml fits the schema of the Compose specification" \
         "$cache/venv/bin/check-jsonschema" --builtin-schema vendor.compose-spec compose.yaml
     step "the images are built, and hold one static program each" as_root "$here/images.sh"

@@ -62,6 +62,8 @@ missing_packages() {
     command -v unzip >/dev/null 2>&1 || echo unzip
     command -v buildah >/dev/null 2>&1 || echo buildah
     command -v crun >/dev/null 2>&1 || echo crun
+    command -v systemd-analyze >/dev/null 2>&1 || echo systemd
+    command -v strace >/dev/null 2>&1 || echo strace
     command -v readelf >/dev/null 2>&1 || echo binutils
     [ -x /usr/sbin/debootstrap ] || echo debootstrap
     [ -x /usr/bin/ip ] || [ -x /sbin/ip ] || echo iproute2

@@ -7,26 +7,25 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{Bytes, BytesMut, Payload};
-use actix_web::{FromRequest, HttpRequest, dev};
+use actix_web::{FromRequest, HttpRequest, dev, web};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 use trustfleet_model::field::Violations;
 
+use super::auth::Api;
+use super::bounds::{body_max, body_timeout};
+use super::json;
 use super::problem::Problem;
+use super::timing::operation;
 
-/// Longest request body, bytes.
-pub const BODY_MAX: usize = 256 * 1024;
 /// How much of a body that is too long is still read, so that the client gets to see the answer, bytes.
-const DRAIN_MAX: usize = 4 * 1024 * 1024;
-/// How long a client may take to send a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const DRAIN_MAX: usize = 1024 * 1024;
 /// How often one body is repaired before reading ends.
 const REPAIRS_MAX: usize = 200;
 
@@ -41,13 +40,9 @@ impl<T: DeserializeOwned> Body<T> {
     /// Reads the body's bytes.
     ///
     /// # Errors
-    /// 400 when it is not JSON at all.
+    /// 400 when it is not JSON at all, or nested too deep.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, Problem> {
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-            let detail = format!("the body is not JSON: {error}");
-            Problem::http(StatusCode::BAD_REQUEST, "malformed", detail)
-        })?;
-        let (value, shape) = read(value);
+        let (value, shape) = read(json::parse(bytes)?);
         Ok(Self { value, shape })
     }
 
@@ -106,9 +101,12 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
         let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("").to_owned());
         let payload = Payload::from_request(request, payload).into_inner();
+        let longest = body_max(operation(request.method().as_str(), request.match_pattern().as_deref()));
+        let api = request.app_data::<web::Data<Api>>();
+        let within = body_timeout(api.map_or(60, |api| api.services.config.http.request_timeout_s));
         Box::pin(async move {
             let unreadable = |_| Problem::http(StatusCode::BAD_REQUEST, "malformed", "the body cannot be read");
-            let collected = tokio::time::timeout(BODY_TIMEOUT, collect(payload.map_err(unreadable)?)).await;
+            let collected = tokio::time::timeout(within, collect(payload.map_err(unreadable)?, longest)).await;
             let bytes = collected.map_err(|_| {
                 Problem::http(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")
             })??;
@@ -129,7 +127,7 @@ fn check_content_type(text: &str) -> Result<(), Problem> {
     Err(Problem::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }
 
-async fn collect(mut payload: Payload) -> Result<Bytes, Problem> {
+async fn collect(mut payload: Payload, longest: usize) -> Result<Bytes, Problem> {
     let mut body = BytesMut::new();
     let mut length = 0;
     while let Some(chunk) = payload.next().await {
@@ -137,14 +135,14 @@ async fn collect(mut payload: Payload) -> Result<Bytes, Problem> {
             Problem::http(StatusCode::BAD_REQUEST, "malformed", "the body ended before its announced length")
         })?;
         length += chunk.len();
-        if length <= BODY_MAX {
+        if length <= longest {
             body.extend_from_slice(&chunk);
         } else if length > DRAIN_MAX {
             break;
         }
     }
-    if length > BODY_MAX {
-        let detail = format!("the body is longer than {BODY_MAX} bytes");
+    if length > longest {
+        let detail = format!("the body is longer than {longest} bytes, the most that this path takes");
         return Err(Problem::http(StatusCode::PAYLOAD_TOO_LARGE, "body_too_long", detail));
     }
     Ok(body.freeze())

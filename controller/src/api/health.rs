@@ -19,9 +19,16 @@ pub struct Health {
     /// `ok`.
     #[schema(example = "ok")]
     pub status: &'static str,
+    /// What an operator should change although it works: plaintext that was allowed, a certificate that was refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
-const OK: Health = Health { status: "ok" };
+impl Health {
+    const fn ok(warnings: Vec<String>) -> Self {
+        Self { status: "ok", warnings }
+    }
+}
 
 /// The process answers; nothing else is looked at.
 ///
@@ -30,7 +37,7 @@ const OK: Health = Health { status: "ok" };
 #[utoipa::path(get, path = "/healthz", tag = "Health", operation_id = "healthz", summary = "Is the process alive?",
     responses((status = 200, description = "It is", body = Health)))]
 pub async fn healthz() -> Result<HttpResponse, Problem> {
-    json(StatusCode::OK, &OK)
+    json(StatusCode::OK, &Health::ok(Vec::new()))
 }
 
 /// Database and broker can be reached.
@@ -50,7 +57,10 @@ pub async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, Problem> {
         .map(|(_, n)| *n)
         .collect();
     if missing.is_empty() {
-        return json(StatusCode::OK, &OK);
+        let services = &api.services;
+        let mut warnings = services.config.insecure();
+        warnings.extend(services.tls.iter().flat_map(|tls| tls.warnings(services.clock.now())));
+        return json(StatusCode::OK, &Health::ok(warnings));
     }
     let detail = format!("{} cannot be reached at the moment", missing.join(" and "));
     Err(Problem::moment("not_ready", detail))

@@ -115,6 +115,7 @@ impl Problem {
         super::trace::note_error(self.code);
         let mut response = HttpResponse::build(self.status);
         response.insert_header((header::CACHE_CONTROL, "no-store"));
+        response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
         if self.retry {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
         }

@@ -35,7 +35,7 @@ pub async fn timed(
 }
 
 /// The operation of a method and a path's pattern in the route table.
-fn operation(method: &str, pattern: Option<&str>) -> &'static str {
+pub(super) fn operation(method: &str, pattern: Option<&str>) -> &'static str {
     let found = ROUTES.iter().find(|route| route.method == method && Some(route.path) == pattern);
     found.map_or(OTHER_OPERATION, |route| route.operation)
 }

@@ -9,9 +9,12 @@ use lapin::{
         BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
         ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
+    tcp::{AsyncTcpStream, RustlsConnector},
     types::{AMQPValue, FieldTable},
+    uri::{AMQPScheme, AMQPUri},
 };
 use tokio::{
+    net::lookup_host,
     runtime::Handle,
     sync::watch,
     time::{sleep, timeout},
@@ -23,7 +26,7 @@ use trustfleet_wire::routing::{
 };
 
 use super::{BrokerError, Outgoing, Published};
-use crate::{config::BrokerConfig, entropy, metrics::Metrics};
+use crate::{config::BrokerConfig, entropy, metrics::Metrics, tls::ClientTls};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -62,9 +65,11 @@ impl fmt::Debug for BrokerHandle {
 }
 
 impl BrokerHandle {
-    /// Keeps a connection on `backend` until `shutdown`; returns at once, connected or not.
+    /// Keeps a connection on `backend` until `shutdown`; returns at once, connected or not. `tls` verifies the broker at
+    /// `amqps://`, which cannot be reached without.
     pub fn start(
         config: &BrokerConfig,
+        tls: Option<Arc<ClientTls>>,
         backend: &Handle,
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
@@ -74,7 +79,7 @@ impl BrokerHandle {
             url.query_pairs_mut().append_pair("frame_max", FRAME_MAX);
         }
         let (sender, live) = watch::channel(None);
-        let task = backend.spawn(keep_connected(url.to_string(), sender, metrics, shutdown));
+        let task = backend.spawn(keep_connected(url.to_string(), tls, sender, metrics, shutdown));
         (Self { live, backend: backend.clone() }, task)
     }
 
@@ -233,13 +238,14 @@ impl Delivery {
 
 async fn keep_connected(
     url: String,
+    tls: Option<Arc<ClientTls>>,
     live: watch::Sender<Option<Arc<Live>>>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
     let mut pause = FIRST_PAUSE;
     while !shutdown.is_cancelled() {
-        match timeout(CONNECT_TIMEOUT, connect(&url)).await {
+        match timeout(CONNECT_TIMEOUT, connect(&url, tls.as_ref())).await {
             Ok(Ok(connection)) => {
                 tracing::info!("connected to the broker");
                 pause = FIRST_PAUSE;
@@ -280,9 +286,25 @@ fn scattered(pause: Duration) -> Duration {
     pause / 2 + pause.mul_f64(f64::from(random) / 510.0)
 }
 
-async fn connect(url: &str) -> Result<Live, lapin::Error> {
+async fn connect(url: &str, tls: Option<&Arc<ClientTls>>) -> Result<Live, lapin::Error> {
     let properties = ConnectionProperties::default().with_connection_name("trustfleet controller".into());
-    let connection = Connection::connect(url, properties).await?;
+    let uri: AMQPUri = url.parse().map_err(|error: String| std::io::Error::other(error))?;
+    let tls = tls.cloned();
+    // lapin's own way to TLS takes the system's roots besides those that it is given.
+    let stream = async move |uri: AMQPUri, runtime| {
+        let host = uri.authority.host.trim_matches(['[', ']']);
+        let addresses: Vec<_> = lookup_host((host, uri.authority.port)).await?.collect();
+        let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+        match (uri.scheme, &tls) {
+            (AMQPScheme::AMQP, _) => Ok(stream),
+            (AMQPScheme::AMQPS, Some(tls)) => {
+                Ok(stream.into_rustls(&RustlsConnector::from(tls.config()), host).await?)
+            }
+            (AMQPScheme::AMQPS, None) => Err(std::io::Error::other("amqps:// without roots").into()),
+        }
+    };
+    let runtime = lapin::runtime::default_runtime()?;
+    let connection = Connection::connector(uri, runtime, stream, properties).await?;
     let channel = connection.create_channel().await?;
     declare_topology(&channel).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;

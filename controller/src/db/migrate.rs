@@ -1,10 +1,9 @@
 //! Schema: migrations run by the owner of the tables, and the check that a controller fits the schema it finds.
 
 use refinery::embed_migrations;
-use tokio_postgres::NoTls;
 
-use super::{DbError, SystemTx};
-use crate::config::SecretUrl;
+use super::{DbError, SystemTx, connect};
+use crate::{config::SecretUrl, tls::ClientTls};
 
 embed_migrations!("../migrations");
 
@@ -50,13 +49,13 @@ pub fn schema_version() -> i32 {
 const MIGRATION_LOCK: i64 = 0x7472_7573_7466;
 
 /// Applies what is missing; returns the names of the migrations that were applied. Of several at a time the others wait
-/// for the first, and find nothing to do.
+/// for the first, and find nothing to do. With `tls` the connection is encrypted, and the server verified by it.
 ///
 /// # Errors
 /// No connection, or a migration that failed.
-pub async fn migrate(owner: &SecretUrl) -> Result<Vec<String>, SchemaError> {
-    let (mut client, connection) =
-        tokio_postgres::connect(owner.expose().as_str(), NoTls).await.map_err(SchemaError::Connect)?;
+pub async fn migrate(owner: &SecretUrl, tls: Option<&ClientTls>) -> Result<Vec<String>, SchemaError> {
+    let config = connect::driver_config(owner, tls.is_some()).map_err(SchemaError::Connect)?;
+    let (mut client, connection) = connect::open(&config, tls).await.map_err(SchemaError::Connect)?;
     let driver = tokio::spawn(connection);
     // Held until the connection ends, however it ends.
     let lock = "/* migrate */ SELECT pg_advisory_lock($1)";

@@ -9,6 +9,7 @@ mod agent;
 mod ca_server;
 mod column;
 mod configured;
+mod connect;
 mod device;
 mod device_registry;
 mod entity;
@@ -27,15 +28,15 @@ mod token;
 mod trustpoint;
 mod tx;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio::{runtime::Handle, task::JoinHandle};
-use tokio_postgres::NoTls;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio::runtime::Handle;
 use tracing::{Instrument as _, Span};
 use trustfleet_model::ids::TenantId;
 use trustfleet_telemetry::{in_trace, record_error, trace_span};
 
+use self::connect::OnBackend;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
     agent::Agent,
@@ -58,6 +59,7 @@ pub use self::{
 use crate::{
     config::{DatabaseConfig, SecretUrl},
     metrics::{Metrics, TxOutcome},
+    tls::ClientTls,
 };
 
 /// How often a transaction is run again that lost a race or its connection before the commit.
@@ -97,12 +99,21 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Makes the pools; connections are opened when they are needed, and their drivers run on `backend`.
+    /// Makes the pools; connections are opened when they are needed, and their drivers run on `backend`. `tls` verifies the
+    /// server on those that are encrypted.
     ///
     /// # Errors
     /// URLs that PostgreSQL's driver cannot read.
-    pub fn new(config: &DatabaseConfig, backend: &Handle, metrics: Arc<Metrics>) -> Result<Self, DbError> {
-        let pool = |url| pool(url, config.max_connections, backend.clone());
+    pub fn new(
+        config: &DatabaseConfig,
+        tls: Option<Arc<ClientTls>>,
+        backend: &Handle,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, DbError> {
+        let pool = |url| {
+            let tls = tls.clone().filter(|_| config.is_encrypted(url));
+            pool(url, config.max_connections, OnBackend { backend: backend.clone(), tls })
+        };
         Ok(Self { inner: Arc::new(Inner { api: pool(&config.api_url)?, system: pool(&config.system_url)?, metrics }) })
     }
 
@@ -239,14 +250,13 @@ async fn client(pool: &Pool) -> Result<Object, DbError> {
     pool.get().await.map_err(|error| DbError::Unavailable { source: Box::new(error) })
 }
 
-fn pool(url: &SecretUrl, max_size: usize, backend: Handle) -> Result<Pool, DbError> {
-    let mut config: tokio_postgres::Config = url.expose().as_str().parse()?;
+fn pool(url: &SecretUrl, max_size: usize, connect: OnBackend) -> Result<Pool, DbError> {
+    let mut config = connect::driver_config(url, connect.tls.is_some())?;
     // A frozen replica must not hold locks: the server ends a transaction that waits for its client.
     let limits = "-c idle_in_transaction_session_timeout=15s -c statement_timeout=30s -c lock_timeout=10s";
     let options = config.get_options().map_or_else(|| limits.to_owned(), |given| format!("{given} {limits}"));
     config.options(options).application_name("trustfleet").connect_timeout(WAIT_FOR_CONNECTION);
-    let manager =
-        Manager::from_connect(config, OnBackend(backend), ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let manager = Manager::from_connect(config, connect, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager)
         .max_size(max_size)
         .runtime(Runtime::Tokio1)
@@ -255,36 +265,6 @@ fn pool(url: &SecretUrl, max_size: usize, backend: Handle) -> Result<Pool, DbErr
         .recycle_timeout(Some(WAIT_FOR_CONNECTION))
         .build()
         .map_err(|error| DbError::Unavailable { source: Box::new(error) })
-}
-
-/// Opens connections on the multi-thread runtime, whoever asks: a driver on an HTTP worker's or an actor's single
-/// thread would wait for that thread.
-struct OnBackend(Handle);
-
-type Connected = Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>;
-
-impl Connect for OnBackend {
-    fn connect(&self, config: &tokio_postgres::Config) -> Pin<Box<dyn Future<Output = Connected> + Send + '_>> {
-        let config = config.clone();
-        let backend = self.0.clone();
-        Box::pin(async move {
-            let driver_runtime = backend.clone();
-            let connecting = backend.spawn(async move {
-                let (client, connection) = config.connect(NoTls).await?;
-                let driver = driver_runtime.spawn(async move {
-                    if let Err(error) = connection.await {
-                        tracing::warn!(error = %error, "connection to the database ended");
-                    }
-                });
-                Ok((client, driver))
-            });
-            match connecting.await {
-                Ok(connected) => connected,
-                // The runtime is shutting down: like a connection that was closed while it was made.
-                Err(_) => Err(tokio_postgres::Error::__private_api_timeout()),
-            }
-        })
-    }
 }
 
 #[cfg(test)]
@@ -299,7 +279,8 @@ mod tests {
         let config = serde_json::json!({ "api_url": url, "system_url": url });
         let metrics = Arc::new(Metrics::new(1).unwrap());
         let store =
-            Store::new(&serde_json::from_value(config).unwrap(), &Handle::current(), Arc::clone(&metrics)).unwrap();
+            Store::new(&serde_json::from_value(config).unwrap(), None, &Handle::current(), Arc::clone(&metrics))
+                .unwrap();
         let result: Result<(), DbError> = store.system_tx("test", async |_| Ok(())).await;
         assert!(matches!(result, Err(DbError::Unavailable { .. })));
         let (text, _) = metrics.render().unwrap();

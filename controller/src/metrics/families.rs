@@ -45,6 +45,8 @@ pub(super) struct Families {
     pub(super) db_connections: IntGaugeVec,
     pub(super) db_connections_max: IntGaugeVec,
     pub(super) http_seconds: HistogramVec,
+    pub(super) api_certificate_not_after: Gauge,
+    pub(super) api_certificate_refused: IntGauge,
 }
 
 impl Families {
@@ -167,6 +169,14 @@ impl Families {
                 "Time of HTTP requests by operation and class of the answer's status.",
                 &HTTP_BUCKETS,
                 &["operation", "status"],
+            )?,
+            api_certificate_not_after: add.add(Gauge::new(
+                "trustfleet_api_certificate_not_after_timestamp_seconds",
+                "End of the API's own certificate, seconds since 1970; +Inf: the API speaks plain HTTP.",
+            )?)?,
+            api_certificate_refused: add.gauge(
+                "trustfleet_api_certificate_refused",
+                "1 while the API's certificate files hold something that cannot be used.",
             )?,
             registry,
         })

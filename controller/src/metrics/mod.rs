@@ -215,6 +215,13 @@ impl Metrics {
         self.families.broker_connected.set(connected.into());
     }
 
+    /// End of the API's own certificate, where it has one, and whether newer files were refused.
+    pub(crate) fn set_api_certificate(&self, not_after: Option<jiff::Timestamp>, refused: bool) {
+        let end = not_after.map_or(f64::INFINITY, |end| end.as_duration().as_secs_f64());
+        self.families.api_certificate_not_after.set(end);
+        self.families.api_certificate_refused.set(i64::from(refused));
+    }
+
     pub(crate) fn published(&self, outcome: PublishOutcome) {
         self.families.published.with_label_values(&[outcome.as_str()]).inc();
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use trustfleet_controller::{
     api,
     app::{Core, Services},
+    config::Config,
 };
 use trustfleet_model::clock::{Clock, SystemClock};
 use trustfleet_wire::{
@@ -70,11 +71,17 @@ pub struct JoinedAgent {
 
 impl House {
     pub async fn open() -> Self {
+        Self::open_with(|_| ()).await
+    }
+
+    /// The same with something else in the configuration.
+    pub async fn open_with(change: impl FnOnce(&mut Config)) -> Self {
         let place = Place::make().await;
         let dir = tempfile::tempdir().unwrap();
         let token_file = dir.path().join("platform.token");
         let mut config = place.config("");
         config.first_token_file = Some(token_file.clone());
+        change(&mut config);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let core = Core::start(config, backend().handle(), clock).await.unwrap();
         tokio::time::timeout(Duration::from_secs(30), core.services.broker.ready()).await.expect("the broker answers");
@@ -95,6 +102,11 @@ impl House {
 
     pub fn services(&self) -> &Services {
         &self.core.services
+    }
+
+    /// Where it listens, as `address:port`.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
     }
 
     /// Every answer so far, as one text.

@@ -236,12 +236,19 @@ async fn amqps_begins_with_a_tls_handshake_and_never_with_plain_amqp() {
         url: format!("amqps://u:p@localhost:{port}/%2f").parse::<url::Url>().unwrap().into(),
         agent_url: "amqps://localhost/%2f".parse().unwrap(),
         token_lifetime_s: 900,
+        tls_ca_file: None,
         insecure_plaintext: false,
     };
     let metrics = Arc::new(trustfleet_controller::metrics::Metrics::new(100).unwrap());
     let stop = CancellationToken::new();
-    let (_broker, task) =
-        trustfleet_controller::broker::BrokerHandle::start(&config, backend().handle(), metrics, stop.clone());
+    let tls = trustfleet_controller::tls::ClientTls::new("broker.tls_ca_file", None).unwrap();
+    let (_broker, task) = trustfleet_controller::broker::BrokerHandle::start(
+        &config,
+        Some(Arc::new(tls)),
+        backend().handle(),
+        metrics,
+        stop.clone(),
+    );
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut first = [0; 3];
     stream.read_exact(&mut first).await.unwrap();

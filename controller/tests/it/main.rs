@@ -11,6 +11,7 @@ mod api_objects;
 mod endurance;
 mod fixture;
 mod group_commit;
+mod http_door;
 mod metrics;
 mod outbox;
 mod reports;

@@ -12,10 +12,10 @@ async fn of_two_migrations_at_once_one_waits_for_the_other_and_finds_nothing_to_
     let owner = || SecretUrl::from(with_path(&variable("TRUSTFLEET_DB_OWNER_URL"), &name));
 
     let (one, two) = (owner(), owner());
-    let (one, two) = tokio::join!(db::migrate(&one), db::migrate(&two));
+    let (one, two) = tokio::join!(db::migrate(&one, None), db::migrate(&two, None));
 
     let applied = [one.unwrap().len(), two.unwrap().len()];
     let all = usize::try_from(db::schema_version()).unwrap();
     assert!(applied == [all, 0] || applied == [0, all], "{applied:?}");
-    assert!(db::migrate(&owner()).await.unwrap().is_empty());
+    assert!(db::migrate(&owner(), None).await.unwrap().is_empty());
 }

@@ -117,7 +117,7 @@ async fn make_database(name: &str) {
     if found.is_empty() {
         admin.batch_execute(&format!("CREATE DATABASE {template} OWNER trustfleet_owner")).await.unwrap();
         let owner = with_path(&variable("TRUSTFLEET_DB_OWNER_URL"), &template);
-        db::migrate(&owner.into()).await.unwrap();
+        db::migrate(&owner.into(), None).await.unwrap();
     }
     // A template must have no connection: the migration's may be closing still.
     until("the template to be free", async || {

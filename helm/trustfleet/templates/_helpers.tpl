@@ -103,16 +103,29 @@ first_token_file = "/etc/trustfleet/first-token/platform-token"
 [http]
 listen = "0.0.0.0:8080"
 workers = {{ int $config.http.workers }}
+max_connections = {{ int $config.http.max_connections }}
+request_timeout_s = {{ int $config.http.request_timeout_s }}
+{{- if .Values.http.tlsSecret }}
+tls_cert_file = "/etc/trustfleet/api-tls/tls.crt"
+tls_key_file = "/etc/trustfleet/api-tls/tls.key"
+{{- else }}
 # TLS ends at the Ingress, or at whatever stands before the Service.
 insecure_plaintext = true
+{{- end }}
 
 [database]
 max_connections = {{ int $config.database.max_connections }}
+{{- if .Values.database.tlsCaConfigMap }}
+tls_ca_file = "/etc/trustfleet/database-tls/ca.crt"
+{{- end }}
 insecure_plaintext = {{ $config.database.insecure_plaintext }}
 
 [broker]
 agent_url = {{ required "config.broker.agent_url must be the broker's URL as agents are told it" $config.broker.agent_url | toJson }}
 token_lifetime_s = {{ int $config.broker.token_lifetime_s }}
+{{- if .Values.broker.tlsCaConfigMap }}
+tls_ca_file = "/etc/trustfleet/broker-tls/ca.crt"
+{{- end }}
 insecure_plaintext = {{ $config.broker.insecure_plaintext }}
 
 [keys]

@@ -44,6 +44,7 @@ pub use self::{
     ledger::{Issued, Stats},
     options::{CaArgs, CaConfig, CaKeyType, Credential},
 };
+use crate::stack::{StackError, server_config};
 
 /// Runs the lab CA until SIGTERM or Ctrl-C; prints `{"url":...,"dir":...}` on standard output when it is ready.
 ///
@@ -74,11 +75,16 @@ pub async fn start(config: CaConfig) -> Result<RunningCa, CaError> {
     write_certificates(&config.dir, &authority)?;
     let (dir, hold, faults) = (config.dir.clone(), config.hold, config.faults.clone());
     let (root, issuing) = (authority.root.clone(), authority.issuing.clone());
+    let tls = match &config.tls {
+        Some((certificate, key)) => Some(server_config(certificate, key)?),
+        None => None,
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let ca = Arc::new(Ca::new(authority, config));
-    let server = server::server(ca.clone(), listener, server::Manners { hold, faults })?;
+    let server = server::server(ca.clone(), listener, tls, server::Manners { hold, faults })?;
     let handle = server.handle();
     let task = tokio::spawn(server);
-    Ok(RunningCa { url: format!("http://127.0.0.1:{port}/pkix/"), dir, root, issuing, ca, handle, task })
+    Ok(RunningCa { url: format!("{scheme}://127.0.0.1:{port}/pkix/"), dir, root, issuing, ca, handle, task })
 }
 
 /// A lab CA that runs inside this process; end it by [`RunningCa::stop`].
@@ -183,6 +189,9 @@ pub enum CaError {
     /// The CA's own keys and certificates.
     #[error("cannot make the CA's certificates")]
     Issue(#[from] IssueError),
+    /// Certificate and key for TLS.
+    #[error(transparent)]
+    Tls(#[from] StackError),
     /// The port.
     #[error("cannot listen on 127.0.0.1")]
     Listen(#[source] io::Error),

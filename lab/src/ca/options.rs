@@ -33,6 +33,12 @@ pub struct CaArgs {
     /// Port on 127.0.0.1; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub port: u16,
+    /// PEM certificate to answer over TLS with
+    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_key_file: Option<PathBuf>,
     /// Kind of the CA's own keys
     #[arg(long, value_enum, default_value_t = CaKeyType::P256)]
     pub key_type: CaKeyType,
@@ -136,6 +142,8 @@ pub struct CaConfig {
     pub dir: PathBuf,
     /// Port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
+    /// Certificate and key (PEM files) to answer over TLS with.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Kind of the CA's own keys.
     pub key_type: KeyType,
     /// What the CA's names begin with.
@@ -180,6 +188,7 @@ impl CaConfig {
         Self {
             dir: dir.into(),
             port: 0,
+            tls: None,
             key_type: KeyType::P256,
             organization: Name::parse(ORGANIZATION).unwrap_or_else(|_| Name::null()),
             lifetime: SignedDuration::from_hours(24 * 90),
@@ -237,6 +246,7 @@ impl TryFrom<CaArgs> for CaConfig {
         Ok(Self {
             dir: args.dir,
             port: args.port,
+            tls: args.tls_cert_file.zip(args.tls_key_file),
             key_type: args.key_type.into(),
             organization: Name::parse(&args.organization).map_err(CaError::Organization)?,
             lifetime,

@@ -17,6 +17,7 @@ use actix_web::{
     http::{Method, header},
     web,
 };
+use rustls::ServerConfig;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -31,10 +32,15 @@ const PKIXCMP: &str = "application/pkixcmp";
 const MAX_MESSAGE: usize = 256 * 1024;
 
 /// A server that answers for `ca` on `listener`, not running yet.
-pub(super) fn server(ca: Arc<Ca>, listener: TcpListener, manners: Manners) -> Result<Server, CaError> {
+pub(super) fn server(
+    ca: Arc<Ca>,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+    manners: Manners,
+) -> Result<Server, CaError> {
     let data = web::Data::from(ca);
     let manners = web::Data::new(manners);
-    Ok(HttpServer::new(move || {
+    let server = HttpServer::new(move || {
         App::new()
             .app_data(data.clone())
             .app_data(manners.clone())
@@ -51,10 +57,12 @@ pub(super) fn server(ca: Arc<Ca>, listener: TcpListener, manners: Manners) -> Re
     })
     .workers(2)
     .disable_signals()
-    .shutdown_timeout(2)
-    .listen(listener)
-    .map_err(CaError::Listen)?
-    .run())
+    .shutdown_timeout(2);
+    let server = match tls {
+        None => server.listen(listener),
+        Some(tls) => server.listen_rustls_0_23(listener, tls),
+    };
+    Ok(server.map_err(CaError::Listen)?.run())
 }
 
 /// How its door behaves.

@@ -32,6 +32,9 @@ pub struct DemoArgs {
     /// End when all is shown, also on a terminal; without a terminal it always does
     #[arg(long, env = "DEMO_EXIT", value_parser = FalseyValueParser::new())]
     pub exit: bool,
+    /// Encrypt every connection, with certificates of a CA made for it; nothing takes plaintext then
+    #[arg(long, env = "DEMO_TLS", value_parser = FalseyValueParser::new())]
+    pub tls: bool,
     /// Folder below which everything is made and removed again [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -54,7 +57,7 @@ async fn whole(args: DemoArgs, signals: &mut Signals) -> ExitCode {
     screen.say("starting a private PostgreSQL and RabbitMQ");
     // A future that loses against a signal is dropped, and with it every process that it has started.
     let mut world = tokio::select! {
-        world = World::start(args.dir) => match world {
+        world = World::start(args.dir, args.tls) => match world {
             Ok(world) => world,
             Err(error) => return screen::not_begun(&error),
         },
@@ -122,6 +125,9 @@ impl Signals {
 
 async fn story(screen: &Screen, world: &mut World) -> Result<Fleet, DemoError> {
     screen.say(&format!("everything is below {} and goes away at the end", world.dir().display()));
+    if let Some(tls) = world.tls() {
+        screen.say(&format!("every connection is encrypted and verified by {}", tls.ca.display()));
+    }
     let ca = world.start_ca(&DEVICES.map(|device| device.name)).await?;
     screen.say(&format!("lab CA answers CMP at {}", ca.url));
     let controller = world.start_controller().await?;

@@ -74,8 +74,10 @@ pub(super) fn try_next(world: &World, fleet: &Fleet) {
     let token_file = world.dir().join("admin.token");
     let env_file = world.dir().join("env");
     let programs = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
+    let ca_file = world.tls().map(|tls| format!("export TRUSTFLEET_CA_FILE='{}'\n", tls.ca.display()));
+    let ca_file = ca_file.unwrap_or_default();
     let exports = format!(
-        "export TRUSTFLEET_URL='{url}'\nexport TRUSTFLEET_TENANT='{TENANT}'\nexport TRUSTFLEET_TOKEN_FILE='{}'\n\
+        "{ca_file}export TRUSTFLEET_URL='{url}'\nexport TRUSTFLEET_TENANT='{TENANT}'\nexport TRUSTFLEET_TOKEN_FILE='{}'\n\
          export PATH='{}':\"$PATH\"\n",
         token_file.display(),
         programs.display()

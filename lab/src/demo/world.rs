@@ -17,7 +17,7 @@ use super::DemoError;
 use crate::{
     house::{AgentFiles, ControllerFiles, Rest},
     stack::{
-        Stack, StackOptions,
+        Stack, StackOptions, TlsFiles,
         process::{Process, in_words, mortal, tail},
         random_word,
     },
@@ -73,8 +73,8 @@ impl World {
     ///
     /// # Errors
     /// A program is not installed, or did not start.
-    pub(super) async fn start(base_dir: Option<PathBuf>) -> Result<Self, DemoError> {
-        let stack = Stack::start(StackOptions { base_dir, fsync: false, progress: true }).await?;
+    pub(super) async fn start(base_dir: Option<PathBuf>, tls: bool) -> Result<Self, DemoError> {
+        let stack = Stack::start(StackOptions { base_dir, fsync: false, progress: true, tls }).await?;
         let dir = stack.env().dir.join("demo");
         for folder in [dir.clone(), dir.join("logs")] {
             fs::DirBuilder::new().mode(0o700).create(&folder).map_err(DemoError::file("making", &folder))?;
@@ -85,6 +85,11 @@ impl World {
     /// Where all files of the demonstration are.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Where everything is encrypted: what verifies it.
+    pub(super) const fn tls(&self) -> Option<&TlsFiles> {
+        self.stack.env().tls.as_ref()
     }
 
     /// The stack's own folder.
@@ -108,6 +113,9 @@ impl World {
 
         let mut command = self.command("trustfleet-lab")?;
         command.args(["ca", "--days", "365", "--dir"]).arg(&dir).arg("--secrets-file").arg(&file);
+        if let Some(tls) = self.tls() {
+            command.arg("--tls-cert-file").arg(&tls.certificate).arg("--tls-key-file").arg(&tls.key);
+        }
         let url = self.announced("lab CA", command, "url").await?;
         Ok(RunningCa { url, dir, secrets })
     }
@@ -136,7 +144,12 @@ impl World {
         let url = self.announced("controller", serve, "listening").await?;
         let token = fs::read_to_string(&files.first_token)
             .map_err(DemoError::file("reading the platform's first token", &files.first_token))?;
-        Ok(Controller { rest: Rest::new(url, Some(token.trim().to_owned())) })
+        let token = Some(token.trim().to_owned());
+        let rest = match self.tls() {
+            Some(tls) => Rest::trusting(url, token, &tls.ca).map_err(DemoError::file("reading", &tls.ca))?,
+            None => Rest::new(url, token),
+        };
+        Ok(Controller { rest })
     }
 
     /// Starts an agent that will join with the token.
@@ -151,7 +164,9 @@ impl World {
     ) -> Result<(), DemoError> {
         let dir = self.dir.join("agents");
         fs::create_dir_all(&dir).map_err(DemoError::file("making", &dir))?;
-        let files = AgentFiles::write(&dir, name, controller, join_token).map_err(DemoError::file("writing", &dir))?;
+        let ca_file = self.tls().map(|tls| tls.ca.as_path());
+        let files = AgentFiles::write_trusting(&dir, name, controller, join_token, ca_file)
+            .map_err(DemoError::file("writing", &dir))?;
         let mut run = self.command("trustfleet-agent")?;
         run.arg("run").arg("--config").arg(&files.config);
         self.spawn(name, run)?;

@@ -32,7 +32,7 @@ impl ControllerFiles {
         let _ = agent_url.set_username("");
         let _ = agent_url.set_password(None);
         let files = Self { config: dir.join("controller.toml"), first_token: dir.join("platform.token") };
-        let tree = json!({
+        let mut tree = json!({
             "first_token_file": files.first_token,
             "http": { "listen": format!("127.0.0.1:{port}") },
             "database": { "api_url": env.db_api_url, "system_url": env.db_system_url, "owner_url": env.db_owner_url },
@@ -43,6 +43,12 @@ impl ControllerFiles {
                 "key_encryption_key_file": env.keys.kek,
             },
         });
+        if let Some(tls) = &env.tls {
+            tree["http"]["tls_cert_file"] = json!(tls.certificate);
+            tree["http"]["tls_key_file"] = json!(tls.key);
+            tree["database"]["tls_ca_file"] = json!(tls.ca);
+            tree["broker"]["tls_ca_file"] = json!(tls.ca);
+        }
         write_toml(&files.config, &tree)?;
         Ok(files)
     }
@@ -63,15 +69,32 @@ impl AgentFiles {
     /// # Errors
     /// A file cannot be written.
     pub fn write(dir: &Path, name: &str, controller: &Url, join_token: &str) -> io::Result<Self> {
+        Self::write_trusting(dir, name, controller, join_token, None)
+    }
+
+    /// The same; with `ca_file` that is what verifies controller, broker and CA.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_trusting(
+        dir: &Path,
+        name: &str,
+        controller: &Url,
+        join_token: &str,
+        ca_file: Option<&Path>,
+    ) -> io::Result<Self> {
         let files = Self { config: dir.join(format!("{name}.toml")), state: dir.join(name) };
         let token = dir.join(format!("{name}.join-token"));
         fs::write(&token, join_token)?;
-        let tree = json!({
+        let mut tree = json!({
             "controller_url": controller,
             "state_dir": files.state,
             "name": name,
             "join_token_file": token,
         });
+        if let Some(ca_file) = ca_file {
+            tree["tls_ca_file"] = json!(ca_file);
+        }
         write_toml(&files.config, &tree)?;
         Ok(files)
     }

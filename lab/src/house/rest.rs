@@ -1,8 +1,9 @@
 //! A client of the public REST API: JSON in, JSON out, status codes left to the caller.
 
-use std::time::Duration;
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use serde_json::Value;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
 /// A credential at a controller.
@@ -61,9 +62,27 @@ impl std::fmt::Debug for Rest {
 impl Rest {
     /// A client at `base` that shows `token`, or no credential.
     pub fn new(base: Url, token: Option<String>) -> Self {
+        Self::with_tls(base, token, TlsConfig::default())
+    }
+
+    /// The same for a controller at https, verified by the roots in `ca_file`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no certificate.
+    pub fn trusting(base: Url, token: Option<String>, ca_file: &Path) -> io::Result<Self> {
+        let root = Certificate::from_pem(&fs::read(ca_file)?).map_err(io::Error::other)?;
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .root_certs(RootCerts::new_with_certs(&[root]))
+            .build();
+        Ok(Self::with_tls(base, token, tls))
+    }
+
+    fn with_tls(base: Url, token: Option<String>, tls: TlsConfig) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(30)))
+            .tls_config(tls)
             .build();
         Self { base, token, agent: config.into() }
     }

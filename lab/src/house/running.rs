@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{AgentFiles, ControllerFiles, Rest, RestError};
 use crate::{
-    stack::StackEnv,
+    stack::{StackEnv, TlsFiles},
     testkit::{Child, PortReservation, TestkitError, command, eventually},
 };
 
@@ -78,6 +78,8 @@ pub struct House {
     pub platform: Rest,
     /// Its files.
     pub files: ControllerFiles,
+    /// Where everything is encrypted: what the controller serves with, and what verifies it.
+    pub tls: Option<TlsFiles>,
     dir: PathBuf,
     _port: PortReservation,
 }
@@ -102,8 +104,12 @@ impl House {
             what: format!("listens, but {} cannot be read: {error}", files.first_token.display()),
             tail: controller.log(),
         })?;
-        let platform = Rest::new(url, Some(token.trim().to_owned()));
-        Ok(Self { controller, platform, files, dir: dir.to_owned(), _port: port })
+        let token = Some(token.trim().to_owned());
+        let platform = match &env.tls {
+            Some(tls) => Rest::trusting(url, token, &tls.ca).map_err(HouseError::file("reading", &tls.ca))?,
+            None => Rest::new(url, token),
+        };
+        Ok(Self { controller, platform, files, tls: env.tls.clone(), dir: dir.to_owned(), _port: port })
     }
 
     /// Starts the controller again after it ended or was killed, at the same address.
@@ -157,6 +163,7 @@ pub struct Fleet {
     pub ca_url: Url,
     /// The CA's files: `root.pem`, `issuing.pem`, `chain.pem`.
     pub ca_dir: PathBuf,
+    tls: Option<TlsFiles>,
     dir: PathBuf,
 }
 
@@ -182,12 +189,12 @@ impl Fleet {
     ) -> Result<Self, HouseError> {
         let ca_dir = house.dir().join("ca");
         fs::create_dir_all(&ca_dir).map_err(HouseError::file("making", &ca_dir))?;
-        let (ca, ca_url) = start_ca(&ca_dir, devices, ca_args).await?;
+        let (ca, ca_url) = start_ca(&ca_dir, devices, ca_args, house.tls.as_ref()).await?;
         house.platform.post("/v1/tenants", &json!({ "name": TENANT, "allow_weak_algorithms": false }))?;
         let admin = json!({ "role": "admin", "description": "lab" });
         let token = house.platform.post(&format!("/v1/tenants/{TENANT}/tokens"), &admin)?;
         let rest = house.platform.with_token(token["token"].as_str().map(str::to_owned));
-        let fleet = Self { rest, ca, ca_url, ca_dir, dir: house.dir().to_owned() };
+        let fleet = Self { rest, ca, ca_url, ca_dir, tls: house.tls.clone(), dir: house.dir().to_owned() };
         fleet.post("ca-servers", &fleet.ca_server("default", &fleet.ca_url)?)?;
         let subject = "/C=DE/O=Trustfleet Lab/CN={device.name}";
         let sans = json!([{ "kind": "dns", "value": "{device.name}.lab.example" }]);
@@ -246,7 +253,8 @@ impl Fleet {
     pub async fn start_agent(&self, name: &str) -> Result<(Child, AgentFiles), HouseError> {
         let token = self.post("join-tokens", &json!({ "agent_name": name }))?;
         let token = token["token"].as_str().unwrap_or_default();
-        let files = AgentFiles::write(&self.dir, name, self.rest.base(), token)
+        let ca_file = self.tls.as_ref().map(|tls| tls.ca.as_path());
+        let files = AgentFiles::write_trusting(&self.dir, name, self.rest.base(), token, ca_file)
             .map_err(HouseError::file("writing", &self.dir))?;
         let child = start_agent_process(&files)?;
         eventually(START_LIMIT, "the agent joined", async || self.get(&format!("agents/{name}")).ok()).await?;
@@ -336,9 +344,17 @@ pub fn start_agent_process(files: &AgentFiles) -> Result<Child, TestkitError> {
     Child::start("trustfleet-agent", run)
 }
 
-async fn start_ca(dir: &Path, devices: &[&str], args: &[&str]) -> Result<(Child, Url), HouseError> {
+async fn start_ca(
+    dir: &Path,
+    devices: &[&str],
+    args: &[&str],
+    tls: Option<&TlsFiles>,
+) -> Result<(Child, Url), HouseError> {
     let mut ca = command("trustfleet-lab")?;
     ca.args(["ca", "--port", "0", "--dir"]).arg(dir).args(args);
+    if let Some(tls) = tls {
+        ca.arg("--tls-cert-file").arg(&tls.certificate).arg("--tls-key-file").arg(&tls.key);
+    }
     for device in devices {
         ca.arg("--secret").arg(format!("ref-{device}=secret-{device}"));
     }

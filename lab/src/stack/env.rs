@@ -4,7 +4,7 @@ use std::{env, fmt::Write as _, path::PathBuf};
 
 use url::Url;
 
-use super::{StackError, keys::KeyFiles};
+use super::{StackError, keys::KeyFiles, tls::TlsFiles};
 
 /// URLs and files of a running stack, one field for each exported variable.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct StackEnv {
     /// The key files: `TRUSTFLEET_BROKER_TOKEN_KEY_FILE`, `TRUSTFLEET_BROKER_TOKEN_PUBLIC_FILE`,
     /// `TRUSTFLEET_SIGNING_KEY_FILE`, `TRUSTFLEET_KEK_FILE`.
     pub keys: KeyFiles,
+    /// Where everything is encrypted: `TRUSTFLEET_TLS_CA_FILE`, `TRUSTFLEET_TLS_CERT_FILE`, `TRUSTFLEET_TLS_KEY_FILE`.
+    pub tls: Option<TlsFiles>,
 }
 
 impl StackEnv {
@@ -50,13 +52,21 @@ impl StackEnv {
                 signing_key: text("TRUSTFLEET_SIGNING_KEY_FILE")?.into(),
                 kek: text("TRUSTFLEET_KEK_FILE")?.into(),
             },
+            tls: match env::var("TRUSTFLEET_TLS_CA_FILE") {
+                Ok(ca) => Some(TlsFiles {
+                    ca: ca.into(),
+                    certificate: text("TRUSTFLEET_TLS_CERT_FILE")?.into(),
+                    key: text("TRUSTFLEET_TLS_KEY_FILE")?.into(),
+                }),
+                Err(_) => None,
+            },
         })
     }
 
     /// All variables with their values.
-    pub fn vars(&self) -> [(&'static str, String); 12] {
+    pub fn vars(&self) -> Vec<(&'static str, String)> {
         let path = |path: &PathBuf| path.display().to_string();
-        [
+        let mut vars = vec![
             ("TRUSTFLEET_STACK_DIR", path(&self.dir)),
             ("TRUSTFLEET_PG_ADMIN_URL", self.pg_admin_url.to_string()),
             ("TRUSTFLEET_DB_OWNER_URL", self.db_owner_url.to_string()),
@@ -69,7 +79,13 @@ impl StackEnv {
             ("TRUSTFLEET_SIGNING_KEY_FILE", path(&self.keys.signing_key)),
             ("TRUSTFLEET_KEK_FILE", path(&self.keys.kek)),
             ("TRUSTFLEET_STACK_ENV_FILE", path(&self.dir.join("env"))),
-        ]
+        ];
+        if let Some(tls) = &self.tls {
+            vars.push(("TRUSTFLEET_TLS_CA_FILE", path(&tls.ca)));
+            vars.push(("TRUSTFLEET_TLS_CERT_FILE", path(&tls.certificate)));
+            vars.push(("TRUSTFLEET_TLS_KEY_FILE", path(&tls.key)));
+        }
+        vars
     }
 
     /// The same as a file for `. FILE` in a shell.

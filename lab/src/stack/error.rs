@@ -78,6 +78,9 @@ pub enum StackError {
         /// Which key.
         what: &'static str,
     },
+    /// A certificate could not be made.
+    #[error("a certificate for the stack's TLS could not be made")]
+    Certificate(#[from] rcgen::Error),
     /// No free port was found on the loopback interface.
     #[error("no free port on 127.0.0.1 between {first} and {last}: is something holding thousands of ports?")]
     NoFreePort {

@@ -19,6 +19,7 @@ mod postgres;
 pub(crate) mod process;
 mod rabbit;
 mod run;
+mod tls;
 mod watchdog;
 
 use std::{path::PathBuf, time::Instant};
@@ -32,6 +33,7 @@ pub use self::{
     postgres::Postgres,
     rabbit::Rabbit,
     run::run,
+    tls::{LOOPBACK_NAMES, TlsAuthority, TlsFiles, server_config},
 };
 pub(crate) use self::{keys::random_word, postgres::connect};
 
@@ -45,6 +47,9 @@ pub struct StackOptions {
     pub fsync: bool,
     /// Whether a line is written to stderr when each part is ready.
     pub progress: bool,
+    /// Whether everything is encrypted: PostgreSQL and RabbitMQ then take no plaintext, and [`StackEnv::tls`] has what
+    /// their clients, and further servers, need.
+    pub tls: bool,
 }
 
 /// A running stack; everything ends when it is dropped.
@@ -76,6 +81,12 @@ impl Stack {
         postgres::make_passable(&dir)?;
         let mark = || (watchdog.mark().0, watchdog.mark().1.to_owned());
 
+        let tls = if options.tls {
+            let authority = TlsAuthority::new("Lab TLS CA")?;
+            Some(authority.write(&dir.join("tls"), "server", &LOOPBACK_NAMES)?)
+        } else {
+            None
+        };
         let begin = Instant::now();
         let say = |what: &str, port: u16| {
             if options.progress {
@@ -83,17 +94,17 @@ impl Stack {
             }
         };
         let database = async {
-            let postgres = Postgres::create(dir.join("postgres"), mark(), &options).await?;
+            let postgres = Postgres::create(dir.join("postgres"), mark(), &options, tls.clone()).await?;
             say("postgresql", postgres.port());
-            Ok(postgres)
+            Ok::<_, StackError>(postgres)
         };
         let broker = async {
             let key_dir = dir.join("keys");
             let keys = tokio::task::spawn_blocking(move || KeyFiles::generate(&key_dir)).await;
             let keys = keys.map_err(|_| StackError::Key { what: "controller's keys" })??;
-            let rabbit = Rabbit::create(dir.join("rabbitmq"), mark(), &keys).await?;
+            let rabbit = Rabbit::create(dir.join("rabbitmq"), mark(), &keys, tls.clone()).await?;
             say("rabbitmq", rabbit.port());
-            Ok((rabbit, keys))
+            Ok::<_, StackError>((rabbit, keys))
         };
         let (postgres, (rabbit, keys)) = tokio::try_join!(database, broker)?;
 
@@ -105,6 +116,7 @@ impl Stack {
             amqp_url: rabbit.amqp_url()?,
             amqp_management_url: rabbit.management_url()?,
             keys,
+            tls,
             dir,
         };
         keys::write_private(&env.dir.join("env"), &env.shell_text())?;

@@ -13,11 +13,14 @@ use std::{
 
 use rustix::process::{Signal, geteuid};
 use tokio_postgres::{Client, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
 use super::{
     PortReservation, StackError, StackOptions,
+    keys::write_private,
     process::{Process, find_program, mortal, search_path, tail},
+    tls::TlsFiles,
 };
 
 const NAME: &str = "postgresql";
@@ -40,6 +43,7 @@ pub struct Postgres {
     dir: PathBuf,
     port: PortReservation,
     mark: (&'static str, String),
+    tls: Option<TlsFiles>,
     process: Option<Process>,
 }
 
@@ -49,11 +53,12 @@ impl Postgres {
         dir: PathBuf,
         mark: (&'static str, String),
         options: &StackOptions,
+        tls: Option<TlsFiles>,
     ) -> Result<Self, StackError> {
         let bin = bin_dir()?;
         let run_as = if geteuid().is_root() { Some(RunAs::postgres_user()?) } else { None };
         let port = PortReservation::any()?;
-        let mut cluster = Self { program: bin.join("postgres"), run_as, dir, port, mark, process: None };
+        let mut cluster = Self { program: bin.join("postgres"), run_as, dir, port, mark, tls, process: None };
         cluster.init(&bin.join("initdb"), options).await?;
         cluster.port.open();
         cluster.start().await?;
@@ -73,7 +78,9 @@ impl Postgres {
 
     /// The URL of `role` on `database`.
     pub(super) fn url(&self, role: &str, database: &str) -> Result<Url, StackError> {
-        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port()).parse().map_err(|error| StackError::Io {
+        let mode = if self.tls.is_some() { "?sslmode=require" } else { "" };
+        let url = format!("postgres://{role}@127.0.0.1:{}/{database}{mode}", self.port());
+        url.parse().map_err(|error| StackError::Io {
             what: format!("making a URL for {role}"),
             source: std::io::Error::other(error),
         })
@@ -92,7 +99,7 @@ impl Postgres {
         // SIGQUIT ends every backend at once and, unlike SIGKILL, leaves no shared memory behind.
         let mut process = Process::spawn(NAME, command, &self.dir.join("log"), Signal::QUIT)?;
         let url = self.admin_url()?;
-        process.until_ready(START_TIMEOUT, async || connect(&url).await.ok()).await?;
+        process.until_ready(START_TIMEOUT, async || connect(&url, self.tls.as_ref()).await.ok()).await?;
         self.process = Some(process);
         Ok(())
     }
@@ -141,8 +148,29 @@ impl Postgres {
                 return Err(StackError::NotReady { name: "initdb", seconds, tail: tail(&log), log });
             }
         }
+        let mut settings = self.settings(options);
+        if let Some(tls) = &self.tls {
+            settings.push_str(&self.take_no_plaintext(tls)?);
+        }
         let path = self.dir.join("data/postgresql.auto.conf");
-        fs::write(&path, self.settings(options)).map_err(StackError::io(format!("writing {}", path.display())))
+        fs::write(&path, settings).map_err(StackError::io(format!("writing {}", path.display())))
+    }
+
+    /// Gives the server its certificate, and lets nobody in without TLS; returns the settings for it.
+    fn take_no_plaintext(&self, tls: &TlsFiles) -> Result<String, StackError> {
+        let (certificate, key) = (self.dir.join("server.pem"), self.dir.join("server.key"));
+        for (from, to) in [(&tls.certificate, &certificate), (&tls.key, &key)] {
+            let text = fs::read_to_string(from).map_err(StackError::io(format!("reading {}", from.display())))?;
+            write_private(to, &text)?;
+            if let Some(user) = &self.run_as {
+                chown(to, Some(user.uid), Some(user.gid))
+                    .map_err(StackError::io(format!("giving {} to the user postgres", to.display())))?;
+            }
+        }
+        let path = self.dir.join("data/pg_hba.conf");
+        fs::write(&path, "hostssl all all 127.0.0.1/32 trust\n")
+            .map_err(StackError::io(format!("writing {}", path.display())))?;
+        Ok(format!("ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n", certificate.display(), key.display()))
     }
 
     fn settings(&self, options: &StackOptions) -> String {
@@ -158,7 +186,7 @@ impl Postgres {
 
     async fn set_up(&self) -> Result<(), StackError> {
         let sql = |what| move |source| StackError::Sql { what, source };
-        let client = connect(&self.admin_url()?).await.map_err(sql("let the administrator in"))?;
+        let client = connect(&self.admin_url()?, self.tls.as_ref()).await?;
         client.batch_execute(ROLES).await.map_err(sql("create the roles"))?;
         client.batch_execute(DATABASE).await.map_err(sql("create the database trustfleet"))
     }
@@ -181,15 +209,28 @@ impl Postgres {
     }
 }
 
-/// A connection whose driver runs in a task of its own.
-pub(crate) async fn connect(url: &Url) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url.as_str(), NoTls).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %error, "connection to postgresql ended");
+/// A connection whose driver runs in a task of its own; with `tls` the server is verified.
+pub(crate) async fn connect(url: &Url, tls: Option<&TlsFiles>) -> Result<Client, StackError> {
+    let refused = |source| StackError::Sql { what: "let anybody in", source };
+    match tls {
+        Some(tls) => {
+            let connector = MakeRustlsConnect::new(tls.client_config()?);
+            let (client, connection) = tokio_postgres::connect(url.as_str(), connector).await.map_err(refused)?;
+            tokio::spawn(driven(connection));
+            Ok(client)
         }
-    });
-    Ok(client)
+        None => {
+            let (client, connection) = tokio_postgres::connect(url.as_str(), NoTls).await.map_err(refused)?;
+            tokio::spawn(driven(connection));
+            Ok(client)
+        }
+    }
+}
+
+async fn driven(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(error = %error, "connection to postgresql ended");
+    }
 }
 
 /// The folder of `initdb` and `postgres`: on PATH, or the newest below /usr/lib/postgresql.

@@ -4,19 +4,22 @@
 //! one folder and a clean environment, so that it never meets the system's node or its files. epmd is our child too:
 //! RabbitMQ would otherwise start one that outlives everybody.
 
-use std::{env, fs, path::PathBuf, process::Command, time::Duration};
+use std::{env, fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use rustix::process::Signal;
+use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::{
     PortReservation, StackError,
     keys::{KeyFiles, random_word, write_private},
     process::{Process, find_program, mortal, search_path},
+    tls::TlsFiles,
 };
 
 const NAME: &str = "rabbitmq";
@@ -37,6 +40,7 @@ pub struct Rabbit {
     _reserved: Vec<PortReservation>,
     password: String,
     mark: (&'static str, String),
+    tls: Option<TlsFiles>,
     epmd: Option<Process>,
     node: Option<Process>,
 }
@@ -55,6 +59,7 @@ impl Rabbit {
         dir: PathBuf,
         mark: (&'static str, String),
         keys: &KeyFiles,
+        tls: Option<TlsFiles>,
     ) -> Result<Self, StackError> {
         let script = server_script()?;
         let epmd_program = find_program("epmd", search_path())
@@ -68,7 +73,7 @@ impl Rabbit {
         let ports = Ports { amqp, distribution, epmd, management };
         let password = random_word(16)?;
         let mut rabbit =
-            Self { script, epmd_program, dir, ports, _reserved: reserved, password, mark, epmd: None, node: None };
+            Self { script, epmd_program, dir, ports, _reserved: reserved, password, mark, tls, epmd: None, node: None };
         rabbit.write_configuration(keys)?;
         rabbit.start().await?;
         Ok(rabbit)
@@ -82,7 +87,8 @@ impl Rabbit {
     /// The administrator's AMQP URL, on the virtual host `/`.
     pub fn amqp_url(&self) -> Result<Url, StackError> {
         let authority = format!("{USER}:{}@127.0.0.1:{}", self.password, self.ports.amqp);
-        parsed(&format!("amqp://{authority}/%2F?frame_max={FRAME_MAX}"))
+        let scheme = if self.tls.is_some() { "amqps" } else { "amqp" };
+        parsed(&format!("{scheme}://{authority}/%2F?frame_max={FRAME_MAX}"))
     }
 
     /// The administrator's URL of the management API (without a path).
@@ -108,7 +114,8 @@ impl Rabbit {
         let mut node = Process::spawn(NAME, command, &self.dir.join("output.log"), Signal::KILL)?;
         let Ports { amqp, management, .. } = self.ports;
         node.until_ready(START_TIMEOUT, async || {
-            (answers_amqp(amqp).await && TcpStream::connect(("127.0.0.1", management)).await.is_ok()).then_some(())
+            (answers_amqp(amqp, self.tls.as_ref()).await && TcpStream::connect(("127.0.0.1", management)).await.is_ok())
+                .then_some(())
         })
         .await?;
         self.node = Some(node);
@@ -132,8 +139,25 @@ impl Rabbit {
 
     fn write_configuration(&self, keys: &KeyFiles) -> Result<(), StackError> {
         fs::create_dir_all(&self.dir).map_err(StackError::io(format!("creating {}", self.dir.display())))?;
+        let listener = match &self.tls {
+            None => format!("listeners.tcp.1 = 127.0.0.1:{}\n", self.ports.amqp),
+            Some(TlsFiles { ca, certificate, key }) => format!(
+                "listeners.tcp = none\n\
+                 listeners.ssl.1 = 127.0.0.1:{}\n\
+                 ssl_options.cacertfile = {}\n\
+                 ssl_options.certfile = {}\n\
+                 ssl_options.keyfile = {}\n\
+                 ssl_options.versions.1 = tlsv1.3\n\
+                 ssl_options.versions.2 = tlsv1.2\n\
+                 ssl_options.verify = verify_none\n",
+                self.ports.amqp,
+                ca.display(),
+                certificate.display(),
+                key.display(),
+            ),
+        };
         let configuration = format!(
-            "listeners.tcp.1 = 127.0.0.1:{amqp}\n\
+            "{listener}\
              management.tcp.ip = 127.0.0.1\n\
              management.tcp.port = {management}\n\
              auth_backends.1 = internal\n\
@@ -146,7 +170,6 @@ impl Rabbit {
              default_user_tags.administrator = true\n\
              disk_free_limit.absolute = 50MB\n\
              log.console = false\n",
-            amqp = self.ports.amqp,
             management = self.ports.management,
             public = keys.broker_token_public.display(),
             password = self.password,
@@ -169,13 +192,15 @@ impl Rabbit {
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_EPMD_PORT", epmd.to_string())
             .env("RABBITMQ_NODENAME", format!("trustfleet{amqp}@localhost"))
-            .env("RABBITMQ_NODE_PORT", amqp.to_string())
-            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_DIST_PORT", distribution.to_string())
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
             // The script then becomes the Erlang machine instead of waiting beside it: signals reach the right one.
             .env("RUNNING_UNDER_SYSTEMD", "true")
             .current_dir(&self.dir);
+        if self.tls.is_none() {
+            // Said here, RabbitMQ listens there in plain text, whatever its configuration says.
+            command.env("RABBITMQ_NODE_PORT", amqp.to_string()).env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1");
+        }
         for (name, below) in [
             ("RABBITMQ_MNESIA_BASE", "mnesia"),
             ("RABBITMQ_LOG_BASE", "log"),
@@ -193,14 +218,25 @@ impl Rabbit {
     }
 }
 
-/// Whether something on `port` answers the protocol header of AMQP 0-9-1 with a method frame.
-async fn answers_amqp(port: u16) -> bool {
+/// Whether something on `port` answers the protocol header of AMQP 0-9-1 with a method frame, over TLS where it must.
+async fn answers_amqp(port: u16, tls: Option<&TlsFiles>) -> bool {
     let probe = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-        stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
-        (stream.read_u8().await.ok()? == 1).then_some(())
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        match tls {
+            None => answers_header(stream).await,
+            Some(tls) => {
+                let connector = TlsConnector::from(Arc::new(tls.client_config().ok()?));
+                let name = ServerName::try_from("localhost").ok()?;
+                answers_header(connector.connect(name, stream).await.ok()?).await
+            }
+        }
     };
     matches!(tokio::time::timeout(Duration::from_secs(5), probe).await, Ok(Some(())))
+}
+
+async fn answers_header(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Option<()> {
+    stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
+    (stream.read_u8().await.ok()? == 1).then_some(())
 }
 
 /// The server's own script, of the newest version installed.

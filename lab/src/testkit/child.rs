@@ -125,6 +125,11 @@ impl Child {
         self.process.signal_group(Signal::STOP);
     }
 
+    /// SIGHUP: a service looks at its files again.
+    pub fn hang_up(&mut self) {
+        self.process.signal(Signal::HUP);
+    }
+
     /// SIGCONT: goes on after [`Self::freeze`].
     pub fn thaw(&mut self) {
         self.process.signal_group(Signal::CONT);

@@ -34,7 +34,7 @@ impl TestDb {
     {
         let env = StackEnv::from_env()?;
         let template = format!("template_{label}_{}", migrations_fingerprint()?);
-        let admin = connect(&env.pg_admin_url).await.map_err(sql("let the administrator in"))?;
+        let admin = connect(&env.pg_admin_url, env.tls.as_ref()).await?;
         make_template(&admin, &template, &with_database(&env.db_owner_url, &template), migrate).await?;
         let name = format!("test_{}", random_word(8)?);
         admin
@@ -72,20 +72,28 @@ impl TestDb {
     /// A connection for the test's own questions, as the superuser.
     ///
     /// # Errors
-    /// [`TestkitError::Sql`].
+    /// [`TestkitError::Stack`].
     pub async fn admin(&self) -> Result<Client, TestkitError> {
-        connect(&self.admin_url()).await.map_err(sql("let the administrator in"))
+        Ok(connect(&self.admin_url(), self.env.tls.as_ref()).await?)
     }
+}
+
+/// A connection as the superuser to the stack's own database.
+///
+/// # Errors
+/// [`TestkitError::Stack`].
+pub async fn admin(env: &StackEnv) -> Result<Client, TestkitError> {
+    Ok(connect(&env.pg_admin_url, env.tls.as_ref()).await?)
 }
 
 impl Drop for TestDb {
     fn drop(&mut self) {
-        let (url, name) = (self.env.pg_admin_url.clone(), self.name.clone());
+        let (url, tls, name) = (self.env.pg_admin_url.clone(), self.env.tls.clone(), self.name.clone());
         // A thread, because a drop may happen inside a runtime that must not be blocked on itself.
         let removal = std::thread::spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
-                if let Ok(admin) = connect(&url).await {
+                if let Ok(admin) = connect(&url, tls.as_ref()).await {
                     let _ = admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
                 }
             });

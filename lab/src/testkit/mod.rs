@@ -11,9 +11,9 @@ mod wait;
 
 pub use self::{
     child::{Child, binary, command},
-    db::TestDb,
+    db::{TestDb, admin},
     error::TestkitError,
     vhost::TestVhost,
     wait::eventually,
 };
-pub use crate::stack::{PortReservation, Stack, StackEnv, StackOptions, free_port};
+pub use crate::stack::{PortReservation, Stack, StackEnv, StackOptions, TlsAuthority, TlsFiles, free_port};
