@@ -149,7 +149,7 @@ impl Agent {
             queue: queue.clone(),
         };
         let (doors, controller_url) = doors(session);
-        let (sign, open) = (SigningKey::generate().unwrap(), OpeningKey::generate());
+        let (sign, open) = (SigningKey::generate().unwrap(), OpeningKey::generate().unwrap());
         write_state(dir.path(), &controller_url, agent_id, &key, &sign, &open);
         let port_of = |url: &str| url.parse::<url::Url>().unwrap().port().unwrap();
         let board = Board::new(dir.path(), port_of(&ca.url), url.port().unwrap());
