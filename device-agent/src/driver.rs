@@ -53,7 +53,7 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
             },
             place = &mut next_place, if !driver.queue.is_empty() => {
                 next_place = Box::pin(Arc::clone(&core.exchanges).acquire_owned());
-                if let (Ok(place), Some(job)) = (place, driver.queue.next()) {
+                if let (Ok(place), Some(job)) = (place, driver.queue.take_first()) {
                     driver.start(job, Some(place)).await;
                 }
             }

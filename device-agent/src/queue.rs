@@ -34,7 +34,7 @@ impl Queue {
     }
 
     /// Takes out whose turn it is: the one with the smallest sequence.
-    pub fn next(&mut self) -> Option<JobId> {
+    pub fn take_first(&mut self) -> Option<JobId> {
         let (job, _) = self.jobs.iter().min_by_key(|(job, waiting)| (waiting.sequence, **job))?;
         let job = *job;
         self.jobs.remove(&job);
@@ -71,7 +71,7 @@ mod tests {
             queue.add(job(n), sequence, at(100));
         }
         queue.add(job(2), 40, at(200));
-        let turns: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
+        let turns: Vec<_> = std::iter::from_fn(|| queue.take_first()).collect();
         assert_eq!(turns, [job(4), job(3), job(1), job(2)], "a renewed one goes by its new sequence");
         assert!(queue.is_empty());
     }

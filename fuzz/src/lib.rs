@@ -16,6 +16,9 @@ mod world;
 
 pub use self::{decode::decode, play::answers, records::records, texts::texts};
 
+/// Takes what a fuzzer made; panics where a promise is broken.
+pub type Target = fn(&[u8]);
+
 /// The targets by name, as the folders of the corpus and the programs of libFuzzer are called.
-pub const TARGETS: [(&str, fn(&[u8])); 4] =
+pub const TARGETS: [(&str, Target); 4] =
     [("answers", answers), ("decode", decode), ("records", records), ("texts", texts)];

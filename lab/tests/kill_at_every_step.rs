@@ -14,7 +14,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::OnceLock,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use kill::{
@@ -23,6 +22,7 @@ use kill::{
 };
 use trustfleet_cmp::key::{Signer as _, SoftwareKey};
 use trustfleet_lab::ca::{self, CaConfig, Fault, Issued};
+use trustfleet_model::clock::{Clock as _, SystemClock};
 use trustfleet_pki::{Certificate, digest::sha256};
 use trustfleet_wire::v1::{Enroll, Event, Job, Request, Task};
 
@@ -44,7 +44,7 @@ impl Choice {
 
     fn of_environment() -> Self {
         let seed = std::env::var("TRUSTFLEET_KILL_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_micros();
+        let now = || SystemClock.now().subsec_microsecond().unsigned_abs();
         Self { all: std::env::var_os("TRUSTFLEET_CHAOS").is_some(), seed: seed.unwrap_or_else(now) % STRIDE }
     }
 
