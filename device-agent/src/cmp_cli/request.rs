@@ -66,7 +66,7 @@ pub(super) const fn kind(verb: &Verb) -> RequestKind {
 }
 
 /// The files of an issued certificate, where the verb has one.
-pub(super) const fn issued_files(verb: &Verb) -> Option<&IssuedFiles> {
+pub(super) fn issued_files(verb: &Verb) -> Option<&IssuedFiles> {
     match verb {
         Verb::Ir(args) | Verb::Cr(args) => Some(&args.issued),
         Verb::Kur(args) => Some(&args.issued),
