@@ -19,9 +19,11 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 use crate::{
     actors::{ActorThreads, Registry},
     api,
-    broker::BrokerHandle,
+    bounds::AgentBounds,
+    broker::{BrokerHandle, Management},
     commit::CommitHandle,
     config::{Config, ConfigError},
+    cut_off::Cutter,
     db::{self, DbError, SchemaError, Store},
     entropy,
     error::AppError,
@@ -59,6 +61,10 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// The API's own certificate, where it has one.
     pub tls: Option<Arc<ServerTls>>,
+    /// Bounds on what agents may cause.
+    pub agent_bounds: Arc<AgentBounds>,
+    /// To be notified when an agent is to be cut off.
+    pub cut_offs: Arc<Notify>,
     /// The configuration.
     pub config: Arc<Config>,
 }
@@ -240,6 +246,16 @@ impl Core {
             config: config.outbox.clone(),
             new_jobs: Arc::clone(&new_jobs),
         };
+        let agent_bounds = Arc::new(AgentBounds::new(&config.agents));
+        let cut_offs = Arc::new(Notify::new());
+        let cutter = Cutter {
+            store: store.clone(),
+            broker: broker.clone(),
+            management: Management::of(&config.broker),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            orders: Arc::clone(&cut_offs),
+        };
         let inbox = Inbox {
             store: store.clone(),
             registry: registry.clone(),
@@ -247,6 +263,7 @@ impl Core {
             keys: Arc::clone(&keys),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
+            bounds: Arc::clone(&agent_bounds),
             new_jobs,
         };
         let stats = Statistics {
@@ -260,11 +277,23 @@ impl Core {
         let intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
+            Part { name: "the cutting off of agents", task: backend.spawn(cutter.run(intake.clone())) },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },
         ];
         Ok(Self {
-            services: Services { store, registry, keys, broker, clock, metrics, tls, config: Arc::new(config) },
+            services: Services {
+                store,
+                registry,
+                keys,
+                broker,
+                clock,
+                metrics,
+                tls,
+                agent_bounds,
+                cut_offs,
+                config: Arc::new(config),
+            },
             threads,
             intake,
             intake_parts,

@@ -14,10 +14,12 @@
 pub mod actors;
 pub mod api;
 pub mod app;
+pub mod bounds;
 pub mod broker;
 pub mod cli;
 pub mod commit;
 pub mod config;
+pub mod cut_off;
 pub mod db;
 pub mod device;
 pub mod entropy;

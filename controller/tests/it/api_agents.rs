@@ -107,10 +107,11 @@ async fn challenge(house: &House, agent: &JoinedAgent) -> Challenge {
 }
 
 async fn session(house: &House, agent: &JoinedAgent, key: &SigningKey, challenge: &[u8]) -> Answer {
-    let input = SessionRequest::proof_input(agent.answer.agent_id, challenge);
+    let input = SessionRequest::proof_input(agent.answer.agent_id, challenge, None);
     let request = SessionRequest {
         agent_id: agent.answer.agent_id,
         challenge: Blob(challenge.to_vec()),
+        instance: None,
         proof: Blob(key.sign(Purpose::SessionProof, &input)),
     };
     house.call("POST", "/agent/v1/session", None, Some(serde_json::to_value(&request).unwrap())).await
