@@ -77,14 +77,10 @@ pub async fn create(call: Call, body: Body<TokenCreate>) -> Result<HttpResponse,
         created_at: call.now,
         expires_at,
     };
-    let note = Note {
-        at: call.now,
-        actor: &call.actor(),
-        action: "token_created",
-        object_kind: "token",
-        object_id: id.as_uuid(),
-        detail: json!({"role": insert.role, "description": &body.description, "expires_at": expires_at}),
-    };
+    let requester = call.requester();
+    let made = json!({"role": insert.role, "description": &body.description, "expires_at": expires_at});
+    let note =
+        Note::new(call.now, &requester, "token_created", "token", id.as_uuid(), json!({})).change(None, Some(made));
     let store = &call.services().store;
     store
         .system_tx("token_create", async |tx| {
@@ -108,14 +104,8 @@ pub async fn create(call: Call, body: Body<TokenCreate>) -> Result<HttpResponse,
 pub async fn revoke(call: Call) -> Result<HttpResponse, Problem> {
     let id: TokenId = call.segment("token", "token")?;
     let tenant = call.tenant()?.id;
-    let note = Note {
-        at: call.now,
-        actor: &call.actor(),
-        action: "token_revoked",
-        object_kind: "token",
-        object_id: id.as_uuid(),
-        detail: json!({}),
-    };
+    let requester = call.requester();
+    let note = Note::new(call.now, &requester, "token_revoked", "token", id.as_uuid(), json!({}));
     let store = &call.services().store;
     store
         .system_tx("token_delete", async |tx| {
@@ -152,8 +142,8 @@ pub async fn create_join_token(call: Call, body: Body<JoinTokenCreate>) -> Resul
     call.tenant_tx("join_token_create", async |tx| {
         tx.join_token_insert(id, &secret_hash, agent_name.as_ref(), uses, call.now, expires_at).await?;
         let name = agent_name.as_ref().map(ObjectName::as_str);
-        let detail = json!({"agent_name": name, "uses": uses, "expires_at": expires_at});
-        Ok(call.note(tx, "join_token_created", "join_token", id.as_uuid(), detail).await?)
+        let made = json!({"agent_name": name, "uses": uses, "expires_at": expires_at});
+        Ok(call.note_change(tx, "join_token_created", ("join_token", id.as_uuid()), None, Some(made), json!({})).await?)
     })
     .await?;
     let pin = key_id(&call.services().keys.signing.public_key());
