@@ -149,7 +149,11 @@ pub async fn challenge(api: web::Data<Api>, body: Body<ChallengeRequest>) -> Res
         (status = 200, description = "A signed envelope with the answer", body = EnvelopeBody),
         (status = 401, description = "The agent, the challenge or the proof is not good", body = ProblemBody,
             content_type = "application/problem+json")))]
-pub async fn session(http: HttpRequest, api: web::Data<Api>, body: Body<SessionRequest>) -> Result<HttpResponse, Problem> {
+pub async fn session(
+    http: HttpRequest,
+    api: web::Data<Api>,
+    body: Body<SessionRequest>,
+) -> Result<HttpResponse, Problem> {
     let services = &api.services;
     let request = body.check(|request, _| Some(request))?;
     let now = services.clock.now();

@@ -143,7 +143,9 @@ pub async fn create_join_token(call: Call, body: Body<JoinTokenCreate>) -> Resul
         tx.join_token_insert(id, &secret_hash, agent_name.as_ref(), uses, call.now, expires_at).await?;
         let name = agent_name.as_ref().map(ObjectName::as_str);
         let made = json!({"agent_name": name, "uses": uses, "expires_at": expires_at});
-        Ok(call.note_change(tx, "join_token_created", ("join_token", id.as_uuid()), None, Some(made), json!({})).await?)
+        Ok(call
+            .note_change(tx, "join_token_created", ("join_token", id.as_uuid()), None, Some(made), json!({}))
+            .await?)
     })
     .await?;
     let pin = key_id(&call.services().keys.signing.public_key());

@@ -376,13 +376,7 @@ impl Changes {
         });
     }
 
-    fn audit_of_job(
-        &mut self,
-        requester: Requester,
-        action: &'static str,
-        job: Uuid,
-        detail: serde_json::Value,
-    ) {
+    fn audit_of_job(&mut self, requester: Requester, action: &'static str, job: Uuid, detail: serde_json::Value) {
         let (before, after) = (None, None);
         self.audit.push(AuditEntry { requester, action, object_kind: "job", object_id: job, before, after, detail });
     }

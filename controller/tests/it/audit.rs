@@ -160,10 +160,7 @@ async fn a_join_token_that_is_used_up_is_refused_and_logged_by_its_id() {
     house.tenant("acme").await;
     let token = house.join_token("acme", json!({})).await;
     let keys = || {
-        (
-            trustfleet_wire::sign::SigningKey::generate().unwrap(),
-            trustfleet_wire::seal::OpeningKey::generate().unwrap(),
-        )
+        (trustfleet_wire::sign::SigningKey::generate().unwrap(), trustfleet_wire::seal::OpeningKey::generate().unwrap())
     };
     let (sign, open) = keys();
     house.join(&House::join_request(&token, "one", &sign, &open)).await.expect(200);
