@@ -19,6 +19,7 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 use crate::{
     actors::{ActorThreads, Registry},
     api,
+    audit::{Bounds, Refusals},
     bounds::AgentBounds,
     broker::{BrokerHandle, Management},
     commit::CommitHandle,
@@ -59,6 +60,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Takes note of refused attempts, for the audit log.
+    pub refusals: Refusals,
     /// The API's own certificate, where it has one.
     pub tls: Option<Arc<ServerTls>>,
     /// Bounds on what agents may cause.
@@ -256,6 +259,7 @@ impl Core {
             metrics: Arc::clone(&metrics),
             orders: Arc::clone(&cut_offs),
         };
+        let refusals = Refusals::new(Bounds::USUAL);
         let inbox = Inbox {
             store: store.clone(),
             registry: registry.clone(),
@@ -263,6 +267,7 @@ impl Core {
             keys: Arc::clone(&keys),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
+            refusals: refusals.clone(),
             bounds: Arc::clone(&agent_bounds),
             new_jobs,
         };
@@ -274,10 +279,12 @@ impl Core {
             tenants_max: config.metrics.tenants_max,
         };
         let certificate = tls::keep(tls.clone(), Arc::clone(&metrics), hangup, intake.clone());
+        let recorded = refusals.clone().keep(store.clone(), Arc::clone(&clock), intake.clone());
         let intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
             Part { name: "the cutting off of agents", task: backend.spawn(cutter.run(intake.clone())) },
+            Part { name: "the record of refusals", task: backend.spawn(recorded) },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },
         ];
@@ -289,6 +296,7 @@ impl Core {
                 broker,
                 clock,
                 metrics,
+                refusals,
                 tls,
                 agent_bounds,
                 cut_offs,

@@ -66,7 +66,6 @@ impl<K: Eq + Hash> Buckets<K> {
 pub struct AgentBounds {
     refusals: Option<Buckets<IpAddr>>,
     messages: Buckets<AgentId>,
-    notes: Buckets<(uuid::Uuid, &'static str)>,
 }
 
 impl AgentBounds {
@@ -76,8 +75,6 @@ impl AgentBounds {
         Self {
             refusals: (config.refusals_per_min > 0).then(|| Buckets::new(refusals, refusals / 60.0)),
             messages: Buckets::new(messages * MESSAGES_AT_ONCE_S, messages),
-            // One line of the audit log for each kind of misdeed and minute: it must not be the way to fill the disk.
-            notes: Buckets::new(1.0, 1.0 / 60.0),
         }
     }
 
@@ -96,11 +93,6 @@ impl AgentBounds {
     /// Whether a message of an agent is worked on.
     pub fn may_send(&self, agent: AgentId, now: Timestamp) -> bool {
         self.messages.take(agent, now)
-    }
-
-    /// Whether a misdeed about an object is worth another line of the audit log.
-    pub fn may_note(&self, object: uuid::Uuid, misdeed: &'static str, now: Timestamp) -> bool {
-        self.notes.take((object, misdeed), now)
     }
 }
 

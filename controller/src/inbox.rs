@@ -25,9 +25,10 @@ use trustfleet_wire::{
 
 use crate::{
     actors::Registry,
+    audit::{Attempt, Refusals, Requester},
     bounds::AgentBounds,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
-    db::{DbError, Note, Sender, Store},
+    db::{Agent, DbError, Sender, Store},
     device::{Command, Rejection, Reply},
     entropy,
     error::AppError,
@@ -66,6 +67,8 @@ pub struct Inbox {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Takes note of refused messages, for the audit log.
+    pub refusals: Refusals,
     /// How much one agent may send.
     pub bounds: Arc<AgentBounds>,
     /// To be notified when a hello put jobs into the outbox.
@@ -199,32 +202,22 @@ impl Inbox {
         }
     }
 
-    /// A refused message in the audit log of its writer's tenant; of many of a kind, one in a minute.
+    /// A refused message in the audit log of its writer's tenant.
     async fn note(&self, agent: AgentId, refusal: Refusal) {
-        let now = self.clock.now();
-        if !self.bounds.may_note(agent.as_uuid(), refusal.as_str(), now) {
-            return;
-        }
-        let noted: Result<(), DbError> = self
-            .store
-            .system_tx("inbox_refused", async move |tx| {
-                let agent = match tx.agent_by_id(agent).await {
-                    Err(DbError::NotFound { .. }) => return Ok(()),
-                    other => other?,
-                };
-                let note = Note {
-                    at: now,
-                    actor: &format!("agent:{}", agent.id),
-                    action: "agent_message_refused",
-                    object_kind: "agent",
-                    object_id: agent.id.as_uuid(),
-                    detail: serde_json::json!({"name": agent.name.as_str(), "reason": refusal.as_str()}),
-                };
-                tx.audit_note(agent.tenant_id, &note).await
-            })
-            .await;
-        if let Err(error) = noted {
-            tracing::warn!(error = %chain(&error), "a refused message is missing in the audit log");
+        let found: Result<Agent, DbError> =
+            self.store.system_tx("inbox_refused", async move |tx| tx.agent_by_id(agent).await).await;
+        match found {
+            Ok(agent) => self.refusals.note(Attempt {
+                tenant: agent.tenant_id,
+                at: self.clock.now(),
+                requester: Requester::new(format!("agent:{}", agent.id), "agent"),
+                action: "message_refused",
+                object_kind: "agent",
+                object_id: agent.id.as_uuid(),
+                detail: serde_json::json!({ "code": refusal.as_str() }),
+            }),
+            Err(DbError::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(error = %chain(&error), "a refused message is missing in the audit log"),
         }
     }
 

@@ -56,11 +56,11 @@ const TOKEN_SLACK: SignedDuration = SignedDuration::from_secs(60);
             content_type = "application/problem+json")))]
 pub async fn join(api: web::Data<Api>, http: HttpRequest, body: Body<JoinRequest>) -> Result<HttpResponse, Problem> {
     let services = &api.services;
-    let knock = Knock::at(services, &http, "agent_join_refused")?;
+    let knock = Knock::at(services, &http, "join_refused")?;
     let (request, name) = body.check(check_join)?;
     let (agent, is_again) = match take_in(services, &knock, request, name).await? {
         Ok(joined) => joined,
-        Err(refused) => return Err(knock.refuse(*refused).await),
+        Err(refused) => return Err(knock.refuse(*refused)),
     };
     if is_again {
         services.cut_offs.notify_one();
@@ -127,12 +127,17 @@ async fn take_in(
                 Err(error) => return Err(AppError::from(error)),
             };
             if !bool::from(stored.secret_hash.ct_eq(&token.secret_hash)) {
-                return Ok(Err(Box::new(bad_token(&stored))));
+                return Ok(Err(Box::new(Refused { code: "wrong_secret", ..bad_token(&stored, now) })));
             }
             if stored.agent_name.as_ref().is_some_and(|fixed| *fixed != agent.name) {
                 let message = "is not the name that the token is for";
                 let problem = Problem::invalid("name", "token_name", message);
-                return Ok(Err(Box::new(Refused { problem, reason: DoorRefusal::Name, ..bad_token(&stored) })));
+                return Ok(Err(Box::new(Refused {
+                    problem,
+                    reason: DoorRefusal::Name,
+                    code: "token_name",
+                    ..bad_token(&stored, now)
+                })));
             }
             let present = match stored.rejoin_agent_id {
                 Some(id) => Some(tx.agent_by_id(id).await?),
@@ -145,19 +150,24 @@ async fn take_in(
                 }
                 if stored.rejoin_agent_id.is_none() {
                     let (problem, reason) = (taken(&stored, now), DoorRefusal::Name);
-                    return Ok(Err(Box::new(Refused { problem, reason, ..bad_token(&stored) })));
+                    return Ok(Err(Box::new(Refused {
+                        problem,
+                        reason,
+                        code: "name_taken",
+                        ..bad_token(&stored, now)
+                    })));
                 }
-                return join_again(tx, &stored, present, &agent, until).await;
+                return join_again(tx, knock, &stored, present, &agent, until).await;
             }
             match tx.join_token_use(stored.tenant_id, stored.id, now).await {
-                Err(DbError::NotFound { .. }) => return Ok(Err(Box::new(bad_token(&stored)))),
+                Err(DbError::NotFound { .. }) => return Ok(Err(Box::new(bad_token(&stored, now)))),
                 other => other?,
             }
             let agent = Agent { tenant_id: stored.tenant_id, labels: stored.labels.clone(), ..agent.clone() };
             tx.agent_insert(&agent).await.map_err(key_taken)?;
             let detail =
                 json!({"name": agent.name.as_str(), "key_id": key_id(&agent.sign_key), "labels": agent.labels});
-            note(tx, &stored, &agent, "agent_joined", detail).await?;
+            note(tx, knock, &stored, &agent, "agent_joined", detail).await?;
             Ok(Ok((agent, false)))
         })
         .await?;
@@ -167,13 +177,14 @@ async fn take_in(
 /// An agent gets new keys; its connections with the former ones are to be closed.
 async fn join_again(
     tx: &SystemTx,
+    knock: &Knock<'_>,
     token: &JoinToken,
     present: Agent,
     new: &Agent,
     until: Timestamp,
 ) -> Result<Result<(Agent, bool), Box<Refused>>, AppError> {
     match tx.join_token_use(token.tenant_id, token.id, new.joined_at).await {
-        Err(DbError::NotFound { .. }) => return Ok(Err(Box::new(bad_token(token)))),
+        Err(DbError::NotFound { .. }) => return Ok(Err(Box::new(bad_token(token, new.joined_at)))),
         other => other?,
     }
     let former = key_id(&present.sign_key);
@@ -198,20 +209,20 @@ async fn join_again(
     };
     tx.cut_off_insert(&order, new.joined_at).await?;
     let detail = json!({"name": agent.name.as_str(), "former_key_id": former, "key_id": key_id(&agent.sign_key)});
-    note(tx, token, &agent, "agent_rejoined", detail).await?;
+    note(tx, knock, token, &agent, "agent_rejoined", detail).await?;
     Ok(Ok((agent, true)))
 }
 
 async fn note(
     tx: &SystemTx,
+    knock: &Knock<'_>,
     token: &JoinToken,
     agent: &Agent,
     action: &'static str,
     detail: serde_json::Value,
 ) -> Result<(), DbError> {
-    let actor = format!("join_token:{}", token.id);
-    let (at, object_id) = (agent.joined_at, agent.id.as_uuid());
-    let note = Note { at, actor: &actor, action, object_kind: "agent", object_id, detail };
+    let requester = knock.requester(format!("join_token:{}", token.id));
+    let note = Note::new(agent.joined_at, &requester, action, "agent", agent.id.as_uuid(), detail);
     tx.audit_note(agent.tenant_id, &note).await
 }
 
@@ -229,7 +240,7 @@ pub async fn challenge(
     http: HttpRequest,
     body: Body<ChallengeRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let now = Knock::at(&api.services, &http, "agent_session_refused")?.now;
+    let now = Knock::at(&api.services, &http, "session_refused")?.now;
     body.check(|request, _| Some(request.agent_id))?;
     let challenge = make_challenge(now, entropy::random()?, &api.services.keys.signing);
     json(StatusCode::OK, &Challenge { challenge: Blob(challenge), now })
@@ -254,11 +265,11 @@ pub async fn session(
     body: Body<SessionRequest>,
 ) -> Result<HttpResponse, Problem> {
     let services = &api.services;
-    let knock = Knock::at(services, &http, "agent_session_refused")?;
+    let knock = Knock::at(services, &http, "session_refused")?;
     let request = body.check(|request, _| Some(request))?;
     let agent = match prove(services, &knock, &request).await? {
         Ok(agent) => agent,
-        Err(refused) => return Err(knock.refuse(*refused).await),
+        Err(refused) => return Err(knock.refuse(*refused)),
     };
     services.broker.declare_agent_queue(agent.id).await.map_err(broker_error)?;
     let answer = session_answer(agent.id, &key_id(&agent.sign_key), knock.now, services)?;
@@ -281,9 +292,10 @@ async fn prove(
         .store
         .system_tx("agent_session", async |tx| {
             let agent = tx.agent_by_id(request.agent_id).await?;
-            let refused = |reason, problem| {
+            let refused = |reason: DoorRefusal, problem| {
                 let about = Some((agent.tenant_id, "agent", agent.id.as_uuid()));
-                Ok(Err(Box::new(Refused { reason, about, problem })))
+                let code = if reason == DoorRefusal::BadProof { "wrong_proof" } else { reason.as_str() };
+                Ok(Err(Box::new(Refused { reason, code, about, problem })))
             };
             if verify(&agent.sign_key, Purpose::SessionProof, &input, &request.proof.0).is_err() {
                 return refused(DoorRefusal::BadProof, refused_session());
@@ -353,9 +365,10 @@ fn check_join(request: JoinRequest, violations: &mut Violations) -> Option<(Join
     name.map(|name| (request, name))
 }
 
-fn bad_token(token: &JoinToken) -> Refused {
+fn bad_token(token: &JoinToken, now: Timestamp) -> Refused {
     let about = Some((token.tenant_id, "join_token", token.id.as_uuid()));
-    Refused { reason: DoorRefusal::BadToken, about, problem: refused_token() }
+    let code = if token.expires_at <= now { "expired" } else { "used_up" };
+    Refused { reason: DoorRefusal::BadToken, code, about, problem: refused_token() }
 }
 
 /// The name is taken: told only to who has a token that is still good.

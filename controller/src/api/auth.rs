@@ -18,13 +18,17 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::{TenantId, TokenId};
 use trustfleet_model::secret::SecretText;
 
 use super::access::{Access, Role};
 use super::problem::Problem;
+use super::requester::requester;
+use super::timing::operation;
 use crate::app::Services;
+use crate::audit::{Attempt, PLATFORM};
 use crate::db::{DbError, PresentedToken};
 use crate::error::AppError;
 
@@ -46,12 +50,35 @@ pub struct Caller {
     pub description: String,
     tenant: Option<TenantRef>,
     expires_at: Option<Timestamp>,
+    revoked: bool,
+}
+
+/// Why nobody was let in; with whoever it was, where the credential is one of ours.
+#[derive(Debug)]
+struct Refused {
+    error: AppError,
+    caller: Option<Box<Caller>>,
+}
+
+impl From<AppError> for Refused {
+    fn from(error: AppError) -> Self {
+        Self { error, caller: None }
+    }
 }
 
 impl Caller {
     /// The caller in the words of the audit log.
     pub fn actor(&self) -> String {
         format!("token:{} ({})", self.token_id, self.description)
+    }
+
+    /// Whose log tells of this caller's refused attempts.
+    fn log(&self) -> TenantId {
+        self.tenant.as_ref().map_or(PLATFORM, |tenant| tenant.id)
+    }
+
+    fn is_in_force(&self, now: Timestamp) -> bool {
+        !self.revoked && self.expires_at.is_none_or(|end| end > now)
     }
 }
 
@@ -95,11 +122,18 @@ impl Api {
         self.tokens.retain(|caller| caller.token_id != id);
     }
 
-    async fn admit(&self, access: Access, headers: &HeaderMap, tenant: Option<&str>) -> Result<Admitted, AppError> {
+    async fn admit(&self, access: Access, headers: &HeaderMap, tenant: Option<&str>) -> Result<Admitted, Refused> {
         let now = self.services.clock.now();
         let caller = self.caller(bearer(headers)?, now).await?;
+        let refused = |error, caller| Refused { error, caller: Some(Box::new(caller)) };
+        if !caller.is_in_force(now) {
+            return Err(refused(AppError::Unauthenticated, caller));
+        }
         let tenant = match tenant {
-            Some(name) => Some(self.tenant(&caller, name, now).await?),
+            Some(name) => match self.tenant(&caller, name, now).await {
+                Ok(tenant) => Some(tenant),
+                Err(error) => return Err(refused(error, caller)),
+            },
             None => None,
         };
         let needed = match access {
@@ -108,23 +142,26 @@ impl Api {
             Access::Platform => Role::PlatformAdmin,
         };
         if caller.role < needed {
-            return Err(AppError::Forbidden { needed: needed.as_str(), has: caller.role.as_str() });
+            let error = AppError::Forbidden { needed: needed.as_str(), has: caller.role.as_str() };
+            return Err(refused(error, caller));
         }
         Ok(Admitted { caller, tenant })
     }
 
+    /// Whose token it is, in force or not.
     async fn caller(&self, token: &str, now: Timestamp) -> Result<Caller, AppError> {
         let hash = token_hash(token).ok_or(AppError::Unauthenticated)?;
-        let in_force = |caller: &Caller| caller.expires_at.is_none_or(|end| end > now);
         if let Some(caller) = self.tokens.find(&hash, now) {
-            return if in_force(&caller) { Ok(caller) } else { Err(AppError::Unauthenticated) };
+            return Ok(caller);
         }
         let presented = self
             .services
             .store
             .system_tx("token_look_up", async |tx| {
-                let presented = tx.api_token_by_hash(&hash, now).await?;
-                tx.api_token_used(presented.token.id, now).await?;
+                let presented = tx.api_token_by_hash(&hash).await?;
+                if presented.token.is_in_force(now) {
+                    tx.api_token_used(presented.token.id, now).await?;
+                }
                 Ok::<_, DbError>(presented)
             })
             .await
@@ -167,8 +204,8 @@ fn read_caller(presented: PresentedToken) -> Result<Caller, AppError> {
         name: tenant.name,
         allow_weak_algorithms: tenant.allow_weak_algorithms,
     });
-    let expires_at = token.expires_at;
-    Ok(Caller { token_id: token.id, role, description: token.description, tenant, expires_at })
+    let (expires_at, revoked) = (token.expires_at, token.revoked_at.is_some());
+    Ok(Caller { token_id: token.id, role, description: token.description, tenant, expires_at, revoked })
 }
 
 /// Lets a request through to its handler, or answers it.
@@ -192,7 +229,10 @@ pub async fn guard(
                 }
                 request.extensions_mut().insert(admitted);
             }
-            Err(error) => return Ok(request.into_response(Problem::from(error).response())),
+            Err(refused) => {
+                note_refusal(&api, &refused, &request);
+                return Ok(request.into_response(Problem::from(refused.error).response()));
+            }
         }
     }
     let start = Instant::now();
@@ -204,6 +244,34 @@ pub async fn guard(
     // The pattern, not the path: names of devices are nobody's business who reads logs for something else.
     tracing::debug!(http.method = %method, http.route = route, http.status = status, duration_ms, "request answered");
     result
+}
+
+/// Records that somebody whose credential is known was refused. Who shows none, or one that never was, is not worth a row.
+fn note_refusal(api: &Api, refused: &Refused, request: &ServiceRequest) {
+    let Some(caller) = &refused.caller else { return };
+    let is_refusal = matches!(refused.error.status(), 401 | 403 | 404);
+    if !is_refusal {
+        return;
+    }
+    let (method, pattern) = (request.method().as_str(), request.match_pattern());
+    // The name as it was typed, when it can be one: what it names need not exist.
+    let tenant = request.match_info().get("tenant").and_then(|name| name.parse::<ObjectName>().ok());
+    api.services.refusals.note(Attempt {
+        tenant: caller.log(),
+        at: api.services.clock.now(),
+        requester: requester(caller.actor(), caller.role.as_str(), request.request(), None),
+        action: "access_refused",
+        object_kind: "token",
+        object_id: caller.token_id.as_uuid(),
+        detail: json!({
+            "operation": operation(method, pattern.as_deref()),
+            "tenant": tenant.as_ref().map(ObjectName::as_str),
+            "status": refused.error.status(),
+            "code": refused.error.code(),
+            "revoked": caller.revoked,
+            "expires_at": caller.expires_at,
+        }),
+    });
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, AppError> {

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod policies;
 pub mod problem;
+mod requester;
 pub mod server;
 pub mod tenants;
 pub mod timing;

@@ -78,14 +78,10 @@ pub async fn create(call: Call, body: Body<TokenCreate>) -> Result<HttpResponse,
         created_at: call.now,
         expires_at,
     };
-    let note = Note {
-        at: call.now,
-        actor: &call.actor(),
-        action: "token_created",
-        object_kind: "token",
-        object_id: id.as_uuid(),
-        detail: json!({"role": insert.role, "description": &body.description, "expires_at": expires_at}),
-    };
+    let requester = call.requester();
+    let made = json!({"role": insert.role, "description": &body.description, "expires_at": expires_at});
+    let note =
+        Note::new(call.now, &requester, "token_created", "token", id.as_uuid(), json!({})).change(None, Some(made));
     let store = &call.services().store;
     store
         .system_tx("token_create", async |tx| {
@@ -109,14 +105,8 @@ pub async fn create(call: Call, body: Body<TokenCreate>) -> Result<HttpResponse,
 pub async fn revoke(call: Call) -> Result<HttpResponse, Problem> {
     let id: TokenId = call.segment("token", "token")?;
     let tenant = call.tenant()?.id;
-    let note = Note {
-        at: call.now,
-        actor: &call.actor(),
-        action: "token_revoked",
-        object_kind: "token",
-        object_id: id.as_uuid(),
-        detail: json!({}),
-    };
+    let requester = call.requester();
+    let note = Note::new(call.now, &requester, "token_revoked", "token", id.as_uuid(), json!({}));
     let store = &call.services().store;
     store
         .system_tx("token_delete", async |tx| {
@@ -195,11 +185,12 @@ pub(super) async fn make_join_token(
         expires_at: later(call.now, valid_for_s)?,
     };
     tx.join_token_insert(&token, call.now).await?;
-    let detail = json!({
+    let made = json!({
         "agent_name": token.agent_name.as_ref().map(ObjectName::as_str), "labels": token.labels, "uses": uses,
         "rejoin": rejoin, "expires_at": token.expires_at
     });
-    call.note(tx, "join_token_created", "join_token", id.as_uuid(), detail).await?;
+    let object = ("join_token", id.as_uuid());
+    call.note_change(tx, "join_token_created", object, None, Some(made), json!({})).await?;
     let pin = key_id(&call.services().keys.signing.public_key());
     let text = format!("tfj1.{id}.{}.{pin}", *secret);
     Ok(JoinTokenCreatedBody { id, token: text, expires_at: token.expires_at, uses_left: uses })

@@ -10,6 +10,7 @@ use trustfleet_model::ids::{AgentId, InstanceId, TenantId};
 use super::column::{Columns, to_json};
 use super::tx::Id;
 use super::{DbError, Note, SystemTx, TenantTx};
+use crate::audit::Requester;
 
 /// That an agent lives twice stands in the audit log once in this time.
 const TWICE_NOTED_EVERY: SignedDuration = SignedDuration::from_hours(1);
@@ -223,14 +224,9 @@ impl SystemTx {
         let before: Option<Timestamp> = row.try_get("before")?;
         if before.is_none_or(|before| at.duration_since(before) >= TWICE_NOTED_EVERY) {
             let other: Option<Id<InstanceId>> = row.try_get("other")?;
-            let note = Note {
-                at,
-                actor: &format!("agent:{id}"),
-                action: "agent_live_twice",
-                object_kind: "agent",
-                object_id: id.as_uuid(),
-                detail: json!({"instance": instance, "other": other.map(|Id(other)| other)}),
-            };
+            let requester = Requester::new(format!("agent:{id}"), "agent");
+            let detail = json!({"instance": instance, "other": other.map(|Id(other)| other)});
+            let note = Note::new(at, &requester, "agent_live_twice", "agent", id.as_uuid(), detail);
             self.audit_note(tenant, &note).await?;
         }
         Ok(true)

@@ -9,16 +9,18 @@ use serde_json::json;
 use trustfleet_model::ids::TenantId;
 
 use crate::api::problem::Problem;
+use crate::api::requester::requester;
 use crate::app::Services;
-use crate::db::{DbError, Note};
+use crate::audit::{Attempt, Requester};
 use crate::metrics::DoorRefusal;
-use crate::telemetry::chain;
 
 /// An attempt that was refused.
 #[derive(Debug)]
 pub(super) struct Refused {
     /// Why.
     pub(super) reason: DoorRefusal,
+    /// The same more closely, for the audit log.
+    pub(super) code: &'static str,
     /// Whose it was, where that is known: tenant, kind and id.
     pub(super) about: Option<(TenantId, &'static str, uuid::Uuid)>,
     /// The answer.
@@ -28,13 +30,14 @@ pub(super) struct Refused {
 impl Refused {
     /// A refusal of nobody that is known.
     pub(super) const fn unknown(reason: DoorRefusal, problem: Problem) -> Self {
-        Self { reason, about: None, problem }
+        Self { reason, code: reason.as_str(), about: None, problem }
     }
 }
 
 /// Somebody at a door.
 pub(super) struct Knock<'a> {
     services: &'a Services,
+    request: &'a HttpRequest,
     address: Option<IpAddr>,
     action: &'static str,
     /// When.
@@ -46,43 +49,41 @@ impl<'a> Knock<'a> {
     ///
     /// # Errors
     /// 429 for an address that was refused too often.
-    pub(super) fn at(services: &'a Services, request: &HttpRequest, action: &'static str) -> Result<Self, Problem> {
+    pub(super) fn at(services: &'a Services, request: &'a HttpRequest, action: &'static str) -> Result<Self, Problem> {
         let (now, address) = (services.clock.now(), request.peer_addr().map(|peer| peer.ip()));
         if services.agent_bounds.may_knock(address, now) {
-            return Ok(Self { services, address, action, now });
+            return Ok(Self { services, request, address, action, now });
         }
         services.metrics.door_refused(DoorRefusal::TooMany);
         let detail = "too many attempts from this address were refused: repeat the request in a minute";
         Err(Problem::http(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail))
     }
 
+    /// Who knocks, for the audit log.
+    pub(super) fn requester(&self, actor: String) -> Requester {
+        requester(actor, "agent", self.request, None)
+    }
+
     /// The answer to an attempt that was refused.
-    pub(super) async fn refuse(&self, refused: Refused) -> Problem {
-        let Refused { reason, about, problem } = refused;
+    pub(super) fn refuse(&self, refused: Refused) -> Problem {
+        let Refused { reason, code, about, problem } = refused;
         self.services.metrics.door_refused(reason);
         // Who is in quarantine has proven who it is, and knocks on; its neighbours must not suffer for it.
         if reason != DoorRefusal::Quarantined {
             self.services.agent_bounds.refused(self.address, self.now);
         }
         let address = self.address.map(|address| address.to_string());
-        tracing::info!(action = self.action, reason = reason.as_str(), address, "an agent is not let in");
-        if let Some((tenant, kind, id)) = about
-            && self.services.agent_bounds.may_note(id, reason.as_str(), self.now)
-        {
-            let note = Note {
+        tracing::info!(action = self.action, reason = reason.as_str(), code, address, "an agent is not let in");
+        if let Some((tenant, kind, id)) = about {
+            self.services.refusals.note(Attempt {
+                tenant,
                 at: self.now,
-                actor: "unknown",
+                requester: self.requester(format!("{kind}:{id}")),
                 action: self.action,
                 object_kind: kind,
                 object_id: id,
-                detail: json!({"reason": reason.as_str(), "address": address}),
-            };
-            let store = &self.services.store;
-            let noted = store.system_tx("agent_refused", async |tx| tx.audit_note(tenant, &note).await).await;
-            if let Err(error) = noted {
-                let error: DbError = error;
-                tracing::warn!(error = %chain(&error), "a refused attempt is missing in the audit log");
-            }
+                detail: json!({ "code": code }),
+            });
         }
         problem
     }
