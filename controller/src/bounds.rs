@@ -66,6 +66,7 @@ impl<K: Eq + Hash> Buckets<K> {
 pub struct AgentBounds {
     refusals: Option<Buckets<IpAddr>>,
     messages: Buckets<AgentId>,
+    overflows: Buckets<AgentId>,
 }
 
 impl AgentBounds {
@@ -75,6 +76,7 @@ impl AgentBounds {
         Self {
             refusals: (config.refusals_per_min > 0).then(|| Buckets::new(refusals, refusals / 60.0)),
             messages: Buckets::new(messages * MESSAGES_AT_ONCE_S, messages),
+            overflows: Buckets::new(1.0, 1.0 / 60.0),
         }
     }
 
@@ -93,6 +95,11 @@ impl AgentBounds {
     /// Whether a message of an agent is worked on.
     pub fn may_send(&self, agent: AgentId, now: Timestamp) -> bool {
         self.messages.take(agent, now)
+    }
+
+    /// Whether it is worth a word that a message of an agent was not: to look up whose it is must not be what floods.
+    pub fn may_tell(&self, agent: AgentId, now: Timestamp) -> bool {
+        self.overflows.take(agent, now)
     }
 }
 

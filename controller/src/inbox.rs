@@ -148,7 +148,10 @@ impl Inbox {
             && !self.bounds.may_send(agent, self.clock.now())
         {
             self.metrics.report_refused(Refusal::TooMany);
-            self.note(agent, Refusal::TooMany).await;
+            if self.bounds.may_tell(agent, self.clock.now()) {
+                tracing::warn!(agent.id = %agent, "an agent sends more than it may; what is beyond is dropped");
+                self.note(agent, Refusal::TooMany).await;
+            }
             // Without a receipt it comes again, when there is time for it.
             return delivery.ack().await;
         }
