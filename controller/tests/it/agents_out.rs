@@ -219,10 +219,12 @@ async fn an_address_that_was_refused_too_often_is_asked_to_wait() {
     let house = House::open_with(|config| config.agents.refusals_per_min = 5).await;
     house.tenant("acme").await;
     let agent = house.agent("acme", "site-1").await;
+    let made = challenge(&house, &agent).await;
     for _ in 0..5 {
         session_with(&house, &agent, b"guess", None).await.expect(401);
     }
-    assert_eq!(session(&house, &agent).await.expect(429).str("/code"), "too_many_attempts");
+    let refused = session_with(&house, &agent, &made, None).await.expect(429);
+    assert_eq!(refused.str("/code"), "too_many_attempts");
     let (sign, open) = keys();
     house.join(&House::join_request("x", "site-1", &sign, &open)).await.expect(429);
     assert!(metric(&house, "trustfleet_agent_door_refusals_total{reason=\"too_many\"}").await >= 2.0);

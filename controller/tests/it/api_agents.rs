@@ -136,7 +136,8 @@ async fn a_session_gives_a_short_lived_token_for_the_agents_own_queue_alone() {
     let token = jsonwebtoken::decode::<Value>(&answer.amqp_token, &public, &validation).unwrap();
     assert_eq!(token.header.kid.as_deref(), Some("k1"));
     let (claims, vhost) = (token.claims, &house.place.vhost);
-    assert_eq!(claims["sub"], id.to_string());
+    let user = trustfleet_wire::routing::agent_user(id, &trustfleet_wire::sign::key_id(&agent.sign.public_key()));
+    assert_eq!((claims["sub"].as_str(), answer.amqp_user.as_str()), (Some(user.as_str()), user.as_str()));
     assert_eq!(
         claims["scope"],
         json!([
