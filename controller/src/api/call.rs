@@ -16,7 +16,7 @@ use trustfleet_model::field::{ObjectName, Violations};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::{Admitted, Api, TenantRef};
+use super::auth::{Admitted, Api, Caller, TenantRef};
 use super::dto::Page;
 use super::problem::{Problem, json};
 use crate::app::Services;
@@ -71,6 +71,11 @@ impl Call {
     pub fn tenant(&self) -> Result<&TenantRef, Problem> {
         let missing = || AppError::internal("the route has no tenant").into();
         self.admitted.tenant.as_ref().ok_or_else(missing)
+    }
+
+    /// Who asks.
+    pub const fn caller(&self) -> &Caller {
+        &self.admitted.caller
     }
 
     /// Who asks, in the words of the audit log.

@@ -23,10 +23,14 @@ mod guarded;
 pub mod health;
 pub mod jobs;
 mod json;
+mod limits;
 pub mod metrics;
+mod oidc;
 pub mod openapi;
+pub mod platform_tokens;
 pub mod policies;
 pub mod problem;
+pub mod scope;
 pub mod server;
 pub mod tenants;
 pub mod timing;
@@ -70,6 +74,8 @@ const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{tenant}";
 const TOKENS: &str = "/v1/tenants/{tenant}/tokens";
 const TOKEN: &str = "/v1/tenants/{tenant}/tokens/{token}";
+const PLATFORM_TOKENS: &str = "/v1/tokens";
+const PLATFORM_TOKEN: &str = "/v1/tokens/{token}";
 const JOIN_TOKENS: &str = "/v1/tenants/{tenant}/join-tokens";
 const AGENTS: &str = "/v1/tenants/{tenant}/agents";
 const AGENT: &str = "/v1/tenants/{tenant}/agents/{agent}";
@@ -99,6 +105,9 @@ pub const ROUTES: &[Route] = &[
     route("GET", TOKENS, Tenant(Admin), "token_list", || get().to(tokens::list)),
     route("POST", TOKENS, Tenant(Admin), "token_create", || post().to(tokens::create)),
     route("DELETE", TOKEN, Tenant(Admin), "token_delete", || delete().to(tokens::revoke)),
+    route("GET", PLATFORM_TOKENS, Platform, "platform_token_list", || get().to(platform_tokens::list)),
+    route("POST", PLATFORM_TOKENS, Platform, "platform_token_create", || post().to(platform_tokens::create)),
+    route("DELETE", PLATFORM_TOKEN, Platform, "platform_token_delete", || delete().to(platform_tokens::revoke)),
     route("POST", JOIN_TOKENS, Tenant(Admin), "join_token_create", || post().to(tokens::create_join_token)),
     route("GET", AGENTS, Tenant(Viewer), "agent_list", || get().to(agents::list)),
     route("GET", AGENT, Tenant(Viewer), "agent_show", || get().to(agents::show)),

@@ -13,10 +13,11 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::access::Access;
 use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
+use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, ca_servers, certificates, devices, entities, health, jobs, metrics, policies, tenants, tokens,
-    trustpoints,
+    agent_door, agents, ca_servers, certificates, devices, entities, health, jobs, metrics, platform_tokens, policies,
+    tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -37,6 +38,9 @@ use crate::error::AppError;
         tokens::create,
         tokens::revoke,
         tokens::create_join_token,
+        platform_tokens::list,
+        platform_tokens::create,
+        platform_tokens::revoke,
         agents::list,
         agents::show,
         entities::list,
@@ -136,7 +140,7 @@ pub fn build() -> Result<Value, AppError> {
     }
     document["servers"] = json!([{"url": "/", "description": "The controller that serves this document"}]);
     document["components"]["securitySchemes"] = json!({
-        "bearer": {"type": "http", "scheme": "bearer", "description": "An API token, such as `tft1_...`"}
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API token, such as `tft1_...`, or a JWT of a configured identity provider"}
     });
     document["components"]["responses"]["Problem"] = json!({
         "description": "What was wrong, as a problem document",
@@ -179,12 +183,13 @@ fn without_body_suffix(value: Value) -> Value {
 fn add_security(operation: &mut Map<String, Value>, route: &Route) {
     let (security, note) = match route.access {
         Access::Public => (json!([]), None),
-        Access::Tenant(role) => (json!([{"bearer": []}]), Some(format!("Needs the role `{role}` or a higher one."))),
-        Access::Platform => (json!([{"bearer": []}]), Some("Needs the role `platform_admin`.".to_owned())),
+        Access::Tenant(role) => (json!([{"bearer": []}]), Some(format!("Needs the role `{role}` or a higher one"))),
+        Access::Platform => (json!([{"bearer": []}]), Some("Needs the role `platform_admin`".to_owned())),
     };
     operation.insert("security".to_owned(), security);
     if let Some(note) = note {
         // The handlers' own descriptions are written for those who read the source.
+        let note = format!("{note}, and of a token with scopes `{}`.", Scope::needed(route));
         operation.insert("description".to_owned(), json!(note));
     } else {
         operation.remove("description");
@@ -213,7 +218,7 @@ fn add_errors(operation: &mut Map<String, Value>, route: &Route) {
     let is_api = route.path.starts_with("/v1/") || route.path.starts_with("/agent/");
     let mut statuses = Vec::new();
     if is_api {
-        statuses.extend(["503"]);
+        statuses.extend(["429", "503"]);
     }
     if route.access != Access::Public {
         statuses.extend(["401", "403"]);

@@ -46,14 +46,23 @@ pub enum TenantVerb {
 pub enum TokenVerb {
     /// List the tenant's tokens; the tokens themselves are not stored and cannot be shown
     List {
+        /// Those of platform administrators instead of a tenant's
+        #[arg(long)]
+        platform: bool,
         #[command(flatten)]
         page: Page,
     },
     /// Make a token; it is shown once
     Create {
         /// What the token may do
-        #[arg(long, value_enum)]
-        role: Role,
+        #[arg(long, value_enum, required_unless_present = "platform")]
+        role: Option<Role>,
+        /// A token of a platform administrator instead of a tenant's
+        #[arg(long, conflicts_with = "role")]
+        platform: bool,
+        /// Only this of the role, such as devices:read or trustpoints:write; may be given several times [default: all]
+        #[arg(long = "scope", value_name = "NOUN:read|write")]
+        scopes: Vec<String>,
         /// What it is for; appears in the audit log
         #[arg(long, value_name = "TEXT")]
         description: String,
@@ -68,6 +77,9 @@ pub enum TokenVerb {
     Delete {
         /// Its id, from the list
         id: String,
+        /// It is a platform administrator's
+        #[arg(long)]
+        platform: bool,
     },
 }
 
@@ -122,6 +134,7 @@ const TENANTS: &[Column] = &[
 const TOKENS: &[Column] = &[
     Column::new("ID", |item, _| text(item, "/id")),
     Column::new("ROLE", |item, _| text(item, "/role")),
+    Column::new("SCOPES", |item, _| text(item, "/scopes")),
     Column::new("DESCRIPTION", |item, _| text(item, "/description")),
     Column::new("EXPIRES", |item, now| expiry(item, "/expires_at", now)),
     Column::new("LAST USED", |item, now| ago(item, "/last_used_at", now)),
@@ -133,18 +146,18 @@ pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
     const FIRST: &[&str] = &["name", "display_name", "id"];
     match verb {
         TenantVerb::List { page } => {
-            let list = session.list_tenants(&page)?;
+            let list = session.list_platform("tenants", &page)?;
             session.print_list(&list, TENANTS, "trustfleet tenant show NAME, or set TRUSTFLEET_TENANT=NAME and go on")
         }
         TenantVerb::Show { name } => {
-            let tenant = session.platform(Method::GET, &[&name], None)?;
+            let tenant = session.platform(Method::GET, &["tenants", &name], None)?;
             session.print_object(&tenant, FIRST, &format!("trustfleet device list --tenant {name}"))
         }
         TenantVerb::Create { name, display_name, allow_weak_algorithms } => {
             let mut draft = Draft::default();
             draft.set("display_name", display_name);
             draft.set("allow_weak_algorithms", allow_weak_algorithms.then_some(true));
-            let tenant = session.platform(Method::POST, &[], Some(&draft.body_named(&name)))?;
+            let tenant = session.platform(Method::POST, &["tenants"], Some(&draft.body_named(&name)))?;
             let next = format!("trustfleet token create --tenant {name} --role admin --description 'first admin'");
             session.print_object(&tenant, FIRST, &next)
         }
@@ -154,17 +167,31 @@ pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
 /// Runs a verb on bearer tokens.
 pub(super) fn run_token(session: &Session, verb: TokenVerb) -> Result<(), CliError> {
     match verb {
-        TokenVerb::List { page } => {
-            let list = session.list(&["tokens"], &page, &[])?;
+        TokenVerb::List { platform, page } => {
+            let list = if platform {
+                session.list_platform("tokens", &page)?
+            } else {
+                session.list(&["tokens"], &page, &[])?
+            };
             session.print_list(&list, TOKENS, "trustfleet token delete ID takes one back")
         }
-        TokenVerb::Create { role, description, valid_for, write_to } => {
+        TokenVerb::Create { role, platform, scopes, description, valid_for, write_to } => {
             let file = write_to.as_deref().map(NewFile::create).transpose()?;
-            let mut body = json!({ "role": role.as_str(), "description": description });
+            let mut body = json!({ "description": description });
+            if let Some(role) = role {
+                body["role"] = Value::from(role.as_str());
+            }
+            if !scopes.is_empty() {
+                body["scopes"] = Value::from(scopes);
+            }
             if let Some(valid_for) = valid_for {
                 body["valid_for_s"] = Value::from(valid_for.as_secs());
             }
-            let mut token = session.call(Method::POST, &["tokens"], Some(&body))?;
+            let mut token = if platform {
+                session.platform(Method::POST, &["tokens"], Some(&body))?
+            } else {
+                session.call(Method::POST, &["tokens"], Some(&body))?
+            };
             let next = match file {
                 Some(file) => format!("export TRUSTFLEET_TOKEN_FILE='{}'", file.take_token(&mut token)?),
                 None => {
@@ -175,8 +202,12 @@ pub(super) fn run_token(session: &Session, verb: TokenVerb) -> Result<(), CliErr
             };
             session.print_object(&token, &["token", "id", "role", "description"], &next)
         }
-        TokenVerb::Delete { id } => {
-            session.call(Method::DELETE, &["tokens", &id], None)?;
+        TokenVerb::Delete { id, platform } => {
+            if platform {
+                session.platform(Method::DELETE, &["tokens", &id], None)?;
+            } else {
+                session.call(Method::DELETE, &["tokens", &id], None)?;
+            }
             session.print_deleted("token", &id)
         }
     }

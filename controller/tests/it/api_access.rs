@@ -165,8 +165,6 @@ async fn a_revoked_or_expired_token_opens_nothing() {
     let items: Vec<Value> = list.body["items"].as_array().unwrap().clone();
     assert_eq!(items.len(), 5);
     assert!(items.iter().any(|item| !item["revoked_at"].is_null()));
-    let own = items.iter().find(|item| item["role"] == "admin").unwrap();
-    assert!(!own["last_used_at"].is_null(), "{own}");
     // Only hashes are stored.
     let stored: i64 = database
         .query_one("SELECT count(*) FROM api_tokens WHERE encode(token_hash, 'escape') LIKE '%tft1_%'", &[])

@@ -6,12 +6,15 @@
 mod api_access;
 mod api_agents;
 mod api_house;
+mod api_identity;
 mod api_input;
 mod api_objects;
+mod api_oidc;
 mod endurance;
 mod fixture;
 mod group_commit;
 mod http_door;
+mod idp;
 mod metrics;
 mod outbox;
 mod reports;

@@ -86,6 +86,27 @@ impl From<TenantRole> for Role {
 pub struct TokenCreate {
     /// What it may do.
     pub role: TenantRole,
+    /// What of its role it may use, such as `devices:read` or `trustpoints:write` (which includes reading); default: all.
+    #[serde(default)]
+    #[schema(max_items = 64)]
+    pub scopes: Vec<String>,
+    /// What it is for, 1 to 200 characters; it appears in the audit log.
+    #[schema(min_length = 1, max_length = 200)]
+    pub description: String,
+    /// How long it is valid, seconds, 60 to 315,360,000 (ten years); default: for ever.
+    #[serde(default)]
+    #[schema(minimum = 60, maximum = 315_360_000)]
+    pub valid_for_s: Option<u32>,
+}
+
+/// What makes a new token of a platform administrator.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlatformTokenCreate {
+    /// What of its role it may use, such as `tenants:read`; default: all.
+    #[serde(default)]
+    #[schema(max_items = 64)]
+    pub scopes: Vec<String>,
     /// What it is for, 1 to 200 characters; it appears in the audit log.
     #[schema(min_length = 1, max_length = 200)]
     pub description: String,
@@ -105,7 +126,9 @@ pub struct TokenCreatedBody {
     /// The token, for the Authorization header; it is shown only here.
     pub token: String,
     /// What it may do.
-    pub role: TenantRole,
+    pub role: String,
+    /// What of its role it may use; empty: all.
+    pub scopes: Vec<String>,
     /// What it is for.
     pub description: String,
     /// When it ends; null: never.
@@ -122,8 +145,12 @@ pub struct TokenBody {
     pub id: TokenId,
     /// What it may do.
     pub role: String,
+    /// What of its role it may use; empty: all.
+    pub scopes: Vec<String>,
     /// What it is for.
     pub description: String,
+    /// Who made it.
+    pub created_by: String,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -143,7 +170,9 @@ impl From<crate::db::ApiToken> for TokenBody {
         Self {
             id: token.id,
             role: token.role,
+            scopes: token.scopes,
             description: token.description,
+            created_by: token.created_by,
             created_at: token.created_at,
             expires_at: token.expires_at,
             last_used_at: token.last_used_at,
