@@ -19,6 +19,7 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 use crate::{
     actors::{ActorThreads, Registry},
     api,
+    audit::{Bounds, Refusals},
     broker::BrokerHandle,
     commit::CommitHandle,
     config::{Config, ConfigError},
@@ -57,6 +58,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Takes note of refused attempts, for the audit log.
+    pub refusals: Refusals,
     /// The API's own certificate, where it has one.
     pub tls: Option<Arc<ServerTls>>,
     /// The configuration.
@@ -257,14 +260,27 @@ impl Core {
             tenants_max: config.metrics.tenants_max,
         };
         let certificate = tls::keep(tls.clone(), Arc::clone(&metrics), hangup, intake.clone());
+        let refusals = Refusals::new(Bounds::USUAL);
+        let recorded = refusals.clone().keep(store.clone(), Arc::clone(&clock), intake.clone());
         let intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
+            Part { name: "the record of refusals", task: backend.spawn(recorded) },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },
         ];
         Ok(Self {
-            services: Services { store, registry, keys, broker, clock, metrics, tls, config: Arc::new(config) },
+            services: Services {
+                store,
+                registry,
+                keys,
+                broker,
+                clock,
+                metrics,
+                refusals,
+                tls,
+                config: Arc::new(config),
+            },
             threads,
             intake,
             intake_parts,

@@ -14,6 +14,7 @@
 pub mod actors;
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod broker;
 pub mod cli;
 pub mod commit;

@@ -4,7 +4,7 @@
 //! says whether a token or an agent exists: every wrong attempt looks the same.
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
@@ -25,7 +25,9 @@ use super::body::Body;
 use super::call::name_taken;
 use super::dto::agent_door::{ChallengeBody, ChallengeRequestBody, EnvelopeBody, JoinRequestBody, SessionRequestBody};
 use super::problem::{Problem, ProblemBody, json};
+use super::requester::requester;
 use crate::app::Services;
+use crate::audit::Attempt;
 use crate::broker::BrokerError;
 use crate::db::{Agent, DbError, JoinToken, Note};
 use crate::entropy;
@@ -51,7 +53,7 @@ const SOFTWARE_MAX: usize = 64;
         (status = 401, description = "The token or the proof is not good", body = ProblemBody,
             content_type = "application/problem+json"),
         (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json")))]
-pub async fn join(api: web::Data<Api>, body: Body<JoinRequest>) -> Result<HttpResponse, Problem> {
+pub async fn join(http: HttpRequest, api: web::Data<Api>, body: Body<JoinRequest>) -> Result<HttpResponse, Problem> {
     let services = &api.services;
     let (request, name) = body.check(check_join)?;
     let token = read_token(&request.token, &services.keys.signing).ok_or_else(refused_token)?;
@@ -79,6 +81,7 @@ pub async fn join(api: web::Data<Api>, body: Body<JoinRequest>) -> Result<HttpRe
                 Err(error) => return Err(AppError::from(error)),
             };
             if !bool::from(stored.secret_hash.ct_eq(&token.secret_hash)) {
+                note_refused_join(services, &stored, "wrong_secret", &http);
                 return Ok(Err(refused_token()));
             }
             if stored.agent_name.as_ref().is_some_and(|fixed| *fixed != agent.name) {
@@ -92,19 +95,18 @@ pub async fn join(api: web::Data<Api>, body: Body<JoinRequest>) -> Result<HttpRe
                 return Ok(if same { Ok(present) } else { Err(taken(&stored, now)) });
             }
             match tx.join_token_use(stored.tenant_id, stored.id, now).await {
-                Err(DbError::NotFound { .. }) => return Ok(Err(refused_token())),
+                Err(DbError::NotFound { .. }) => {
+                    let reason = if stored.expires_at <= now { "expired" } else { "used_up" };
+                    note_refused_join(services, &stored, reason, &http);
+                    return Ok(Err(refused_token()));
+                }
                 other => other?,
             }
             let agent = Agent { tenant_id: stored.tenant_id, ..agent.clone() };
             tx.agent_insert(&agent).await.map_err(|error| name_taken(error, "agent"))?;
-            let note = Note {
-                at: now,
-                actor: &format!("join_token:{}", stored.id),
-                action: "agent_joined",
-                object_kind: "agent",
-                object_id: agent.id.as_uuid(),
-                detail: json!({"name": agent.name.as_str(), "key_id": key_id(&agent.sign_key)}),
-            };
+            let requester = requester(format!("join_token:{}", stored.id), "agent", &http, None);
+            let detail = json!({"name": agent.name.as_str(), "key_id": key_id(&agent.sign_key)});
+            let note = Note::new(now, &requester, "agent_joined", "agent", agent.id.as_uuid(), detail);
             tx.audit_note(stored.tenant_id, &note).await?;
             Ok(Ok(agent))
         })
@@ -147,7 +149,11 @@ pub async fn challenge(api: web::Data<Api>, body: Body<ChallengeRequest>) -> Res
         (status = 200, description = "A signed envelope with the answer", body = EnvelopeBody),
         (status = 401, description = "The agent, the challenge or the proof is not good", body = ProblemBody,
             content_type = "application/problem+json")))]
-pub async fn session(api: web::Data<Api>, body: Body<SessionRequest>) -> Result<HttpResponse, Problem> {
+pub async fn session(
+    http: HttpRequest,
+    api: web::Data<Api>,
+    body: Body<SessionRequest>,
+) -> Result<HttpResponse, Problem> {
     let services = &api.services;
     let request = body.check(|request, _| Some(request))?;
     let now = services.clock.now();
@@ -160,6 +166,8 @@ pub async fn session(api: web::Data<Api>, body: Body<SessionRequest>) -> Result<
             let proven = verify(&agent.sign_key, Purpose::SessionProof, &input, &request.proof.0).is_ok();
             if proven {
                 tx.agent_seen(agent.tenant_id, agent.id, now).await?;
+            } else {
+                note_refused_session(services, &agent, &http);
             }
             Ok::<_, DbError>(proven)
         })
@@ -201,6 +209,32 @@ fn check_join(request: JoinRequest, violations: &mut Violations) -> Option<(Join
         }
     }
     name.map(|name| (request, name))
+}
+
+/// Records that a join token of ours was refused.
+fn note_refused_join(services: &Services, token: &JoinToken, reason: &str, http: &HttpRequest) {
+    services.refusals.note(Attempt {
+        tenant: token.tenant_id,
+        at: services.clock.now(),
+        requester: requester(format!("join_token:{}", token.id), "agent", http, None),
+        action: "join_refused",
+        object_kind: "join_token",
+        object_id: token.id.as_uuid(),
+        detail: json!({ "code": reason }),
+    });
+}
+
+/// Records that somebody could not prove to be the agent that it said it was.
+fn note_refused_session(services: &Services, agent: &Agent, http: &HttpRequest) {
+    services.refusals.note(Attempt {
+        tenant: agent.tenant_id,
+        at: services.clock.now(),
+        requester: requester(format!("agent:{}", agent.id), "agent", http, None),
+        action: "session_refused",
+        object_kind: "agent",
+        object_id: agent.id.as_uuid(),
+        detail: json!({ "code": "wrong_proof" }),
+    });
 }
 
 /// The name is taken: told only to who has a token that is still good.

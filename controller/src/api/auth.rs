@@ -21,6 +21,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::{TenantId, TokenId};
 use trustfleet_model::secret::SecretText;
@@ -30,8 +31,11 @@ use super::access::{Access, Role};
 use super::limits::Limits;
 use super::oidc::{Issuers, Verified};
 use super::problem::Problem;
+use super::requester::requester;
 use super::scope::{Scope, Scopes};
+use super::timing::operation;
 use crate::app::Services;
+use crate::audit::{Attempt, PLATFORM};
 use crate::db::{ApiToken, DbError, PresentedToken};
 use crate::error::AppError;
 use crate::tls::TlsError;
@@ -56,6 +60,7 @@ pub struct Caller {
     pub person: String,
     grant: Grant,
     expires_at: Option<Timestamp>,
+    revoked: bool,
     /// What its rate is counted by.
     limited_as: [u8; 32],
 }
@@ -90,12 +95,32 @@ enum Grant {
     Named(Vec<(ObjectName, Role)>),
 }
 
+/// Why nobody was let in; with whoever it was, where the credential is one of ours.
+#[derive(Debug)]
+struct Refused {
+    error: AppError,
+    caller: Option<Box<Caller>>,
+}
+
+impl From<AppError> for Refused {
+    fn from(error: AppError) -> Self {
+        Self { error, caller: None }
+    }
+}
+
 impl Caller {
     /// The caller in the words of the audit log.
     pub fn actor(&self) -> String {
         match &self.credential {
             Credential::Token { id, description } => format!("token:{id} ({description})"),
             Credential::Jwt { issuer, subject } => format!("oidc:{subject} ({issuer})"),
+        }
+    }
+
+    fn token_id(&self) -> Option<TokenId> {
+        match self.credential {
+            Credential::Token { id, .. } => Some(id),
+            Credential::Jwt { .. } => None,
         }
     }
 
@@ -115,6 +140,18 @@ impl Caller {
             }
         }
     }
+
+    /// Whose log tells of this caller's refused attempts.
+    fn log(&self) -> TenantId {
+        match &self.grant {
+            Grant::Tenant(tenant, _) => tenant.id,
+            Grant::Platform | Grant::Named(_) => PLATFORM,
+        }
+    }
+
+    fn is_in_force(&self, now: Timestamp) -> bool {
+        !self.revoked && self.expires_at.is_none_or(|end| end > now)
+    }
 }
 
 /// The tenant that a request is about.
@@ -133,6 +170,8 @@ pub struct TenantRef {
 pub struct Admitted {
     /// Who asks.
     pub caller: Caller,
+    /// What the caller may, there.
+    pub role: Role,
     /// The tenant in the path, where there is one.
     pub tenant: Option<TenantRef>,
 }
@@ -161,43 +200,46 @@ impl Api {
 
     /// Forgets a token that was taken back.
     pub fn forget_token(&self, gone: TokenId) {
-        self.tokens.retain(|caller| !matches!(caller.credential, Credential::Token { id, .. } if id == gone));
+        self.tokens.retain(|caller| caller.token_id() != Some(gone));
     }
 
-    async fn admit(&self, route: &Route, request: &ServiceRequest) -> Result<Admitted, AppError> {
+    async fn admit(&self, route: &Route, request: &ServiceRequest) -> Result<Admitted, Refused> {
         let now = self.services.clock.now();
         let source = request.peer_addr().map(|address| address.ip());
         let caller = self.caller(bearer(request.headers())?, source, now).await?;
+        let refused = |error, caller| Refused { error, caller: Some(Box::new(caller)) };
+        if !caller.is_in_force(now) {
+            self.limits.failed(source);
+            return Err(refused(AppError::Unauthenticated, caller));
+        }
         let tenant = match request.match_info().get("tenant") {
-            Some(name) => Some(self.tenant(&caller, name, now).await?),
+            Some(name) => match self.tenant(&caller, name, now).await {
+                Ok(tenant) => Some(tenant),
+                Err(error) => return Err(refused(error, caller)),
+            },
             None => None,
         };
         let needed = match route.access {
-            Access::Public => return Ok(Admitted { caller, tenant }),
+            Access::Public => Role::Viewer,
             Access::Tenant(role) => role,
             Access::Platform => Role::PlatformAdmin,
         };
         let role = caller.role(tenant.as_ref());
-        if role.is_none_or(|role| role < needed) {
-            return Err(AppError::Forbidden { needed: needed.as_str(), has: role.map_or("none", Role::as_str) });
-        }
+        let Some(role) = role.filter(|role| *role >= needed) else {
+            let error = AppError::Forbidden { needed: needed.as_str(), has: role.map_or("none", Role::as_str) };
+            return Err(refused(error, caller));
+        };
         let scope = Scope::needed(route);
         if !caller.scopes.allow(scope) {
-            return Err(AppError::MissingScope { needed: scope.to_string() });
+            return Err(refused(AppError::MissingScope { needed: scope.to_string() }, caller));
         }
-        Ok(Admitted { caller, tenant })
+        Ok(Admitted { caller, role, tenant })
     }
 
+    /// Whose credential it is, in force or not.
     async fn caller(&self, token: &str, source: Option<IpAddr>, now: Timestamp) -> Result<Caller, AppError> {
-        let wrong = || {
-            self.limits.failed(source);
-            AppError::Unauthenticated
-        };
         let key = sha256(token.as_bytes());
         if let Some(caller) = self.tokens.find(&key, now) {
-            if caller.expires_at.is_some_and(|end| end <= now) {
-                return Err(wrong());
-            }
             self.limits.used(caller.limited_as)?;
             return Ok(caller);
         }
@@ -206,7 +248,10 @@ impl Api {
             Some(hash) => self.look_up(&hash, now).await?,
             None => self.issuers.verify(token, now).await?.map(caller_of_jwt),
         };
-        let caller = caller.ok_or_else(wrong)?;
+        let Some(caller) = caller else {
+            self.limits.failed(source);
+            return Err(AppError::Unauthenticated);
+        };
         self.tokens.keep(key, caller.clone(), now);
         self.limits.used(caller.limited_as)?;
         Ok(caller)
@@ -215,9 +260,11 @@ impl Api {
     /// The caller of one of our own tokens; none: it is not in force.
     async fn look_up(&self, hash: &[u8; 32], now: Timestamp) -> Result<Option<Caller>, AppError> {
         let store = &self.services.store;
-        match store.system_tx("token_look_up", async |tx| tx.api_token_by_hash(hash, now).await).await {
+        match store.system_tx("token_look_up", async |tx| tx.api_token_by_hash(hash).await).await {
             Ok(presented) => {
-                self.note_use(&presented.token, now);
+                if presented.token.is_in_force(now) {
+                    self.note_use(&presented.token, now);
+                }
                 read_caller(presented, *hash).map(Some)
             }
             Err(DbError::NotFound { .. }) => Ok(None),
@@ -278,7 +325,15 @@ fn read_caller(presented: PresentedToken, limited_as: [u8; 32]) -> Result<Caller
         _ => return Err(AppError::internal(format!("the role of token {} does not fit its tenant", token.id))),
     };
     let credential = Credential::Token { id: token.id, description: token.description };
-    Ok(Caller { credential, scopes, person, grant, expires_at: token.expires_at, limited_as })
+    Ok(Caller {
+        credential,
+        scopes,
+        person,
+        grant,
+        expires_at: token.expires_at,
+        revoked: token.revoked_at.is_some(),
+        limited_as,
+    })
 }
 
 fn caller_of_jwt(verified: Verified) -> Caller {
@@ -287,7 +342,8 @@ fn caller_of_jwt(verified: Verified) -> Caller {
     let grant = if platform { Grant::Platform } else { Grant::Named(tenants) };
     let limited_as = sha256(person.as_bytes());
     let credential = Credential::Jwt { issuer, subject };
-    Caller { credential, scopes: Scopes::all(), person, grant, expires_at: Some(expires_at), limited_as }
+    let expires_at = Some(expires_at);
+    Caller { credential, scopes: Scopes::all(), person, grant, expires_at, revoked: false, limited_as }
 }
 
 /// Lets a request through to its handler, or answers it.
@@ -317,7 +373,10 @@ pub async fn guard(
                 }
                 request.extensions_mut().insert(admitted);
             }
-            Err(error) => return Ok(request.into_response(Problem::from(error).response())),
+            Err(refused) => {
+                note_refusal(&api, &refused, &request);
+                return Ok(request.into_response(Problem::from(refused.error).response()));
+            }
         }
     }
     let start = Instant::now();
@@ -331,6 +390,35 @@ pub async fn guard(
     // The pattern, not the path: names of devices are nobody's business who reads logs for something else.
     tracing::debug!(http.method = %method, http.route = route.path, http.status = status, duration_ms, "request answered");
     result
+}
+
+/// Records that somebody whose credential is known was refused. Who shows none, or one that never was, is not worth a row.
+fn note_refusal(api: &Api, refused: &Refused, request: &ServiceRequest) {
+    let Some(caller) = &refused.caller else { return };
+    let is_refusal = matches!(refused.error.status(), 401 | 403 | 404);
+    if !is_refusal {
+        return;
+    }
+    let role = caller.role(None);
+    let (method, pattern) = (request.method().as_str(), request.match_pattern());
+    // The name as it was typed, when it can be one: what it names need not exist.
+    let tenant = request.match_info().get("tenant").and_then(|name| name.parse::<ObjectName>().ok());
+    api.services.refusals.note(Attempt {
+        tenant: caller.log(),
+        at: api.services.clock.now(),
+        requester: requester(caller.actor(), role.map_or("none", Role::as_str), request.request(), None),
+        action: "access_refused",
+        object_kind: "token",
+        object_id: caller.token_id().map_or_else(uuid::Uuid::nil, TokenId::as_uuid),
+        detail: json!({
+            "operation": operation(method, pattern.as_deref()),
+            "tenant": tenant.as_ref().map(ObjectName::as_str),
+            "status": refused.error.status(),
+            "code": refused.error.code(),
+            "revoked": caller.revoked,
+            "expires_at": caller.expires_at,
+        }),
+    });
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, AppError> {

@@ -12,6 +12,7 @@ use super::configured::configured_handlers;
 use super::dto::Page;
 use super::dto::ca_server::{CaServerBody, CaServerCreate, CaServerUpdate};
 use super::problem::{Problem, ProblemBody, json};
+use crate::audit::shown;
 use crate::error::AppError;
 
 configured_handlers!(

@@ -46,8 +46,10 @@ macro_rules! configured_handlers {
             let made = call
                 .tenant_tx($op_create, async |tx| {
                     tx.$insert(id, &name, &spec, call.now).await.map_err(|error| name_taken(error, $kind))?;
-                    call.note(tx, $created, $segment, id.as_uuid(), json!({"name": name.as_str()})).await?;
-                    Ok(tx.$fetch(&name).await?)
+                    let made = tx.$fetch(&name).await?;
+                    let (object, after) = (($segment, id.as_uuid()), shown(&$body::from(made.clone())));
+                    call.note_change(tx, $created, object, None, Some(after), json!({"name": name.as_str()})).await?;
+                    Ok(made)
                 })
                 .await?;
             call.created(name.as_str(), &$body::from(made))
@@ -93,9 +95,13 @@ macro_rules! configured_handlers {
                         return Err(AppError::PreconditionFailed { current: present.revision });
                     }
                     tx.$replace(present.id, present.revision, &spec, call.now).await?;
-                    let detail = json!({"name": name.as_str(), "revision": present.revision + 1});
-                    call.note(tx, $updated, $segment, present.id.as_uuid(), detail).await?;
-                    Ok(tx.$fetch(&name).await?)
+                    let changed = tx.$fetch(&name).await?;
+                    let object = ($segment, present.id.as_uuid());
+                    let detail = json!({"name": name.as_str(), "revision": changed.revision});
+                    let before = shown(&$body::from(present));
+                    let after = shown(&$body::from(changed.clone()));
+                    call.note_change(tx, $updated, object, Some(before), Some(after), detail).await?;
+                    Ok(changed)
                 })
                 .await?;
             let revision = changed.revision;
@@ -119,7 +125,8 @@ macro_rules! configured_handlers {
                     return Err(in_use($kind, &user));
                 }
                 tx.$delete(present.id).await?;
-                call.note(tx, $deleted, $segment, present.id.as_uuid(), json!({"name": name.as_str()})).await?;
+                let (object, before) = (($segment, present.id.as_uuid()), shown(&$body::from(present)));
+                call.note_change(tx, $deleted, object, Some(before), None, json!({"name": name.as_str()})).await?;
                 Ok(())
             })
             .await?;

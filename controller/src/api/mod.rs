@@ -30,6 +30,7 @@ pub mod openapi;
 pub mod platform_tokens;
 pub mod policies;
 pub mod problem;
+mod requester;
 pub mod scope;
 pub mod server;
 pub mod tenants;

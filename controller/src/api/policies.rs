@@ -13,6 +13,7 @@ use super::configured::configured_handlers;
 use super::dto::Page;
 use super::dto::policy::{PolicyBody, PolicyCreate, PolicyUpdate};
 use super::problem::{Problem, ProblemBody, json};
+use crate::audit::shown;
 use crate::error::AppError;
 
 configured_handlers!(

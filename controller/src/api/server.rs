@@ -12,6 +12,7 @@ use actix_web::{App, HttpRequest, web};
 use super::auth::{Api, guard};
 use super::bounds::bounded;
 use super::problem::{Problem, unknown_path};
+use super::requester::identified;
 use super::timing::timed;
 use super::trace::traced;
 use super::{ROUTES, door, openapi};
@@ -31,6 +32,7 @@ pub fn serve(services: Services, listener: TcpListener) -> io::Result<Server> {
         App::new()
             .app_data(api.clone())
             .wrap(from_fn(bounded))
+            .wrap(from_fn(identified))
             .wrap(from_fn(timed))
             .wrap(NormalizePath::new(TrailingSlash::MergeOnly))
             .configure(configure)

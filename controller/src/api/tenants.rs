@@ -11,6 +11,7 @@ use super::call::{Call, ListQuery, id_bytes, name_taken};
 use super::dto::Page;
 use super::dto::tenant::{TenantBody, TenantCreate};
 use super::problem::{Problem, ProblemBody, json};
+use crate::audit::shown;
 use crate::db::{DbError, Note, Tenant};
 use crate::error::AppError;
 
@@ -59,14 +60,10 @@ pub async fn create(call: Call, body: Body<TenantCreate>) -> Result<HttpResponse
         created_at: call.now,
         updated_at: call.now,
     };
-    let note = Note {
-        at: call.now,
-        actor: &call.actor(),
-        action: "tenant_created",
-        object_kind: "tenant",
-        object_id: tenant.id.as_uuid(),
-        detail: json!({"name": tenant.name.as_str(), "allow_weak_algorithms": allow_weak_algorithms}),
-    };
+    let requester = call.requester();
+    let detail = json!({"name": tenant.name.as_str()});
+    let note = Note::new(call.now, &requester, "tenant_created", "tenant", tenant.id.as_uuid(), detail)
+        .change(None, Some(shown(&TenantBody::from(tenant.clone()))));
     let store = &call.services().store;
     store
         .system_tx("tenant_create", async |tx| {

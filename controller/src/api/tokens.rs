@@ -19,6 +19,7 @@ use super::dto::Page;
 use super::dto::tenant::{JoinTokenCreate, JoinTokenCreatedBody, TokenBody, TokenCreate, TokenCreatedBody};
 use super::problem::{Problem, json};
 use super::scope::{Scope, Scopes};
+use crate::audit::PLATFORM;
 use crate::db::{ApiToken, ApiTokenInsert, DbError, Note};
 use crate::entropy;
 use crate::error::AppError;
@@ -126,21 +127,17 @@ pub(super) async fn mint(call: &Call, tenant: Option<TenantId>, wanted: Wanted) 
         created_at: call.now,
         expires_at,
     };
-    let note = Note {
-        at: call.now,
-        actor: &call.actor(),
-        action: "token_created",
-        object_kind: "token",
-        object_id: id.as_uuid(),
-        detail: json!({
-            "role": insert.role, "scopes": scopes, "description": &wanted.description, "expires_at": expires_at
-        }),
-    };
+    let requester = call.requester();
+    let shown = json!({
+        "role": insert.role, "scopes": scopes, "description": &wanted.description, "expires_at": expires_at
+    });
+    let note =
+        Note::new(call.now, &requester, "token_created", "token", id.as_uuid(), json!({})).change(None, Some(shown));
     let store = &call.services().store;
     store
         .system_tx("token_create", async |tx| {
             tx.api_token_insert(&insert).await?;
-            tx.audit_note(tenant.unwrap_or_else(platform), &note).await
+            tx.audit_note(tenant.unwrap_or(PLATFORM), &note).await
         })
         .await
         .map_err(|error: DbError| Problem::from(error))?;
@@ -161,22 +158,11 @@ pub async fn revoke(call: Call) -> Result<HttpResponse, Problem> {
     take_back(&call, Some(call.tenant()?.id)).await
 }
 
-/// The nil UUID, under which the audit log keeps what belongs to no tenant.
-fn platform() -> TenantId {
-    TenantId::from(uuid::Uuid::nil())
-}
-
 /// Takes back the token in the path, of a tenant or of the platform.
 pub(super) async fn take_back(call: &Call, tenant: Option<TenantId>) -> Result<HttpResponse, Problem> {
     let id: TokenId = call.segment("token", "token")?;
-    let note = Note {
-        at: call.now,
-        actor: &call.actor(),
-        action: "token_revoked",
-        object_kind: "token",
-        object_id: id.as_uuid(),
-        detail: json!({}),
-    };
+    let requester = call.requester();
+    let note = Note::new(call.now, &requester, "token_revoked", "token", id.as_uuid(), json!({}));
     let store = &call.services().store;
     store
         .system_tx("token_delete", async |tx| {
@@ -186,7 +172,7 @@ pub(super) async fn take_back(call: &Call, tenant: Option<TenantId>) -> Result<H
                 let detail = "it is the last platform token in force: make another one first".to_owned();
                 return Err(AppError::Conflict { code: "last_platform_token", detail });
             }
-            Ok(tx.audit_note(tenant.unwrap_or_else(platform), &note).await?)
+            Ok(tx.audit_note(tenant.unwrap_or(PLATFORM), &note).await?)
         })
         .await?;
     call.api.forget_token(id);
@@ -217,8 +203,10 @@ pub async fn create_join_token(call: Call, body: Body<JoinTokenCreate>) -> Resul
     call.tenant_tx("join_token_create", async |tx| {
         tx.join_token_insert(id, &secret_hash, agent_name.as_ref(), uses, call.now, expires_at).await?;
         let name = agent_name.as_ref().map(ObjectName::as_str);
-        let detail = json!({"agent_name": name, "uses": uses, "expires_at": expires_at});
-        Ok(call.note(tx, "join_token_created", "join_token", id.as_uuid(), detail).await?)
+        let made = json!({"agent_name": name, "uses": uses, "expires_at": expires_at});
+        Ok(call
+            .note_change(tx, "join_token_created", ("join_token", id.as_uuid()), None, Some(made), json!({}))
+            .await?)
     })
     .await?;
     let pin = key_id(&call.services().keys.signing.public_key());

@@ -15,7 +15,7 @@ use super::dto::job::{EnrollRequest, JobBody};
 use super::dto::trustpoint::{MacCreate, TrustpointBody, TrustpointCreate};
 use super::problem::{Problem, ProblemBody, json};
 use crate::db::{ListedTrustpoint, TrustpointFilter};
-use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, Requester};
+use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply};
 use crate::error::AppError;
 
 /// Filters of the list of trustpoints.
@@ -133,7 +133,7 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         ca_server_id: references.ca_server,
         policy_id: references.policy,
         mac: mac.clone(),
-        requested_by: Requester(call.actor()),
+        requested_by: call.requester(),
     }));
     if let Err(error) = ask(&call, device, command).await {
         if let (Some(mac), true) = (mac, outcome_is_known(&error)) {
@@ -218,7 +218,7 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
         (status = 409, description = "A request is under way", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
     let (device, trustpoint) = find(&call).await?;
-    let requested_by = Requester(call.actor());
+    let requested_by = call.requester();
     ask(&call, device, Command::RemoveTrustpoint(RemoveTrustpoint { trustpoint, requested_by })).await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -248,7 +248,7 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
         request,
         job_id: JobId::fresh(call.now, id_bytes()?),
         request_key,
-        requested_by: Requester(call.actor()),
+        requested_by: call.requester(),
         traceparent: Some(call.traceparent()?),
         context,
     }));
@@ -269,7 +269,7 @@ pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
     let command = Command::Activate(Activate {
         trustpoint,
         job_id: JobId::fresh(call.now, id_bytes()?),
-        requested_by: Requester(call.actor()),
+        requested_by: call.requester(),
         traceparent: Some(call.traceparent()?),
     });
     accepted(&call, ask(&call, device, command).await?).await

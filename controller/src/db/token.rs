@@ -61,6 +61,13 @@ pub struct ApiToken {
     pub revoked_at: Option<Timestamp>,
 }
 
+impl ApiToken {
+    /// Whether it is neither revoked nor expired.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| end > now)
+    }
+}
+
 /// A bearer token with the tenant it opens.
 #[derive(Clone, Debug)]
 pub struct PresentedToken {
@@ -154,16 +161,16 @@ impl SystemTx {
         DbError::one_row(count, "token")
     }
 
-    /// The token with this hash that is neither revoked nor expired, with its tenant.
+    /// The token with this hash, in force or not, with its tenant.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn api_token_by_hash(&self, hash: &[u8], now: Timestamp) -> Result<PresentedToken, DbError> {
+    pub async fn api_token_by_hash(&self, hash: &[u8]) -> Result<PresentedToken, DbError> {
         let sql = "/* api_token_by_hash */ SELECT k.token_id, k.role, k.scopes, k.description, k.created_by, k.person, k.created_at, \
                    k.expires_at, k.last_used_at, k.revoked_at, t.tenant_id, t.name, t.allow_weak_algorithms \
                    FROM api_tokens k LEFT JOIN tenants t ON t.tenant_id = k.tenant_id \
-                   WHERE k.token_hash = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)";
-        let row = self.query_opt(sql, &[&hash, &now]).await?.ok_or(DbError::NotFound { kind: "token" })?;
+                   WHERE k.token_hash = $1";
+        let row = self.query_opt(sql, &[&hash]).await?.ok_or(DbError::NotFound { kind: "token" })?;
         let columns = Columns::new(&row, "api_tokens", "token_id");
         let tenant = match columns.read::<Option<Id<TenantId>>>("tenant_id")? {
             Some(Id(id)) => Some(TokenTenant {

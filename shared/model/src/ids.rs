@@ -23,6 +23,11 @@ macro_rules! id {
                 Self(uuid_v7(now, random))
             }
 
+            /// The id that nothing has: all bits zero.
+            pub const fn nil() -> Self {
+                Self(Uuid::nil())
+            }
+
             /// The UUID as stored in PostgreSQL.
             pub const fn as_uuid(&self) -> Uuid {
                 self.0
