@@ -57,6 +57,9 @@ pub struct Config {
     /// Identity providers whose JWTs open the API.
     #[serde(default)]
     pub oidc: Vec<OidcConfig>,
+    /// The life of tenants.
+    #[serde(default)]
+    pub tenants: TenantsConfig,
     /// PostgreSQL.
     pub database: DatabaseConfig,
     /// RabbitMQ.
@@ -225,6 +228,21 @@ impl Default for ActorsConfig {
     }
 }
 
+/// The life of tenants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantsConfig {
+    /// How long a deleted tenant can be restored before it is purged, seconds, 60 to 31,536,000 (a year).
+    #[serde(default = "default_delete_grace_s")]
+    pub delete_grace_s: u32,
+}
+
+impl Default for TenantsConfig {
+    fn default() -> Self {
+        Self { delete_grace_s: default_delete_grace_s() }
+    }
+}
+
 /// Metrics.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -302,6 +320,9 @@ const fn default_mailbox() -> usize {
 const fn default_idle_s() -> u32 {
     300
 }
+const fn default_delete_grace_s() -> u32 {
+    2_592_000
+}
 const fn default_tenants_max() -> usize {
     100
 }
@@ -374,6 +395,7 @@ impl Config {
         range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;
         range("actors.mailbox", self.actors.mailbox, 1, 10_000)?;
         range("actors.threads", self.actors.threads, 1, 64)?;
+        range("tenants.delete_grace_s", self.tenants.delete_grace_s, 60, 31_536_000)?;
         range("metrics.tenants_max", self.metrics.tenants_max, 0, 1_000)?;
         range("database.max_connections", self.database.max_connections, 2, 1_000)?;
         range("http.max_connections", self.http.max_connections, 1, 100_000)?;

@@ -39,6 +39,8 @@ pub enum AppError {
     /// More requests, or more wrong credentials, than there may be (429).
     #[error("{detail}")]
     TooMany {
+        /// Stable snake_case code.
+        code: &'static str,
         /// What is too much, and when to come back.
         detail: String,
         /// When to come back, seconds.
@@ -112,7 +114,7 @@ impl AppError {
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden { .. } => "forbidden",
             Self::MissingScope { .. } => "missing_scope",
-            Self::TooMany { .. } => "too_many_requests",
+            Self::TooMany { code, .. } => code,
             Self::NotFound { .. } => "not_found",
             Self::Conflict { code, .. } => code,
             Self::Rejected(rejection) => rejection.code(),

@@ -36,7 +36,7 @@ use super::scope::{Scope, Scopes};
 use super::timing::operation;
 use crate::app::Services;
 use crate::audit::{Attempt, PLATFORM};
-use crate::db::{ApiToken, DbError, PresentedToken};
+use crate::db::{ApiToken, DbError, PresentedToken, Quota, Tenant, TenantState};
 use crate::error::AppError;
 use crate::tls::TlsError;
 
@@ -46,6 +46,8 @@ const KEPT_FOR: SignedDuration = SignedDuration::from_secs(3);
 const LAST_USED_STEP: SignedDuration = SignedDuration::from_mins(1);
 /// Most tokens or tenants kept.
 const KEPT_MAX: usize = 10_000;
+/// What is done in a suspended tenant, too: whoever may not get in any more must be kept out.
+const GOES_ON: [&str; 1] = ["token_delete"];
 /// What every API token begins with, so that scanners for leaked secrets find it.
 const TOKEN_PREFIX: &str = "tft1_";
 
@@ -163,6 +165,40 @@ pub struct TenantRef {
     pub name: ObjectName,
     /// Whether weak algorithms are allowed (S8).
     pub allow_weak_algorithms: bool,
+    /// Whether changes of CA servers need another administrator's approval.
+    pub four_eyes: bool,
+    /// How much it may have.
+    pub quota: Quota,
+    state: TenantState,
+    state_reason: Option<String>,
+}
+
+impl From<Tenant> for TenantRef {
+    fn from(tenant: Tenant) -> Self {
+        let Tenant { id, name, allow_weak_algorithms, four_eyes, quota, state, state_reason, .. } = tenant;
+        Self { id, name, allow_weak_algorithms, four_eyes, quota, state, state_reason }
+    }
+}
+
+impl TenantRef {
+    /// Whether anything of it may be changed.
+    fn may_change(&self) -> Result<(), AppError> {
+        let reason = self.state_reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        match self.state {
+            TenantState::Active => Ok(()),
+            TenantState::Suspended => {
+                let detail = format!(
+                    "the tenant is suspended{reason}: everything can be read, nothing changed until a platform \
+                     administrator lets it go on"
+                );
+                Err(AppError::Conflict { code: "tenant_suspended", detail })
+            }
+            TenantState::Deleted => {
+                let detail = "the tenant is deleted: a platform administrator can restore it until it is purged";
+                Err(AppError::Conflict { code: "tenant_deleted", detail: detail.to_owned() })
+            }
+        }
+    }
 }
 
 /// Who was let in, and to which tenant; in the request's extensions.
@@ -203,12 +239,19 @@ impl Api {
         self.tokens.retain(|caller| caller.token_id() != Some(gone));
     }
 
+    /// Forgets a tenant that was changed.
+    pub fn forget_tenant(&self, changed: TenantId) {
+        self.tenants.retain(|tenant| tenant.id != changed);
+        self.tokens.retain(|caller| !matches!(&caller.grant, Grant::Tenant(tenant, _) if tenant.id == changed));
+    }
+
     async fn admit(&self, route: &Route, request: &ServiceRequest) -> Result<Admitted, Refused> {
         let now = self.services.clock.now();
         let source = request.peer_addr().map(|address| address.ip());
         let caller = self.caller(bearer(request.headers())?, source, now).await?;
         let refused = |error, caller| Refused { error, caller: Some(Box::new(caller)) };
-        if !caller.is_in_force(now) {
+        let is_gone = matches!(&caller.grant, Grant::Tenant(tenant, _) if tenant.state == TenantState::Deleted);
+        if is_gone || !caller.is_in_force(now) {
             self.limits.failed(source);
             return Err(refused(AppError::Unauthenticated, caller));
         }
@@ -232,6 +275,10 @@ impl Api {
         let scope = Scope::needed(route);
         if !caller.scopes.allow(scope) {
             return Err(refused(AppError::MissingScope { needed: scope.to_string() }, caller));
+        }
+        let changes = route.method != "GET" && route.access != Access::Platform && !GOES_ON.contains(&route.operation);
+        if let Some(Err(error)) = tenant.as_ref().filter(|_| changes).map(TenantRef::may_change) {
+            return Err(refused(error, caller));
         }
         Ok(Admitted { caller, role, tenant })
     }
@@ -298,13 +345,20 @@ impl Api {
         {
             return Err(UNKNOWN);
         }
-        if let Some(tenant) = self.tenants.find(&name, now) {
-            return Ok(tenant);
+        let tenant = match self.tenants.find(&name, now) {
+            Some(tenant) => tenant,
+            None => self.look_up_tenant(name, now).await?,
+        };
+        // Only the platform sees what is deleted.
+        if tenant.state == TenantState::Deleted && !matches!(caller.grant, Grant::Platform) {
+            return Err(UNKNOWN);
         }
+        Ok(tenant)
+    }
+
+    async fn look_up_tenant(&self, name: ObjectName, now: Timestamp) -> Result<TenantRef, AppError> {
         let tenant = self.services.store.system_tx("tenant_look_up", async |tx| tx.tenant_by_name(&name).await).await;
-        let tenant = tenant.map_err(AppError::from)?;
-        let tenant =
-            TenantRef { id: tenant.id, name: tenant.name, allow_weak_algorithms: tenant.allow_weak_algorithms };
+        let tenant = TenantRef::from(tenant.map_err(AppError::from)?);
         self.tenants.keep(name, tenant.clone(), now);
         Ok(tenant)
     }
@@ -319,8 +373,7 @@ fn read_caller(presented: PresentedToken, limited_as: [u8; 32]) -> Result<Caller
     let grant = match tenant {
         None if role == Role::PlatformAdmin => Grant::Platform,
         Some(tenant) if role != Role::PlatformAdmin => {
-            let allow_weak_algorithms = tenant.allow_weak_algorithms;
-            Grant::Tenant(TenantRef { id: tenant.id, name: tenant.name, allow_weak_algorithms }, role)
+            Grant::Tenant(tenant.into(), role)
         }
         _ => return Err(AppError::internal(format!("the role of token {} does not fit its tenant", token.id))),
     };
@@ -409,7 +462,7 @@ fn note_refusal(api: &Api, refused: &Refused, request: &ServiceRequest) {
         requester: requester(caller.actor(), role.map_or("none", Role::as_str), request.request(), None),
         action: "access_refused",
         object_kind: "token",
-        object_id: caller.token_id().map_or_else(uuid::Uuid::nil, TokenId::as_uuid),
+        object_id: caller.token_id().unwrap_or(TokenId::nil()).as_uuid(),
         detail: json!({
             "operation": operation(method, pattern.as_deref()),
             "tenant": tenant.as_ref().map(ObjectName::as_str),

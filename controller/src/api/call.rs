@@ -23,7 +23,7 @@ use super::problem::{Problem, json};
 use super::requester::{requester, traceparent_of};
 use crate::app::Services;
 use crate::audit::{Requester, differences};
-use crate::db::{DbError, Note, TenantTx, UsedBy};
+use crate::db::{Counted, DbError, Note, TenantTx, UsedBy};
 use crate::entropy;
 use crate::error::AppError;
 
@@ -174,6 +174,34 @@ impl Call {
         F: AsyncFn(&TenantTx) -> Result<T, AppError>,
     {
         self.services().store.tenant_tx(self.tenant()?.id, name, work).await.map_err(Into::into)
+    }
+
+    /// Whether the tenant may have one more of something. What is asked for at the same moment is not counted.
+    ///
+    /// # Errors
+    /// 409 when it has to delete something first, 429 when it has to wait; the database's own.
+    pub async fn check_quota(&self, tx: &TenantTx, counted: Counted) -> Result<(), AppError> {
+        let Some(limit) = self.admitted.tenant.as_ref().and_then(|tenant| tenant.quota.of(counted)) else {
+            return Ok(());
+        };
+        if tx.quota_used(counted, limit, self.now).await? < limit {
+            return Ok(());
+        }
+        const CODE: &str = "quota_exceeded";
+        let more = "a platform administrator can raise the quota";
+        let (what, retry_after_s) = match counted {
+            Counted::Devices => ("devices", None),
+            Counted::Trustpoints => ("trustpoints", None),
+            Counted::JobsPerHour => ("jobs in an hour", Some(60)),
+            Counted::JobsInFlight => ("jobs under way", Some(10)),
+        };
+        let detail = format!("the tenant has its {limit} {what}, which is its quota");
+        Err(match retry_after_s {
+            None => AppError::Conflict { code: CODE, detail: format!("{detail}: delete some first; {more}") },
+            Some(retry_after_s) => {
+                AppError::TooMany { code: CODE, detail: format!("{detail}: wait a while; {more}"), retry_after_s }
+            }
+        })
     }
 
     /// Appends a line to the tenant's audit log.

@@ -73,6 +73,10 @@ const fn route(
 
 const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{tenant}";
+const SUSPEND: &str = "/v1/tenants/{tenant}/suspend";
+const RESUME: &str = "/v1/tenants/{tenant}/resume";
+const RESTORE: &str = "/v1/tenants/{tenant}/restore";
+const QUOTA: &str = "/v1/tenants/{tenant}/quota";
 const TOKENS: &str = "/v1/tenants/{tenant}/tokens";
 const TOKEN: &str = "/v1/tenants/{tenant}/tokens/{token}";
 const PLATFORM_TOKENS: &str = "/v1/tokens";
@@ -103,6 +107,13 @@ pub const ROUTES: &[Route] = &[
     route("GET", TENANTS, Platform, "tenant_list", || get().to(tenants::list)),
     route("POST", TENANTS, Platform, "tenant_create", || post().to(tenants::create)),
     route("GET", TENANT, Tenant(Viewer), "tenant_show", || get().to(tenants::show)),
+    route("PUT", TENANT, Platform, "tenant_update", || put().to(tenants::update)),
+    route("DELETE", TENANT, Platform, "tenant_delete", || delete().to(tenants::remove)),
+    route("POST", SUSPEND, Platform, "tenant_suspend", || post().to(tenants::suspend)),
+    route("POST", RESUME, Platform, "tenant_resume", || post().to(tenants::resume)),
+    route("POST", RESTORE, Platform, "tenant_restore", || post().to(tenants::restore)),
+    route("GET", QUOTA, Tenant(Viewer), "tenant_quota_show", || get().to(tenants::show_quota)),
+    route("PUT", QUOTA, Platform, "tenant_quota_update", || put().to(tenants::update_quota)),
     route("GET", TOKENS, Tenant(Admin), "token_list", || get().to(tokens::list)),
     route("POST", TOKENS, Tenant(Admin), "token_create", || post().to(tokens::create)),
     route("DELETE", TOKEN, Tenant(Admin), "token_delete", || delete().to(tokens::revoke)),

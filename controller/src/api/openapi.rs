@@ -34,6 +34,13 @@ use crate::error::AppError;
         tenants::list,
         tenants::create,
         tenants::show,
+        tenants::update,
+        tenants::remove,
+        tenants::suspend,
+        tenants::resume,
+        tenants::restore,
+        tenants::show_quota,
+        tenants::update_quota,
         tokens::list,
         tokens::create,
         tokens::revoke,
@@ -226,6 +233,10 @@ fn add_errors(operation: &mut Map<String, Value>, route: &Route) {
     if route.path.contains('{') {
         statuses.push("404");
     }
+    if route.method != "GET" && matches!(route.access, Access::Tenant(_)) {
+        // The tenant is suspended, or its quota is used up.
+        statuses.push("409");
+    }
     if has_body {
         statuses.extend(["400", "413", "415", "422"]);
     } else if has_parameters {
@@ -282,7 +293,7 @@ mod tests {
                 assert!(responses.contains_key("401") && responses.contains_key("403"), "{name}");
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
-            if ["POST", "PUT"].contains(&route.method) && !route.path.ends_with("/activate") {
+            if ["POST", "PUT"].contains(&route.method) && !["/activate", "/resume", "/restore"].iter().any(|verb| route.path.ends_with(verb)) {
                 assert!(operation.get("requestBody").is_some() && responses.contains_key("422"), "{name}");
             }
         }

@@ -52,8 +52,8 @@ pub use self::{
     outbox::{Claim, ClaimedJob},
     sender::Sender,
     stats::Stats,
-    tenant::Tenant,
-    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken, TokenTenant},
+    tenant::{Counted, Quota, Tenant, TenantState},
+    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},
     tx::{SystemTx, TenantTx},
 };
 use crate::{

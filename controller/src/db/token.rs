@@ -7,6 +7,7 @@ use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::{TenantId, TokenId};
 
 use super::column::Columns;
+use super::tenant::{self, Tenant, tenant_columns};
 use super::tx::Id;
 use super::{DbError, SystemTx, TenantTx};
 
@@ -76,18 +77,7 @@ pub struct PresentedToken {
     /// Whom it acts for.
     pub person: String,
     /// Its tenant; none: the platform.
-    pub tenant: Option<TokenTenant>,
-}
-
-/// The tenant of a presented token.
-#[derive(Clone, Debug)]
-pub struct TokenTenant {
-    /// Its id.
-    pub id: TenantId,
-    /// Its name.
-    pub name: ObjectName,
-    /// Whether weak algorithms are allowed (S8).
-    pub allow_weak_algorithms: bool,
+    pub tenant: Option<Tenant>,
 }
 
 /// A join token that an agent presents; its row is locked until the transaction ends.
@@ -166,20 +156,16 @@ impl SystemTx {
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn api_token_by_hash(&self, hash: &[u8]) -> Result<PresentedToken, DbError> {
-        let sql = "/* api_token_by_hash */ SELECT k.token_id, k.role, k.scopes, k.description, k.created_by, k.person, k.created_at, \
-                   k.expires_at, k.last_used_at, k.revoked_at, t.tenant_id, t.name, t.allow_weak_algorithms \
-                   FROM api_tokens k LEFT JOIN tenants t ON t.tenant_id = k.tenant_id \
-                   WHERE k.token_hash = $1";
+        let sql = concat!(
+            "/* api_token_by_hash */ SELECT k.token_id, k.role, k.scopes, k.description, k.created_by, k.person, \
+             k.created_at, k.expires_at, k.last_used_at, k.revoked_at, ",
+            tenant_columns!(),
+            " FROM api_tokens k LEFT JOIN tenants t ON t.tenant_id = k.tenant_id WHERE k.token_hash = $1"
+        );
         let row = self.query_opt(sql, &[&hash]).await?.ok_or(DbError::NotFound { kind: "token" })?;
         let columns = Columns::new(&row, "api_tokens", "token_id");
-        let tenant = match columns.read::<Option<Id<TenantId>>>("tenant_id")? {
-            Some(Id(id)) => Some(TokenTenant {
-                id,
-                name: columns.parse::<String, _>("name")?,
-                allow_weak_algorithms: columns.read("allow_weak_algorithms")?,
-            }),
-            None => None,
-        };
+        let has_tenant = columns.read::<Option<Id<TenantId>>>("tenant_id")?.is_some();
+        let tenant = if has_tenant { Some(tenant::read(&row)?) } else { None };
         Ok(PresentedToken { token: read(&row)?, person: columns.read("person")?, tenant })
     }
 

@@ -145,6 +145,9 @@ threads = {{ int $config.actors.threads }}
 mailbox = {{ int $config.actors.mailbox }}
 idle_s = {{ int $config.actors.idle_s }}
 
+[tenants]
+delete_grace_s = {{ int $config.tenants.delete_grace_s }}
+
 [metrics]
 tenants_max = {{ int $config.metrics.tenants_max }}
 
