@@ -74,19 +74,20 @@ impl Refusals {
     async fn write(&self, store: &Store) {
         loop {
             let batch: Vec<Attempt> = self.book().waiting.iter().take(BATCH).cloned().collect();
-            if batch.is_empty() {
+            let count = batch.len();
+            if count == 0 {
                 return;
             }
-            let written = store
-                .system_tx("audit_refusals", async |tx| {
+            let written: Result<(), DbError> = store
+                .system_tx("audit_refusals", async move |tx| {
                     for attempt in &batch {
                         tx.audit_note(attempt.tenant, &note(attempt)).await?;
                     }
-                    Ok::<_, DbError>(())
+                    Ok(())
                 })
                 .await;
             match written {
-                Ok(()) => drop(self.book().waiting.drain(..batch.len())),
+                Ok(()) => drop(self.book().waiting.drain(..count)),
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "refused attempts wait to be recorded");
                     return;
