@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use trustfleet_model::clock::Clock;
+use trustfleet_model::{clock::Clock, ids::TenantId};
 
 use crate::{
     audit::{PLATFORM, Requester},
@@ -24,7 +24,7 @@ pub async fn keep(store: Store, clock: Arc<dyn Clock>, shutdown: CancellationTok
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        if let Err(error) = purge_due(&store, clock.as_ref(), &shutdown).await {
+        if let Err(error) = purge_due(&store, Arc::clone(&clock), shutdown.clone()).await {
             tracing::warn!(error = %chain(&error), "deleted tenants wait to be purged");
         }
     }
@@ -34,8 +34,9 @@ pub async fn keep(store: Store, clock: Arc<dyn Clock>, shutdown: CancellationTok
 ///
 /// # Errors
 /// The database's own; what was removed stays so.
-pub async fn purge_due(store: &Store, clock: &dyn Clock, shutdown: &CancellationToken) -> Result<usize, DbError> {
-    let due = store.system_tx("tenants_to_purge", async |tx| tx.tenants_to_purge().await).await?;
+pub async fn purge_due(store: &Store, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Result<usize, DbError> {
+    let due: Vec<(TenantId, String)> =
+        store.system_tx("tenants_to_purge", async move |tx| tx.tenants_to_purge().await).await?;
     let mut gone = 0;
     for (tenant, name) in due {
         let mut rows = 0;
@@ -44,7 +45,7 @@ pub async fn purge_due(store: &Store, clock: &dyn Clock, shutdown: &Cancellation
                 return Ok(gone);
             }
             let removed: i64 =
-                store.system_tx("tenant_purge", async |tx| tx.tenant_purge(tenant, BATCH).await).await?;
+                store.system_tx("tenant_purge", async move |tx| tx.tenant_purge(tenant, BATCH).await).await?;
             rows += removed;
             if removed == 0 {
                 break;
@@ -55,10 +56,16 @@ pub async fn purge_due(store: &Store, clock: &dyn Clock, shutdown: &Cancellation
             continue;
         }
         gone += 1;
-        let requester = Requester::controller();
-        let detail = json!({"name": name, "rows": rows});
-        let note = Note::new(clock.now(), &requester, "tenant_purged", "tenant", tenant.as_uuid(), detail);
-        store.system_tx("tenant_purged", async |tx| tx.audit_note(PLATFORM, &note).await).await?;
+        let now = clock.now();
+        let noted: Result<(), DbError> = store
+            .system_tx("tenant_purged", async move |tx| {
+                let requester = Requester::controller();
+                let detail = json!({"name": name, "rows": rows});
+                let note = Note::new(now, &requester, "tenant_purged", "tenant", tenant.as_uuid(), detail);
+                tx.audit_note(PLATFORM, &note).await
+            })
+            .await;
+        noted?;
         tracing::info!(tenant.id = %tenant, rows, "a deleted tenant is purged");
     }
     Ok(gone)

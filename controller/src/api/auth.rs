@@ -372,9 +372,7 @@ fn read_caller(presented: PresentedToken, limited_as: [u8; 32]) -> Result<Caller
     let scopes = scopes.ok_or_else(|| AppError::internal(format!("token {} has an unknown scope", token.id)))?;
     let grant = match tenant {
         None if role == Role::PlatformAdmin => Grant::Platform,
-        Some(tenant) if role != Role::PlatformAdmin => {
-            Grant::Tenant(tenant.into(), role)
-        }
+        Some(tenant) if role != Role::PlatformAdmin => Grant::Tenant(tenant.into(), role),
         _ => return Err(AppError::internal(format!("the role of token {} does not fit its tenant", token.id))),
     };
     let credential = Credential::Token { id: token.id, description: token.description };

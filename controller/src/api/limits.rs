@@ -96,7 +96,11 @@ fn ask<K: Hash + Eq + Clone>(limiter: &Keyed<K>, key: K) -> Result<(), Duration>
 
 fn too_many(what: &'static str, wait: Duration) -> AppError {
     let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-    AppError::TooMany { code: "too_many_requests", detail: format!("{what}: repeat it in {seconds} s"), retry_after_s: seconds }
+    AppError::TooMany {
+        code: "too_many_requests",
+        detail: format!("{what}: repeat it in {seconds} s"),
+        retry_after_s: seconds,
+    }
 }
 
 /// Whoever has one address of IPv6 has its whole network of 64 bits.

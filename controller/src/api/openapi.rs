@@ -293,7 +293,9 @@ mod tests {
                 assert!(responses.contains_key("401") && responses.contains_key("403"), "{name}");
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
-            if ["POST", "PUT"].contains(&route.method) && !["/activate", "/resume", "/restore"].iter().any(|verb| route.path.ends_with(verb)) {
+            if ["POST", "PUT"].contains(&route.method)
+                && !["/activate", "/resume", "/restore"].iter().any(|verb| route.path.ends_with(verb))
+            {
                 assert!(operation.get("requestBody").is_some() && responses.contains_key("422"), "{name}");
             }
         }

@@ -117,7 +117,11 @@ mod tests {
             let first = first.and_then(|rest| rest.split('/').next()).filter(|part| !part.starts_with('{'));
             if let Some(first) = first {
                 let of_tenant = ["suspend", "resume", "restore", "quota"];
-                assert!(NOUNS.contains(&first) || of_tenant.contains(&first), "{first} of {} is no noun in scope.rs", route.path);
+                assert!(
+                    NOUNS.contains(&first) || of_tenant.contains(&first),
+                    "{first} of {} is no noun in scope.rs",
+                    route.path
+                );
             }
             assert!(scopes(&[&Scope::needed(route).to_string()]).allow(Scope::needed(route)), "{}", route.path);
         }

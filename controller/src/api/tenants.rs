@@ -10,9 +10,7 @@ use trustfleet_model::ids::TenantId;
 use super::body::Body;
 use super::call::{Call, ListQuery, id_bytes, name_taken};
 use super::dto::Page;
-use super::dto::tenant::{
-    QuotaBody, QuotaUpdate, TenantBody, TenantCreate, TenantReason, TenantUpdate, UsageBody,
-};
+use super::dto::tenant::{QuotaBody, QuotaUpdate, TenantBody, TenantCreate, TenantReason, TenantUpdate, UsageBody};
 use super::problem::{Problem, ProblemBody, json};
 use crate::audit::{differences, shown};
 use crate::db::{Counted, DbError, Note, Quota, Tenant, TenantState};

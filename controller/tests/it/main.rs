@@ -10,6 +10,7 @@ mod api_identity;
 mod api_input;
 mod api_objects;
 mod api_oidc;
+mod api_tenants;
 mod audit;
 mod endurance;
 mod fixture;
