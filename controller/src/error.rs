@@ -36,6 +36,9 @@ pub enum AppError {
         /// Scope needed.
         needed: String,
     },
+    /// Whoever proposed a change wants to approve it (403).
+    #[error("another administrator must approve it: two credentials of one person are not four eyes")]
+    OwnChange,
     /// More requests, or more wrong credentials, than there may be (429).
     #[error("{detail}")]
     TooMany {
@@ -114,6 +117,7 @@ impl AppError {
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden { .. } => "forbidden",
             Self::MissingScope { .. } => "missing_scope",
+            Self::OwnChange => "own_change",
             Self::TooMany { code, .. } => code,
             Self::NotFound { .. } => "not_found",
             Self::Conflict { code, .. } => code,
@@ -132,7 +136,7 @@ impl AppError {
             Self::Invalid(_) => 422,
             Self::Malformed { .. } => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden { .. } | Self::MissingScope { .. } => 403,
+            Self::Forbidden { .. } | Self::MissingScope { .. } | Self::OwnChange => 403,
             Self::TooMany { .. } => 429,
             Self::NotFound { .. } => 404,
             Self::Rejected(Rejection::NoTrustpoint) => 404,

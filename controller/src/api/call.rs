@@ -270,9 +270,14 @@ pub fn id_bytes() -> Result<[u8; 10], Problem> {
 /// A taken name as the client should read it; everything else as it is.
 pub fn name_taken(error: DbError, kind: &'static str) -> AppError {
     if error.constraint().is_some_and(|constraint| constraint.ends_with("name_key")) {
-        return AppError::Conflict { code: "name_taken", detail: format!("there is a {kind} of this name already") };
+        return taken(kind);
     }
     error.into()
+}
+
+/// The refusal to make what is there already.
+pub fn taken(kind: &'static str) -> AppError {
+    AppError::Conflict { code: "name_taken", detail: format!("there is a {kind} of this name already") }
 }
 
 /// The refusal to delete what a trustpoint uses.

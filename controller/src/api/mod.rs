@@ -12,6 +12,7 @@ mod bounds;
 pub mod ca_servers;
 pub mod call;
 pub mod certificates;
+pub mod changes;
 pub mod check;
 mod configured;
 pub mod devices;
@@ -90,6 +91,10 @@ const CA_SERVERS: &str = "/v1/tenants/{tenant}/ca-servers";
 const CA_SERVER: &str = "/v1/tenants/{tenant}/ca-servers/{ca_server}";
 const POLICIES: &str = "/v1/tenants/{tenant}/policies";
 const POLICY: &str = "/v1/tenants/{tenant}/policies/{policy}";
+const CHANGES: &str = "/v1/tenants/{tenant}/changes";
+const CHANGE: &str = "/v1/tenants/{tenant}/changes/{change}";
+const APPROVE: &str = "/v1/tenants/{tenant}/changes/{change}/approve";
+const REJECT: &str = "/v1/tenants/{tenant}/changes/{change}/reject";
 const DEVICES: &str = "/v1/tenants/{tenant}/devices";
 const DEVICE: &str = "/v1/tenants/{tenant}/devices/{device}";
 const DEVICE_TRUSTPOINTS: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints";
@@ -138,6 +143,10 @@ pub const ROUTES: &[Route] = &[
     route("GET", POLICY, Tenant(Viewer), "policy_show", || get().to(policies::show)),
     route("PUT", POLICY, Tenant(Admin), "policy_update", || put().to(policies::update)),
     route("DELETE", POLICY, Tenant(Admin), "policy_delete", || delete().to(policies::remove)),
+    route("GET", CHANGES, Tenant(Viewer), "change_list", || get().to(changes::list)),
+    route("GET", CHANGE, Tenant(Viewer), "change_show", || get().to(changes::show)),
+    route("POST", APPROVE, Tenant(Admin), "change_approve", || post().to(changes::approve)),
+    route("POST", REJECT, Tenant(Admin), "change_reject", || post().to(changes::reject)),
     route("GET", DEVICES, Tenant(Viewer), "device_list", || get().to(devices::list)),
     route("POST", DEVICES, Tenant(Operator), "device_create", || post().to(devices::create)),
     route("GET", DEVICE, Tenant(Viewer), "device_show", || get().to(devices::show)),

@@ -11,13 +11,13 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::access::Access;
+use super::access::{Access, Role};
 use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, ca_servers, certificates, devices, entities, health, jobs, metrics, platform_tokens, policies,
-    tenants, tokens, trustpoints,
+    agent_door, agents, ca_servers, certificates, changes, devices, entities, health, jobs, metrics, platform_tokens,
+    policies, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -65,6 +65,10 @@ use crate::error::AppError;
         policies::show,
         policies::update,
         policies::remove,
+        changes::list,
+        changes::show,
+        changes::approve,
+        changes::reject,
         devices::list,
         devices::create,
         devices::show,
@@ -94,13 +98,14 @@ use crate::error::AppError;
 struct Document;
 
 /// What the parts of a path are.
-const SEGMENTS: [(&str, &str); 10] = [
+const SEGMENTS: [(&str, &str); 11] = [
     ("tenant", "Name of the tenant"),
     ("token", "Id of the token"),
     ("agent", "Name of the agent"),
     ("entity", "Name of the entity"),
     ("ca_server", "Name of the CA server"),
     ("policy", "Name of the policy"),
+    ("change", "Id of the change"),
     ("device", "Name of the device"),
     ("trustpoint", "Name of the trustpoint"),
     ("job", "Id of the job"),
@@ -143,6 +148,12 @@ pub fn build() -> Result<Value, AppError> {
             add_security(operation, route);
             add_segments(operation, route);
             add_errors(operation, route);
+            if changes::HELD.contains(&route.operation) {
+                operation["responses"]["202"] = json!({
+                    "description": "The tenant wants four eyes: kept until another administrator approves it",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChangeBody"}}}
+                });
+            }
         }
     }
     document["servers"] = json!([{"url": "/", "description": "The controller that serves this document"}]);
@@ -193,6 +204,14 @@ fn add_security(operation: &mut Map<String, Value>, route: &Route) {
         Access::Tenant(role) => (json!([{"bearer": []}]), Some(format!("Needs the role `{role}` or a higher one"))),
         Access::Platform => (json!([{"bearer": []}]), Some("Needs the role `platform_admin`".to_owned())),
     };
+    if let Access::Tenant(role) = route.access {
+        operation.insert("x-role".to_owned(), json!(role.as_str()));
+    } else if route.access == Access::Platform {
+        operation.insert("x-role".to_owned(), json!(Role::PlatformAdmin.as_str()));
+    }
+    if route.access != Access::Public {
+        operation.insert("x-scope".to_owned(), json!(Scope::needed(route).to_string()));
+    }
     operation.insert("security".to_owned(), security);
     if let Some(note) = note {
         // The handlers' own descriptions are written for those who read the source.
@@ -294,7 +313,7 @@ mod tests {
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
             if ["POST", "PUT"].contains(&route.method)
-                && !["/activate", "/resume", "/restore"].iter().any(|verb| route.path.ends_with(verb))
+                && !["/activate", "/resume", "/restore", "/approve"].iter().any(|verb| route.path.ends_with(verb))
             {
                 assert!(operation.get("requestBody").is_some() && responses.contains_key("422"), "{name}");
             }

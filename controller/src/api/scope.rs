@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 11] = [
+pub const NOUNS: [&str; 12] = [
     "tenants",
     "tokens",
     "join-tokens",
@@ -17,6 +17,7 @@ pub const NOUNS: [&str; 11] = [
     "entities",
     "ca-servers",
     "policies",
+    "changes",
     "devices",
     "trustpoints",
     "jobs",

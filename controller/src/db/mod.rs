@@ -7,6 +7,7 @@
 
 mod agent;
 mod ca_server;
+mod change;
 mod column;
 mod configured;
 mod connect;
@@ -40,6 +41,7 @@ use self::connect::OnBackend;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
     agent::Agent,
+    change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     device_registry::RegisteredDevice,
     error::DbError,

@@ -5,6 +5,7 @@
 
 mod api_access;
 mod api_agents;
+mod api_changes;
 mod api_house;
 mod api_identity;
 mod api_input;
@@ -13,6 +14,7 @@ mod api_oidc;
 mod api_tenants;
 mod audit;
 mod endurance;
+mod every_door;
 mod fixture;
 mod group_commit;
 mod http_door;
