@@ -460,7 +460,7 @@ fn note_refusal(api: &Api, refused: &Refused, request: &ServiceRequest) {
         requester: requester(caller.actor(), role.map_or("none", Role::as_str), request.request(), None),
         action: "access_refused",
         object_kind: "token",
-        object_id: caller.token_id().unwrap_or(TokenId::nil()).as_uuid(),
+        object_id: caller.token_id().unwrap_or_else(TokenId::nil).as_uuid(),
         detail: json!({
             "operation": operation(method, pattern.as_deref()),
             "tenant": tenant.as_ref().map(ObjectName::as_str),
