@@ -30,6 +30,7 @@ pub mod keys;
 pub mod metrics;
 pub mod outbox;
 pub mod program;
+pub mod purge;
 pub mod secrets;
 pub mod telemetry;
 pub mod tls;

@@ -31,6 +31,7 @@ impl Config {
         {
             found.push("broker.insecure_plaintext is on: a connection to the broker is not encrypted".to_owned());
         }
+        found.extend(self.insecure_oidc());
         found
     }
 

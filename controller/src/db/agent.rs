@@ -153,12 +153,16 @@ impl SystemTx {
         DbError::one_row(count, "agent")
     }
 
-    /// The agent of this id, of whatever tenant: it says who it is before its tenant is known.
+    /// The agent of this id, of whatever tenant that is not deleted: it says who it is before its tenant is known.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn agent_by_id(&self, id: AgentId) -> Result<Agent, DbError> {
-        let sql = concat!("/* agent_by_id */ SELECT ", columns!(), " FROM agents a WHERE a.agent_id = $1");
+        let sql = concat!(
+            "/* agent_by_id */ SELECT ",
+            columns!(),
+            " FROM agents a JOIN tenants t ON t.tenant_id = a.tenant_id AND t.state <> 'deleted' WHERE a.agent_id = $1"
+        );
         let row = self.query_opt(sql, &[&Id(id)]).await?.ok_or(DbError::NotFound { kind: "agent" })?;
         read(&row)
     }

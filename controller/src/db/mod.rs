@@ -7,6 +7,7 @@
 
 mod agent;
 mod ca_server;
+mod change;
 mod column;
 mod configured;
 mod connect;
@@ -41,6 +42,7 @@ use self::connect::OnBackend;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
     agent::{Agent, Quarantine},
+    change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
     device_registry::RegisteredDevice,
@@ -54,8 +56,8 @@ pub use self::{
     outbox::{Claim, ClaimedJob},
     sender::Sender,
     stats::Stats,
-    tenant::Tenant,
-    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken, TokenTenant},
+    tenant::{Counted, Quota, Tenant, TenantState},
+    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},
     tx::{SystemTx, TenantTx},
 };
 use crate::{

@@ -156,7 +156,8 @@ id_params!(
     CertificateId,
     SecretId,
     TokenId,
-    InstanceId
+    InstanceId,
+    ChangeId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

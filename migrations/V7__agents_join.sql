@@ -55,3 +55,5 @@ CREATE POLICY one_tenant ON broker_cut_offs TO trustfleet_api
     USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
 GRANT SELECT, INSERT, UPDATE, DELETE ON broker_cut_offs TO trustfleet_api, trustfleet_system;
 GRANT UPDATE (quarantined_at, quarantine_reason) ON agents TO trustfleet_api;
+CREATE POLICY purge ON broker_cut_offs TO CURRENT_USER USING (EXISTS (SELECT FROM tenants d
+    WHERE d.tenant_id = broker_cut_offs.tenant_id AND d.state = 'deleted' AND d.purge_at <= now()));
