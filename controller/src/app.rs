@@ -19,9 +19,12 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 use crate::{
     actors::{ActorThreads, Registry},
     api,
-    broker::BrokerHandle,
+    audit::{Bounds, Refusals},
+    bounds::AgentBounds,
+    broker::{BrokerHandle, Management},
     commit::CommitHandle,
     config::{Config, ConfigError},
+    cut_off::Cutter,
     db::{self, DbError, SchemaError, Store},
     entropy,
     error::AppError,
@@ -29,7 +32,7 @@ use crate::{
     keys::{KeyError, Keys},
     metrics::Metrics,
     outbox::Outbox,
-    telemetry,
+    purge, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
 };
 
@@ -57,8 +60,14 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Takes note of refused attempts, for the audit log.
+    pub refusals: Refusals,
     /// The API's own certificate, where it has one.
     pub tls: Option<Arc<ServerTls>>,
+    /// Bounds on what agents may cause.
+    pub agent_bounds: Arc<AgentBounds>,
+    /// To be notified when an agent is to be cut off.
+    pub cut_offs: Arc<Notify>,
     /// The configuration.
     pub config: Arc<Config>,
 }
@@ -240,6 +249,17 @@ impl Core {
             config: config.outbox.clone(),
             new_jobs: Arc::clone(&new_jobs),
         };
+        let agent_bounds = Arc::new(AgentBounds::new(&config.agents));
+        let cut_offs = Arc::new(Notify::new());
+        let cutter = Cutter {
+            store: store.clone(),
+            broker: broker.clone(),
+            management: Management::of(&config.broker),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            orders: Arc::clone(&cut_offs),
+        };
+        let refusals = Refusals::new(Bounds::USUAL);
         let inbox = Inbox {
             store: store.clone(),
             registry: registry.clone(),
@@ -247,6 +267,8 @@ impl Core {
             keys: Arc::clone(&keys),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
+            refusals: refusals.clone(),
+            bounds: Arc::clone(&agent_bounds),
             new_jobs,
         };
         let stats = Statistics {
@@ -257,14 +279,33 @@ impl Core {
             tenants_max: config.metrics.tenants_max,
         };
         let certificate = tls::keep(tls.clone(), Arc::clone(&metrics), hangup, intake.clone());
+        let recorded = refusals.clone().keep(store.clone(), Arc::clone(&clock), intake.clone());
         let intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
+            Part { name: "the cutting off of agents", task: backend.spawn(cutter.run(intake.clone())) },
+            Part { name: "the record of refusals", task: backend.spawn(recorded) },
+            Part {
+                name: "the purge of tenants",
+                task: backend.spawn(purge::keep(store.clone(), Arc::clone(&clock), intake.clone())),
+            },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },
         ];
         Ok(Self {
-            services: Services { store, registry, keys, broker, clock, metrics, tls, config: Arc::new(config) },
+            services: Services {
+                store,
+                registry,
+                keys,
+                broker,
+                clock,
+                metrics,
+                refusals,
+                tls,
+                agent_bounds,
+                cut_offs,
+                config: Arc::new(config),
+            },
             threads,
             intake,
             intake_parts,

@@ -25,6 +25,7 @@
 //! assert!(!format!("{config:?}").contains("pass@"));
 //! ```
 
+mod identity;
 mod transport;
 
 use std::{
@@ -41,6 +42,8 @@ use serde::Deserialize;
 use trustfleet_telemetry::{TracesConfig, TracesError};
 use url::Url;
 
+pub use self::identity::{GrantedRole, JwtAlgorithm, OidcConfig, OidcGrant};
+
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,12 +54,21 @@ pub struct Config {
     /// The REST API and the agents' doors.
     #[serde(default)]
     pub http: HttpConfig,
+    /// Identity providers whose JWTs open the API.
+    #[serde(default)]
+    pub oidc: Vec<OidcConfig>,
+    /// The life of tenants.
+    #[serde(default)]
+    pub tenants: TenantsConfig,
     /// PostgreSQL.
     pub database: DatabaseConfig,
     /// RabbitMQ.
     pub broker: BrokerConfig,
     /// Key files.
     pub keys: KeysConfig,
+    /// Bounds on what agents may send.
+    #[serde(default)]
+    pub agents: AgentsConfig,
     /// Publication of jobs.
     #[serde(default)]
     pub outbox: OutboxConfig,
@@ -90,6 +102,15 @@ pub struct HttpConfig {
     /// Longest time from a request's first byte to its answer's last, seconds, 2 to 600.
     #[serde(default = "default_request_timeout_s")]
     pub request_timeout_s: u32,
+    /// Requests a second of one credential in each replica, 0 to 100,000; 0 is no limit.
+    #[serde(default = "default_rate_limit_per_s")]
+    pub rate_limit_per_s: u32,
+    /// Requests that one credential may make at once, 0 to 1,000,000; never less than those of a second.
+    #[serde(default = "default_rate_limit_burst")]
+    pub rate_limit_burst: u32,
+    /// Wrong credentials a minute from one address in each replica, 0 to 100,000; 0 is no limit.
+    #[serde(default = "default_failed_limit_per_min")]
+    pub failed_limit_per_min: u32,
     /// The server's certificate and those that lead to its root, PEM; read again when the file changes, and at SIGHUP.
     #[serde(default)]
     pub tls_cert_file: Option<PathBuf>,
@@ -108,6 +129,9 @@ impl Default for HttpConfig {
             workers: None,
             max_connections: default_http_connections(),
             request_timeout_s: default_request_timeout_s(),
+            rate_limit_per_s: default_rate_limit_per_s(),
+            rate_limit_burst: default_rate_limit_burst(),
+            failed_limit_per_min: default_failed_limit_per_min(),
             tls_cert_file: None,
             tls_key_file: None,
             insecure_plaintext: false,
@@ -154,6 +178,30 @@ pub struct BrokerConfig {
     /// Allow `amqp://` to a broker that is not on loopback, for the controller and for agents.
     #[serde(default)]
     pub insecure_plaintext: bool,
+    /// RabbitMQ's management API, `http://` or `https://`, with an account tagged `administrator`: by it the connections of
+    /// agents in quarantine are closed. Without it they last until their token ends.
+    #[serde(default)]
+    pub management_url: Option<SecretUrl>,
+}
+
+/// Bounds on what agents may send.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentsConfig {
+    /// Attempts at the agents' doors from one address that may be refused within a minute, at each replica; further requests
+    /// of that address are answered 429. 0: no bound.
+    #[serde(default = "default_refusals_per_min")]
+    pub refusals_per_min: u32,
+    /// Messages of one agent that a replica works on in a second, ten times as many at once, 1 to 100,000; what comes beyond
+    /// is dropped, and its agent repeats it.
+    #[serde(default = "default_messages_per_s")]
+    pub messages_per_s: u32,
+}
+
+impl Default for AgentsConfig {
+    fn default() -> Self {
+        Self { refusals_per_min: default_refusals_per_min(), messages_per_s: default_messages_per_s() }
+    }
 }
 
 /// Key files; `trustfleet keys init --dir D` makes them.
@@ -207,6 +255,21 @@ impl Default for ActorsConfig {
     }
 }
 
+/// The life of tenants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantsConfig {
+    /// How long a deleted tenant can be restored before it is purged, seconds, 60 to 31,536,000 (a year).
+    #[serde(default = "default_delete_grace_s")]
+    pub delete_grace_s: u32,
+}
+
+impl Default for TenantsConfig {
+    fn default() -> Self {
+        Self { delete_grace_s: default_delete_grace_s() }
+    }
+}
+
 /// Metrics.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -254,11 +317,26 @@ const fn default_http_connections() -> usize {
 const fn default_request_timeout_s() -> u32 {
     60
 }
+const fn default_rate_limit_per_s() -> u32 {
+    100
+}
+const fn default_rate_limit_burst() -> u32 {
+    1_000
+}
+const fn default_failed_limit_per_min() -> u32 {
+    60
+}
 const fn default_max_connections() -> usize {
     16
 }
 const fn default_token_lifetime_s() -> u32 {
     900
+}
+const fn default_refusals_per_min() -> u32 {
+    300
+}
+const fn default_messages_per_s() -> u32 {
+    200
 }
 const fn default_claim_s() -> u32 {
     5
@@ -274,6 +352,9 @@ const fn default_mailbox() -> usize {
 }
 const fn default_idle_s() -> u32 {
     300
+}
+const fn default_delete_grace_s() -> u32 {
+    2_592_000
 }
 const fn default_tenants_max() -> usize {
     100
@@ -336,20 +417,27 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.traces.check().map_err(ConfigError::Traces)?;
         self.check_transport()?;
+        self.check_oidc()?;
         if !self.broker.agent_url.username().is_empty() || self.broker.agent_url.password().is_some() {
             let message = "must not carry credentials: agents get a token of their own".to_owned();
             return Err(ConfigError::Value { key: "broker.agent_url", message });
         }
         range("broker.token_lifetime_s", self.broker.token_lifetime_s, 60, 86_400)?;
+        range("agents.messages_per_s", self.agents.messages_per_s, 1, 100_000)?;
+        range("agents.refusals_per_min", self.agents.refusals_per_min, 0, 100_000)?;
         range("outbox.claim_s", self.outbox.claim_s, 1, 3_600)?;
         range("outbox.permit_s", self.outbox.permit_s, 10, 604_800)?;
         range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;
         range("actors.mailbox", self.actors.mailbox, 1, 10_000)?;
         range("actors.threads", self.actors.threads, 1, 64)?;
+        range("tenants.delete_grace_s", self.tenants.delete_grace_s, 60, 31_536_000)?;
         range("metrics.tenants_max", self.metrics.tenants_max, 0, 1_000)?;
         range("database.max_connections", self.database.max_connections, 2, 1_000)?;
         range("http.max_connections", self.http.max_connections, 1, 100_000)?;
         range("http.request_timeout_s", self.http.request_timeout_s, 2, 600)?;
+        range("http.rate_limit_per_s", self.http.rate_limit_per_s, 0, 100_000)?;
+        range("http.rate_limit_burst", self.http.rate_limit_burst, 0, 1_000_000)?;
+        range("http.failed_limit_per_min", self.http.failed_limit_per_min, 0, 100_000)?;
         range("http.workers", self.http.workers.unwrap_or(1), 1, 256)
     }
 }

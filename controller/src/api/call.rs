@@ -1,5 +1,6 @@
 //! One admitted request: who asks, for which tenant, and its path, query and headers as domain values.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::str::FromStr;
@@ -16,11 +17,13 @@ use trustfleet_model::field::{ObjectName, Violations};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::{Admitted, Api, TenantRef};
+use super::auth::{Admitted, Api, Caller, TenantRef};
 use super::dto::Page;
 use super::problem::{Problem, json};
+use super::requester::{requester, traceparent_of};
 use crate::app::Services;
-use crate::db::{DbError, Note, TenantTx, UsedBy};
+use crate::audit::{Requester, differences};
+use crate::db::{Counted, DbError, Note, TenantTx, UsedBy};
 use crate::entropy;
 use crate::error::AppError;
 
@@ -40,6 +43,7 @@ pub struct Call {
     pub now: Timestamp,
     admitted: Admitted,
     request: HttpRequest,
+    traceparent: OnceCell<String>,
 }
 
 impl FromRequest for Call {
@@ -50,7 +54,8 @@ impl FromRequest for Call {
         let admitted = request.extensions().get::<Admitted>().cloned();
         let call = match (request.app_data::<web::Data<Api>>(), admitted) {
             (Some(api), Some(admitted)) => {
-                Ok(Self { api: api.clone(), now: api.services.clock.now(), admitted, request: request.clone() })
+                let (api, now) = (api.clone(), api.services.clock.now());
+                Ok(Self { api, now, admitted, request: request.clone(), traceparent: OnceCell::new() })
             }
             _ => Err(AppError::internal("a handler was reached without the guard of its route").into()),
         };
@@ -73,9 +78,20 @@ impl Call {
         self.admitted.tenant.as_ref().ok_or_else(missing)
     }
 
+    /// Who asks.
+    pub const fn caller(&self) -> &Caller {
+        &self.admitted.caller
+    }
+
     /// Who asks, in the words of the audit log.
     pub fn actor(&self) -> String {
         self.admitted.caller.actor()
+    }
+
+    /// Who asks, from where, and by which request: for the audit log and for commands.
+    pub fn requester(&self) -> Requester {
+        let traceparent = self.traceparent().ok();
+        requester(self.actor(), self.admitted.role.as_str(), &self.request, traceparent.as_deref())
     }
 
     /// A part of the path as a name or id; what cannot be one does not exist (404).
@@ -127,14 +143,18 @@ impl Call {
     /// # Errors
     /// An internal error when there is no randomness.
     pub fn traceparent(&self) -> Result<String, Problem> {
-        if let Some(current) = trustfleet_telemetry::current_traceparent() {
-            return Ok(current);
+        if let Some(known) = self.traceparent.get() {
+            return Ok(known.clone());
         }
-        if let Some(text) = self.header("traceparent").filter(|text| is_traceparent(text)) {
-            return Ok(text.to_owned());
-        }
-        let random = entropy::random::<24>()?;
-        Ok(format!("00-{}-{}-01", hex::encode(&random[..16]), hex::encode(&random[16..])))
+        let traceparent = match traceparent_of(self.request.headers()) {
+            Some(traceparent) => traceparent,
+            None => {
+                let random = entropy::random::<24>()?;
+                format!("00-{}-{}-01", hex::encode(&random[..16]), hex::encode(&random[16..]))
+            }
+        };
+        // The job and the audit log's rows of one request name the same trace.
+        Ok(self.traceparent.get_or_init(|| traceparent).clone())
     }
 
     /// Limit, cursor and filters of a list; every unknown or unreadable parameter is named.
@@ -156,6 +176,34 @@ impl Call {
         self.services().store.tenant_tx(self.tenant()?.id, name, work).await.map_err(Into::into)
     }
 
+    /// Whether the tenant may have one more of something. What is asked for at the same moment is not counted.
+    ///
+    /// # Errors
+    /// 409 when it has to delete something first, 429 when it has to wait; the database's own.
+    pub async fn check_quota(&self, tx: &TenantTx, counted: Counted) -> Result<(), AppError> {
+        let Some(limit) = self.admitted.tenant.as_ref().and_then(|tenant| tenant.quota.of(counted)) else {
+            return Ok(());
+        };
+        if tx.quota_used(counted, limit, self.now).await? < limit {
+            return Ok(());
+        }
+        const CODE: &str = "quota_exceeded";
+        let more = "a platform administrator can raise the quota";
+        let (what, retry_after_s) = match counted {
+            Counted::Devices => ("devices", None),
+            Counted::Trustpoints => ("trustpoints", None),
+            Counted::JobsPerHour => ("jobs in an hour", Some(60)),
+            Counted::JobsInFlight => ("jobs under way", Some(10)),
+        };
+        let detail = format!("the tenant has its {limit} {what}, which is its quota");
+        Err(match retry_after_s {
+            None => AppError::Conflict { code: CODE, detail: format!("{detail}: delete some first; {more}") },
+            Some(retry_after_s) => {
+                AppError::TooMany { code: CODE, detail: format!("{detail}: wait a while; {more}"), retry_after_s }
+            }
+        })
+    }
+
     /// Appends a line to the tenant's audit log.
     ///
     /// # Errors
@@ -168,7 +216,32 @@ impl Call {
         object_id: Uuid,
         detail: Value,
     ) -> Result<(), DbError> {
-        let note = Note { at: self.now, actor: &self.actor(), action, object_kind, object_id, detail };
+        tx.audit_note(&Note::new(self.now, &self.requester(), action, object_kind, object_id, detail)).await
+    }
+
+    /// Appends a line about an object that was made (no `before`), changed, or is gone (no `after`); of one that was
+    /// changed only the difference is kept.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn note_change(
+        &self,
+        tx: &TenantTx,
+        action: &'static str,
+        object: (&'static str, Uuid),
+        before: Option<Value>,
+        after: Option<Value>,
+        detail: Value,
+    ) -> Result<(), DbError> {
+        let (before, after) = match (before, after) {
+            (Some(before), Some(after)) => {
+                let (before, after) = differences(&before, &after);
+                (Some(before), Some(after))
+            }
+            one_of_them => one_of_them,
+        };
+        let requester = self.requester();
+        let note = Note::new(self.now, &requester, action, object.0, object.1, detail).change(before, after);
         tx.audit_note(&note).await
     }
 
@@ -197,9 +270,14 @@ pub fn id_bytes() -> Result<[u8; 10], Problem> {
 /// A taken name as the client should read it; everything else as it is.
 pub fn name_taken(error: DbError, kind: &'static str) -> AppError {
     if error.constraint().is_some_and(|constraint| constraint.ends_with("name_key")) {
-        return AppError::Conflict { code: "name_taken", detail: format!("there is a {kind} of this name already") };
+        return taken(kind);
     }
     error.into()
+}
+
+/// The refusal to make what is there already.
+pub fn taken(kind: &'static str) -> AppError {
+    AppError::Conflict { code: "name_taken", detail: format!("there is a {kind} of this name already") }
 }
 
 /// The refusal to delete what a trustpoint uses.
@@ -228,18 +306,6 @@ pub fn resolved<T>(
         }
         Err(error) => Err(error),
     }
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let [version, trace, span, flags] = parts[..] else { return false };
-    version == "00"
-        && hex(trace, 32)
-        && hex(span, 16)
-        && hex(flags, 2)
-        && trace.bytes().any(|b| b != b'0')
-        && span.bytes().any(|b| b != b'0')
 }
 
 /// Query parameters of every list.
@@ -373,20 +439,5 @@ mod tests {
         assert_eq!(list.after(), Some("b"));
         let page: Page<String> = list.page(vec!["c".to_owned()], Clone::clone);
         assert_eq!((page.items.len(), page.next), (1, None));
-    }
-
-    #[test]
-    fn only_a_well_formed_trace_context_is_taken_over() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for bad in [
-            "",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-        ] {
-            assert!(!is_traceparent(bad), "{bad}");
-        }
     }
 }

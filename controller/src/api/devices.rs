@@ -13,6 +13,8 @@ use super::call::{Call, ListQuery, id_bytes, name_taken, resolved};
 use super::dto::Page;
 use super::dto::device::{DeviceBody, DeviceCreate, DeviceUpdate, Registration};
 use super::problem::{Problem, ProblemBody, json};
+use crate::audit::shown;
+use crate::db::Counted;
 use crate::error::AppError;
 
 /// Filters of the list of devices.
@@ -63,10 +65,13 @@ pub async fn create(call: Call, body: Body<DeviceCreate>) -> Result<HttpResponse
     let device = device(&call, id, name, registration, agent_id)?;
     let made = call
         .tenant_tx("device_create", async |tx| {
+            call.check_quota(tx, Counted::Devices).await?;
             tx.registered_device_insert(&device, call.now).await.map_err(|error| name_taken(error, "device"))?;
+            let made = tx.registered_device_fetch(&device.name).await?;
+            let (object, after) = (("device", id.as_uuid()), shown(&DeviceBody::from(made.clone())));
             let detail = json!({"name": device.name.as_str()});
-            call.note(tx, "device_created", "device", id.as_uuid(), detail).await?;
-            Ok(tx.registered_device_fetch(&device.name).await?)
+            call.note_change(tx, "device_created", object, None, Some(after), detail).await?;
+            Ok(made)
         })
         .await?;
     call.created(device.name.as_str(), &DeviceBody::from(made))
@@ -102,7 +107,9 @@ pub async fn update(call: Call, body: Body<DeviceUpdate>) -> Result<HttpResponse
     let registration = findings.finish(registration)?;
     let changed = call
         .tenant_tx("device_update", async |tx| {
-            let present = tx.registered_device_fetch(&name).await?.device;
+            let registered = tx.registered_device_fetch(&name).await?;
+            let before = shown(&DeviceBody::from(registered.clone()));
+            let present = registered.device;
             if present.agent_id != agent_id && tx.registered_device_jobs(present.id).await?.0 > 0 {
                 let detail = "a job is under way at the device's present agent: wait until it has ended";
                 return Err(AppError::Conflict { code: "job_under_way", detail: detail.to_owned() });
@@ -116,9 +123,12 @@ pub async fn update(call: Call, body: Body<DeviceUpdate>) -> Result<HttpResponse
                 ..present
             };
             tx.registered_device_update(&changed, call.now).await?;
+            let object = ("device", changed.id.as_uuid());
+            let changed = tx.registered_device_fetch(&name).await?;
+            let after = shown(&DeviceBody::from(changed.clone()));
             let detail = json!({"name": name.as_str()});
-            call.note(tx, "device_updated", "device", changed.id.as_uuid(), detail).await?;
-            Ok(tx.registered_device_fetch(&name).await?)
+            call.note_change(tx, "device_updated", object, Some(before), Some(after), detail).await?;
+            Ok(changed)
         })
         .await?;
     json(StatusCode::OK, &DeviceBody::from(changed))
@@ -148,7 +158,8 @@ pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
         }
         tx.registered_device_delete(present.device.id).await?;
         let detail = json!({"name": name.as_str()});
-        Ok(call.note(tx, "device_deleted", "device", present.device.id.as_uuid(), detail).await?)
+        let (object, before) = (("device", present.device.id.as_uuid()), shown(&DeviceBody::from(present)));
+        Ok(call.note_change(tx, "device_deleted", object, Some(before), None, detail).await?)
     })
     .await?;
     Ok(HttpResponse::NoContent().finish())

@@ -14,8 +14,8 @@ use super::dto::Page;
 use super::dto::job::{EnrollRequest, JobBody};
 use super::dto::trustpoint::{MacCreate, TrustpointBody, TrustpointCreate};
 use super::problem::{Problem, ProblemBody, json};
-use crate::db::{ListedTrustpoint, TrustpointFilter};
-use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, Requester};
+use crate::db::{Counted, ListedTrustpoint, TenantTx, TrustpointFilter};
+use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply};
 use crate::error::AppError;
 
 /// Filters of the list of trustpoints.
@@ -133,7 +133,7 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         ca_server_id: references.ca_server,
         policy_id: references.policy,
         mac: mac.clone(),
-        requested_by: Requester(call.actor()),
+        requested_by: call.requester(),
     }));
     if let Err(error) = ask(&call, device, command).await {
         if let (Some(mac), true) = (mac, outcome_is_known(&error)) {
@@ -146,6 +146,7 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
 
 async fn find_references(call: &Call, body: &TrustpointCreate) -> Result<(Option<References>, Violations), Problem> {
     call.tenant_tx("trustpoint_references", async |tx| {
+        call.check_quota(tx, Counted::Trustpoints).await?;
         let mut wrong = Violations::new();
         let entity = match wrong.check("entity", "name", body.entity.parse::<ObjectName>()) {
             Some(name) => resolved(tx.entity_fetch(&name).await, "entity", "entity", &name, &mut wrong)?,
@@ -218,7 +219,7 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
         (status = 409, description = "A request is under way", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
     let (device, trustpoint) = find(&call).await?;
-    let requested_by = Requester(call.actor());
+    let requested_by = call.requester();
     ask(&call, device, Command::RemoveTrustpoint(RemoveTrustpoint { trustpoint, requested_by })).await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -240,7 +241,11 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
     let request = body.check(|body, _| Some(body.request.into()))?;
     let context = call
         .tenant_tx("enrollment_context", async |tx| {
-            Ok(tx.enrollment_context(device, &trustpoint, request_key.as_deref()).await?)
+            let context = tx.enrollment_context(device, &trustpoint, request_key.as_deref()).await?;
+            if context.known_job.is_none() {
+                check_jobs(&call, tx).await?;
+            }
+            Ok(context)
         })
         .await?;
     let command = Command::Enroll(Box::new(Enroll {
@@ -248,7 +253,7 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
         request,
         job_id: JobId::fresh(call.now, id_bytes()?),
         request_key,
-        requested_by: Requester(call.actor()),
+        requested_by: call.requester(),
         traceparent: Some(call.traceparent()?),
         context,
     }));
@@ -266,13 +271,20 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
             content_type = "application/problem+json")))]
 pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
     let (device, trustpoint) = find(&call).await?;
+    call.tenant_tx("job_quota", async |tx| check_jobs(&call, tx).await).await?;
     let command = Command::Activate(Activate {
         trustpoint,
         job_id: JobId::fresh(call.now, id_bytes()?),
-        requested_by: Requester(call.actor()),
+        requested_by: call.requester(),
         traceparent: Some(call.traceparent()?),
     });
     accepted(&call, ask(&call, device, command).await?).await
+}
+
+/// Whether the tenant may have one more job.
+async fn check_jobs(call: &Call, tx: &TenantTx) -> Result<(), AppError> {
+    call.check_quota(tx, Counted::JobsPerHour).await?;
+    call.check_quota(tx, Counted::JobsInFlight).await
 }
 
 async fn ask(call: &Call, device: DeviceId, command: Command) -> Result<Reply, AppError> {

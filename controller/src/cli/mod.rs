@@ -9,6 +9,7 @@
 mod agent;
 mod args;
 mod certificate;
+mod change;
 mod client;
 mod device;
 mod error;
@@ -31,6 +32,7 @@ use self::{
     agent::AgentVerb,
     args::Noun,
     certificate::CertificateVerb,
+    change::ChangeVerb,
     device::DeviceVerb,
     error::CliError,
     job::JobVerb,
@@ -61,6 +63,8 @@ pub enum OperatorCommand {
     CaServer(Noun<CaServerVerb>),
     /// CMP policies: the settings of enrolments
     Policy(Noun<PolicyVerb>),
+    /// Changes that need another administrator's approval
+    Change(Noun<ChangeVerb>),
     /// Registered devices
     Device(Noun<DeviceVerb>),
     /// Trustpoints of devices: enrol and activate certificates
@@ -91,6 +95,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Entity(noun) => registry::run_entity(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::CaServer(noun) => registry::run_ca_server(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Policy(noun) => registry::run_policy(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Change(noun) => change::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Device(noun) => device::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Trustpoint(noun) => trustpoint::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Job(noun) => job::run(&Session::open(noun.connection)?, noun.verb),

@@ -83,10 +83,13 @@ WITH i AS (
     DELETE FROM secrets s USING u JOIN jsonb_to_recordset($13) AS g(n int, secret_id uuid) USING (n)
     WHERE s.tenant_id = u.tenant_id AND s.secret_id = g.secret_id
 ), audited AS (
-    INSERT INTO audit (tenant_id, at, actor, action, object_kind, object_id, detail)
-    SELECT u.tenant_id, u.at, a.actor, a.action, a.object_kind, a.object_id, a.detail
-    FROM u JOIN jsonb_to_recordset($14) AS a(n int, place int, actor text, action text, object_kind text,
-                                             object_id uuid, detail jsonb) USING (n)
+    INSERT INTO audit (tenant_id, at, actor, role, source, request_id, trace_id, action, object_kind, object_id, before,
+                       after, detail, outcome)
+    SELECT u.tenant_id, u.at, a.actor, a.role, a.source, a.request_id, a.trace_id, a.action, a.object_kind, a.object_id,
+           a.before, a.after, a.detail, 'done'
+    FROM u JOIN jsonb_to_recordset($14) AS a(n int, place int, actor text, role text, source inet, request_id uuid,
+                                             trace_id text, action text, object_kind text, object_id uuid, before jsonb,
+                                             after jsonb, detail jsonb) USING (n)
     ORDER BY n, place
 )
 SELECT n FROM u";
@@ -168,10 +171,16 @@ impl Parameters {
             json!({
                 "n": n,
                 "place": place,
-                "actor": line.actor,
+                "actor": line.requester.actor,
+                "role": line.requester.role,
+                "source": line.requester.source,
+                "request_id": line.requester.request_id,
+                "trace_id": line.requester.trace_id,
                 "action": line.action,
                 "object_kind": line.object_kind,
                 "object_id": line.object_id,
+                "before": line.before,
+                "after": line.after,
                 "detail": line.detail,
             })
         }));

@@ -7,9 +7,11 @@
 
 mod agent;
 mod ca_server;
+mod change;
 mod column;
 mod configured;
 mod connect;
+mod cut_off;
 mod device;
 mod device_registry;
 mod entity;
@@ -39,8 +41,10 @@ use trustfleet_telemetry::{in_trace, record_error, trace_span};
 use self::connect::OnBackend;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
-    agent::Agent,
+    agent::{Agent, Quarantine},
+    change::{Change, ChangeState},
     configured::{Configured, UsedBy},
+    cut_off::CutOff,
     device_registry::RegisteredDevice,
     error::DbError,
     listing::{
@@ -52,8 +56,8 @@ pub use self::{
     outbox::{Claim, ClaimedJob},
     sender::Sender,
     stats::Stats,
-    tenant::Tenant,
-    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken, TokenTenant},
+    tenant::{Counted, Quota, Tenant, TenantState},
+    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},
     tx::{SystemTx, TenantTx},
 };
 use crate::{

@@ -7,22 +7,70 @@ use uuid::Uuid;
 
 use super::tx::Id;
 use super::{DbError, SystemTx, TenantTx};
+use crate::audit::{Outcome, Requester};
 
 /// One line of the audit log.
 #[derive(Clone, Debug)]
 pub struct Note<'a> {
     /// When.
     pub at: Timestamp,
-    /// Who: a token, an agent or the controller itself.
-    pub actor: &'a str,
+    /// Who asked.
+    pub requester: &'a Requester,
     /// What: a snake_case word.
     pub action: &'static str,
     /// Kind of the object.
     pub object_kind: &'static str,
     /// Id of the object.
     pub object_id: Uuid,
+    /// The object, or what changes of it, as it was: made by [`crate::audit::shown`].
+    pub before: Option<Value>,
+    /// The same as it is now.
+    pub after: Option<Value>,
     /// What else matters; never a secret.
     pub detail: Value,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl<'a> Note<'a> {
+    /// A line about something that was done, without the object before and after.
+    pub const fn new(
+        at: Timestamp,
+        requester: &'a Requester,
+        action: &'static str,
+        object_kind: &'static str,
+        object_id: Uuid,
+        detail: Value,
+    ) -> Self {
+        let outcome = Outcome::Done;
+        Self { at, requester, action, object_kind, object_id, before: None, after: None, detail, outcome }
+    }
+
+    /// With the object, or what changes of it, before and after.
+    #[must_use]
+    pub fn change(self, before: Option<Value>, after: Option<Value>) -> Self {
+        Self { before, after, ..self }
+    }
+}
+
+const SQL: &str = "/* audit_note */ INSERT INTO audit (tenant_id, at, actor, role, source, request_id, trace_id, action, \
+                   object_kind, object_id, before, after, detail, outcome) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+
+macro_rules! audit_note {
+    ($tx:expr, [$($tenant:expr)?], $note:expr) => {{
+        let Note { at, requester, action, object_kind, object_id, before, after, detail, outcome } = $note;
+        let Requester { actor, role, source, request_id, trace_id } = requester;
+        let outcome = outcome.as_str();
+        let count = $tx
+            .execute(
+                SQL,
+                &[$($tenant,)? at, actor, role, source, request_id, trace_id, action, object_kind, object_id, before, after,
+                  detail, &outcome],
+            )
+            .await?;
+        DbError::one_row(count, "audit line")
+    }};
 }
 
 impl TenantTx {
@@ -31,11 +79,7 @@ impl TenantTx {
     /// # Errors
     /// The database's own.
     pub async fn audit_note(&self, note: &Note<'_>) -> Result<(), DbError> {
-        let sql = "/* audit_note */ INSERT INTO audit (tenant_id, at, actor, action, object_kind, object_id, detail) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let Note { at, actor, action, object_kind, object_id, detail } = note;
-        let count = self.execute(sql, &[at, actor, action, object_kind, object_id, detail]).await?;
-        DbError::one_row(count, "audit line")
+        audit_note!(self, [], note)
     }
 }
 
@@ -45,10 +89,6 @@ impl SystemTx {
     /// # Errors
     /// The database's own.
     pub async fn audit_note(&self, tenant: TenantId, note: &Note<'_>) -> Result<(), DbError> {
-        let sql = "/* audit_note */ INSERT INTO audit (tenant_id, at, actor, action, object_kind, object_id, detail) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let Note { at, actor, action, object_kind, object_id, detail } = note;
-        let count = self.execute(sql, &[&Id(tenant), at, actor, action, object_kind, object_id, detail]).await?;
-        DbError::one_row(count, "audit line")
+        audit_note!(self, [&Id(tenant)], note)
     }
 }

@@ -42,6 +42,8 @@ pub struct ClaimedJob {
     pub agent_id: AgentId,
     /// The agent's X25519 key.
     pub seal_key: Vec<u8>,
+    /// Whether the agent is in quarantine: then it gets nothing.
+    pub agent_quarantined: bool,
     /// What the agent is to do.
     pub task: JobTask,
     /// W3C trace context.
@@ -51,7 +53,7 @@ pub struct ClaimedJob {
 }
 
 impl SystemTx {
-    /// Claims up to `limit` rows for `claim_s` seconds of the database's clock, oldest first. A row that cannot be read
+    /// Claims up to `limit` rows of tenants that are neither suspended nor deleted for `claim_s` seconds of the database's clock, oldest first. A row that cannot be read
     /// is logged and left out, and stays claimed meanwhile: it must not hold up the others.
     ///
     /// # Errors
@@ -60,9 +62,9 @@ impl SystemTx {
         let rows = self
             .query(
                 "/* outbox_claim */ WITH c AS (
-                     SELECT tenant_id, outbox_id FROM outbox
-                     WHERE claimed_until IS NULL OR claimed_until <= clock_timestamp()
-                     ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED
+                     SELECT o.tenant_id, o.outbox_id FROM outbox o JOIN tenants t ON t.tenant_id = o.tenant_id
+                     WHERE (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp()) AND t.state = 'active'
+                     ORDER BY o.outbox_id LIMIT $1 FOR UPDATE OF o SKIP LOCKED
                  ), m AS (
                      UPDATE outbox o SET claimed_until = clock_timestamp() + make_interval(secs => $2),
                                          attempts = o.attempts + 1
@@ -70,7 +72,8 @@ impl SystemTx {
                      RETURNING o.tenant_id, o.outbox_id, o.attempts, o.job_id
                  )
                  SELECT m.tenant_id, m.outbox_id, m.attempts, m.job_id, j.finished_at IS NOT NULL AS finished, j.device_id,
-                        d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key, j.task,
+                        d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key,
+                        a.quarantined_at IS NOT NULL AS agent_quarantined, j.task,
                         j.traceparent, s.kek_id, s.ciphertext
                  FROM m
                  JOIN jobs j ON j.tenant_id = m.tenant_id AND j.job_id = m.job_id
@@ -209,6 +212,7 @@ fn claimed_job(row: &Row) -> Result<ClaimedJob, DbError> {
         trustpoint: row.try_get("trustpoint")?,
         agent_id,
         seal_key: row.try_get("seal_key")?,
+        agent_quarantined: row.try_get("agent_quarantined")?,
         task: serde_json::from_value(task).map_err(|error| DbError::inconsistent("jobs", "task", job_id, error))?,
         traceparent: row.try_get("traceparent")?,
         secret: kek_id.zip(ciphertext),

@@ -155,7 +155,9 @@ id_params!(
     JobId,
     CertificateId,
     SecretId,
-    TokenId
+    TokenId,
+    InstanceId,
+    ChangeId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

@@ -13,6 +13,7 @@ use trustfleet_model::{
 };
 
 use super::JobKind;
+use crate::audit::Requester;
 
 /// One command to one device.
 #[derive(Clone, Debug)]
@@ -30,10 +31,6 @@ pub enum Command {
     /// A job cannot be sent: its secret or configuration cannot be read.
     Undeliverable(Undeliverable),
 }
-
-/// Who asks, in the words of the audit log: `token:<id> (<description>)`, `agent:<id>` or `controller`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requester(pub String);
 
 /// Make a trustpoint. Repeated with the same id it changes nothing and gives the same answer.
 #[derive(Clone, Debug)]
@@ -138,6 +135,8 @@ pub struct Report {
     pub job: Option<JobFacts>,
     /// The job waits in the outbox, or was published again after the message that this answers.
     pub offered_again: bool,
+    /// Who says so.
+    pub requested_by: Requester,
     /// What happened.
     pub event: ReportEvent,
 }

@@ -131,18 +131,13 @@ fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> R
     };
     let mut changes = Changes::next(state, now);
     changes.audit.push(AuditEntry {
-        actor: add.requested_by.0.clone(),
+        requester: add.requested_by.clone(),
         action: "trustpoint_created",
         object_kind: "trustpoint",
         object_id: add.id.as_uuid(),
-        detail: serde_json::json!({
-            "device": state.device.name,
-            "name": add.name,
-            "entity_id": add.entity_id,
-            "ca_server_id": add.ca_server_id,
-            "policy_id": add.policy_id,
-            "mac_reference": trustpoint.mac_reference,
-        }),
+        before: None,
+        after: Some(told(&trustpoint)),
+        detail: serde_json::json!({ "device": state.device.name, "name": add.name }),
     });
     changes.write(trustpoint);
     Ok(changed(changes, reply))
@@ -161,10 +156,12 @@ fn remove_trustpoint(state: &DeviceState, remove: &RemoveTrustpoint, now: Timest
     changes.trustpoints.push(TrustpointChange::Remove(trustpoint.id));
     changes.state.trustpoints.remove(&trustpoint.id);
     changes.audit.push(AuditEntry {
-        actor: remove.requested_by.0.clone(),
+        requester: remove.requested_by.clone(),
         action: "trustpoint_deleted",
         object_kind: "trustpoint",
         object_id: trustpoint.id.as_uuid(),
+        before: Some(told(trustpoint)),
+        after: None,
         detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
     });
     Ok(changed(changes, Reply::Removed))
@@ -195,7 +192,7 @@ fn enroll(state: &DeviceState, enroll: &Enroll, now: Timestamp) -> Result<Decisi
         agent_id,
         kind,
         request_key: enroll.request_key.clone(),
-        requested_by: enroll.requested_by.0.clone(),
+        requested_by: enroll.requested_by.actor.clone(),
         task: JobTask::Enroll(Box::new(order)),
         traceparent: enroll.traceparent.clone(),
     };
@@ -225,7 +222,7 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
         agent_id,
         kind: JobKind::Activate,
         request_key: None,
-        requested_by: activate.requested_by.0.clone(),
+        requested_by: activate.requested_by.actor.clone(),
         task: JobTask::Activate { serial: staged.serial.clone() },
         traceparent: activate.traceparent.clone(),
     };
@@ -249,10 +246,12 @@ fn undeliverable(state: &DeviceState, undeliverable: &Undeliverable, now: Timest
         changes.write(trustpoint);
     }
     changes.audit.push(AuditEntry {
-        actor: "controller".to_owned(),
+        requester: Requester::controller(),
         action: "job_undeliverable",
         object_kind: "job",
         object_id: undeliverable.job_id.as_uuid(),
+        before: None,
+        after: None,
         detail: serde_json::json!({ "code": undeliverable.failure.code }),
     });
     Ok(changed(changes, Reply::Taken))
@@ -299,10 +298,12 @@ fn new_job(
         OpenJob { trustpoint_id: trustpoint.id, agent_id: job.agent_id, kind: job.kind, public_key_sha256: None };
     changes.state.open_jobs.insert(job_id, open);
     changes.audit.push(AuditEntry {
-        actor: requested_by.0.clone(),
+        requester: requested_by.clone(),
         action: "job_created",
         object_kind: "job",
         object_id: job_id.as_uuid(),
+        before: None,
+        after: None,
         detail: serde_json::json!({
             "device": state.device.name,
             "trustpoint": trustpoint.name,
@@ -313,6 +314,18 @@ fn new_job(
     changes.jobs.push(job);
     changes.outbox.push(job_id);
     changed(changes, Reply::Job { job_id })
+}
+
+/// What was configured of a trustpoint, for the audit log; its secret by its id alone.
+fn told(trustpoint: &Trustpoint) -> serde_json::Value {
+    serde_json::json!({
+        "name": trustpoint.name,
+        "entity_id": trustpoint.entity_id,
+        "ca_server_id": trustpoint.ca_server_id,
+        "policy_id": trustpoint.policy_id,
+        "mac_reference": trustpoint.mac_reference,
+        "mac_secret_id": trustpoint.mac_secret_id,
+    })
 }
 
 /// MAC credentials of a trustpoint, when both halves are there.
@@ -363,14 +376,8 @@ impl Changes {
         });
     }
 
-    fn audit_by_agent(
-        &mut self,
-        agent: impl std::fmt::Display,
-        action: &'static str,
-        job: Uuid,
-        detail: serde_json::Value,
-    ) {
-        let actor = format!("agent:{agent}");
-        self.audit.push(AuditEntry { actor, action, object_kind: "job", object_id: job, detail });
+    fn audit_of_job(&mut self, requester: Requester, action: &'static str, job: Uuid, detail: serde_json::Value) {
+        let (before, after) = (None, None);
+        self.audit.push(AuditEntry { requester, action, object_kind: "job", object_id: job, before, after, detail });
     }
 }

@@ -8,7 +8,7 @@ use trustfleet_model::{
     trustpoint::Trustpoint,
 };
 
-use super::{DeviceState, IssuedCertificate, JobKind, Reply};
+use super::{DeviceState, IssuedCertificate, JobKind, Reply, Requester};
 
 /// The outcome of a command that was not refused.
 #[derive(Clone, Debug)]
@@ -145,14 +145,18 @@ pub struct SlotChange {
 /// A line of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// Who.
-    pub actor: String,
+    /// Who asked.
+    pub requester: Requester,
     /// What: a snake_case word.
     pub action: &'static str,
     /// Kind of the object.
     pub object_kind: &'static str,
     /// Id of the object.
     pub object_id: uuid::Uuid,
+    /// What of it was changed or is gone, as it was.
+    pub before: Option<serde_json::Value>,
+    /// What of it was changed or made, as it is.
+    pub after: Option<serde_json::Value>,
     /// What else matters; never a secret.
     pub detail: serde_json::Value,
 }

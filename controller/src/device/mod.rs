@@ -8,10 +8,12 @@ mod decide;
 mod effect;
 mod state;
 
+pub use crate::audit::Requester;
+
 pub use self::{
     command::{
         Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Reply,
-        Report, ReportEvent, Requester, Undeliverable,
+        Report, ReportEvent, Undeliverable,
     },
     decide::{Rejection, decide},
     effect::{AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobUpdate, SlotChange, TrustpointChange},

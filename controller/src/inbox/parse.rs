@@ -10,6 +10,7 @@ use trustfleet_pki::certificate::Certificate;
 use trustfleet_wire::v1::{Event, Failed, Issued, Report};
 
 use crate::{
+    audit::Requester,
     db::Sender,
     device::{self, IssuedCertificate, ReportEvent},
 };
@@ -32,6 +33,7 @@ pub(super) fn report(report: Report, sender: &Sender, id: CertificateId, now: Ti
         job_id: report.job_id,
         job: sender.job,
         offered_again: sender.in_outbox || sender.sequence.is_some_and(|latest| latest > sent),
+        requested_by: Requester::agent(report.agent_id, report.report_id.as_uuid(), report.traceparent.as_deref()),
         event: event(report.event, id, now),
     }
 }

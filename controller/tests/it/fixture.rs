@@ -121,7 +121,7 @@ impl Fixture {
             ca_server_id: self.ca_server,
             policy_id: self.policy,
             mac: Some(MacCredentials { reference: "ref-1".to_owned(), secret_id }),
-            requested_by: Requester("test".to_owned()),
+            requested_by: Requester::new("test", "operator"),
         };
         self.ask(device, Command::AddTrustpoint(Box::new(add))).await.map(|_| id)
     }
@@ -171,7 +171,7 @@ impl Fixture {
             request,
             job_id: self.services().fresh(JobId::fresh).unwrap(),
             request_key: key.map(str::to_owned),
-            requested_by: Requester("test".to_owned()),
+            requested_by: Requester::new("test", "operator"),
             traceparent: None,
             context,
         }))
@@ -237,6 +237,7 @@ impl Fixture {
             message_id: self.services().fresh(MessageId::fresh).unwrap(),
             at: self.services().clock.now(),
             software: "test 1".to_owned(),
+            instance: None,
         };
         self.send(&self.agent, &FromAgent::Hello(hello)).await;
     }

@@ -3,15 +3,23 @@
 //! Run inside `trustfleet-lab stack -- cargo nextest run -p trustfleet-controller`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod agents_out;
 mod api_access;
 mod api_agents;
+mod api_changes;
 mod api_house;
+mod api_identity;
 mod api_input;
 mod api_objects;
+mod api_oidc;
+mod api_tenants;
+mod audit;
 mod endurance;
+mod every_door;
 mod fixture;
 mod group_commit;
 mod http_door;
+mod idp;
 mod metrics;
 mod outbox;
 mod reports;

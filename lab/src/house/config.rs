@@ -34,9 +34,10 @@ impl ControllerFiles {
         let files = Self { config: dir.join("controller.toml"), first_token: dir.join("platform.token") };
         let mut tree = json!({
             "first_token_file": files.first_token,
-            "http": { "listen": format!("127.0.0.1:{port}") },
+            // What is measured here is not to be limited, and tests ask faster than people.
+            "http": { "listen": format!("127.0.0.1:{port}"), "rate_limit_per_s": 0, "failed_limit_per_min": 0 },
             "database": { "api_url": env.db_api_url, "system_url": env.db_system_url, "owner_url": env.db_owner_url },
-            "broker": { "url": env.amqp_url, "agent_url": agent_url },
+            "broker": { "url": env.amqp_url, "agent_url": agent_url, "management_url": env.amqp_management_url },
             "keys": {
                 "signing_key_file": env.keys.signing_key,
                 "broker_token_key_file": env.keys.broker_token_key,

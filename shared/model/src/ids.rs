@@ -23,6 +23,11 @@ macro_rules! id {
                 Self(uuid_v7(now, random))
             }
 
+            /// The id that nothing has: all bits zero.
+            pub const fn nil() -> Self {
+                Self(Uuid::nil())
+            }
+
             /// The UUID as stored in PostgreSQL.
             pub const fn as_uuid(&self) -> Uuid {
                 self.0
@@ -79,8 +84,12 @@ id!(/// A secret encrypted at rest.
     SecretId);
 id!(/// A bearer token or join token.
     TokenId);
+id!(/// A change that waits for approval.
+    ChangeId);
 id!(/// A message between agent and controller.
     MessageId);
+id!(/// One process of an agent, from its start to its end.
+    InstanceId);
 
 fn uuid_v7(now: Timestamp, random: [u8; 10]) -> Uuid {
     let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod agent_door;
 pub mod ca_server;
 pub mod certificate;
+pub mod change;
 pub mod device;
 pub mod entity;
 pub mod job;

@@ -65,7 +65,7 @@ impl Story<'_> {
     }
 
     fn audit(&self, changes: &mut Changes, action: &'static str, detail: serde_json::Value) {
-        changes.audit_by_agent(self.report.agent_id, action, self.job_id().as_uuid(), detail);
+        changes.audit_of_job(self.report.requested_by.clone(), action, self.job_id().as_uuid(), detail);
     }
 
     fn started(&self, fingerprint: &str) -> Decision {

@@ -36,7 +36,7 @@ pub(super) fn now() -> Timestamp {
 }
 
 pub(super) fn requester() -> Requester {
-    Requester("token:1 (tests)".to_owned())
+    Requester::new("token:1 (tests)", "operator")
 }
 
 /// A device without trustpoints.
@@ -118,6 +118,7 @@ pub(super) fn report_of(job: u128, kind: JobKind, event: ReportEvent) -> Report 
         job_id: id::<JobId>(job),
         job: Some(JobFacts { agent_id, device_id, trustpoint_id, kind }),
         offered_again: false,
+        requested_by: Requester::agent("10", Uuid::from_u128(90), None),
         event,
     }
 }
@@ -231,7 +232,7 @@ fn a_new_job_writes_state_job_outbox_and_audit_together() {
     let changes = changes(&ready(), &enroll(40, RequestKind::Ir, Some("key-1")));
     assert_eq!(changes.outbox, [id::<JobId>(40)]);
     assert_eq!(changes.audit[0].action, "job_created");
-    assert_eq!(changes.audit[0].actor, "token:1 (tests)");
+    assert_eq!(changes.audit[0].requester.actor, "token:1 (tests)");
     let [job] = changes.jobs.as_slice() else { panic!("{:?}", changes.jobs) };
     let JobTask::Enroll(order) = &job.task else { panic!("{:?}", job.task) };
     assert_eq!((order.entity.subject.as_str(), order.policy_revision), ("/O=Acme/CN=ap-1", 3));
