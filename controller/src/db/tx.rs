@@ -156,6 +156,7 @@ id_params!(
     CertificateId,
     SecretId,
     TokenId,
+    InstanceId,
     ChangeId
 );
 
