@@ -19,7 +19,7 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 use crate::{
     actors::{ActorThreads, Registry},
     api,
-    audit::{Bounds, Refusals},
+    audit::{Bounds, Chainer, Refusals, Sealer},
     broker::BrokerHandle,
     commit::CommitHandle,
     config::{Config, ConfigError},
@@ -213,8 +213,9 @@ impl Core {
             (Some(certificate), Some(key)) => Some(Arc::new(ServerTls::new(certificate, key)?)),
             _ => None,
         };
+        let sealer = Sealer::new(&keys.signing).map_err(process)?;
         let hangup = signal(SignalKind::hangup()).map_err(process)?;
-        let store = Store::new(&config.database, to_database, backend, Arc::clone(&metrics))?;
+        let store = Store::new(&config.database, to_database, backend, Arc::clone(&metrics), sealer)?;
         store.system_tx("schema_check", async |tx| tx.schema_check().await).await?;
 
         let (intake, commit, broker_token) =
@@ -262,9 +263,16 @@ impl Core {
         let certificate = tls::keep(tls.clone(), Arc::clone(&metrics), hangup, intake.clone());
         let refusals = Refusals::new(Bounds::USUAL);
         let recorded = refusals.clone().keep(store.clone(), Arc::clone(&clock), intake.clone());
+        let chainer = Chainer {
+            store: store.clone(),
+            keys: Arc::clone(&keys),
+            clock: Arc::clone(&clock),
+            config: config.audit.clone(),
+        };
         let intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
+            Part { name: "the audit log's chain", task: backend.spawn(chainer.keep(intake.clone())) },
             Part { name: "the record of refusals", task: backend.spawn(recorded) },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },

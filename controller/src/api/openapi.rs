@@ -15,8 +15,8 @@ use super::access::Access;
 use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, ca_servers, certificates, devices, entities, health, jobs, metrics, policies, tenants, tokens,
-    trustpoints,
+    agent_door, agents, audit, ca_servers, certificates, devices, entities, health, jobs, metrics, policies, tenants,
+    tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -70,6 +70,12 @@ use crate::error::AppError;
         jobs::show,
         certificates::list,
         certificates::show,
+        audit::list,
+        audit::heads,
+        audit::export,
+        audit::platform_list,
+        audit::platform_heads,
+        audit::platform_export,
         agent_door::join,
         agent_door::challenge,
         agent_door::session,

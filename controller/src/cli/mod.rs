@@ -8,6 +8,7 @@
 
 mod agent;
 mod args;
+mod audit;
 mod certificate;
 mod client;
 mod device;
@@ -30,6 +31,7 @@ use clap::Subcommand;
 use self::{
     agent::AgentVerb,
     args::Noun,
+    audit::AuditVerb,
     certificate::CertificateVerb,
     device::DeviceVerb,
     error::CliError,
@@ -69,6 +71,8 @@ pub enum OperatorCommand {
     Job(Noun<JobVerb>),
     /// Issued certificates
     Certificate(Noun<CertificateVerb>),
+    /// The audit log: who did or tried what, and whether the log is whole
+    Audit(Noun<AuditVerb>),
 }
 
 /// Does what the command line says; everything that went wrong is told on stderr.
@@ -94,6 +98,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Device(noun) => device::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Trustpoint(noun) => trustpoint::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Job(noun) => job::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Audit(noun) => audit::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Certificate(noun) => certificate::run(&Session::open(noun.connection)?, noun.verb),
     }
 }

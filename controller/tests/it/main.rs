@@ -9,6 +9,7 @@ mod api_house;
 mod api_input;
 mod api_objects;
 mod audit;
+mod audit_chain;
 mod endurance;
 mod fixture;
 mod group_commit;

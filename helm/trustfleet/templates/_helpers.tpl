@@ -145,6 +145,10 @@ idle_s = {{ int $config.actors.idle_s }}
 [metrics]
 tenants_max = {{ int $config.metrics.tenants_max }}
 
+[audit]
+checkpoint_s = {{ int $config.audit.checkpoint_s }}
+retention_days = {{ int $config.audit.retention_days }}
+
 [log]
 format = {{ $config.log.format | toJson }}
 filter = {{ $config.log.filter | toJson }}
