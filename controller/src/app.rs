@@ -30,7 +30,7 @@ use crate::{
     keys::{KeyError, Keys},
     metrics::Metrics,
     outbox::Outbox,
-    telemetry,
+    rotation, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
 };
 
@@ -103,6 +103,12 @@ pub enum StartError {
     /// The schema does not fit.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// Secrets are encrypted under keys that the configuration does not name.
+    #[error(
+        "secrets in the database are encrypted under the key-encryption key {0}, which this controller has not: name its \
+         file in keys.further_key_encryption_key_files; `trustfleet keys status` lists all"
+    )]
+    MissingKey(String),
     /// A database URL cannot be read.
     #[error("a database URL of the configuration cannot be read")]
     Database(#[from] DbError),
@@ -159,7 +165,7 @@ pub fn serve(config: &Path) -> Result<(), StartError> {
     result
 }
 
-fn database_roots(config: &Config) -> Result<ClientTls, TlsError> {
+pub(crate) fn database_roots(config: &Config) -> Result<ClientTls, TlsError> {
     ClientTls::new("database.tls_ca_file", config.database.tls_ca_file.as_deref())
 }
 
@@ -167,7 +173,7 @@ fn broker_roots(config: &Config) -> Result<ClientTls, TlsError> {
     ClientTls::new("broker.tls_ca_file", config.broker.tls_ca_file.as_deref())
 }
 
-fn backend() -> Result<tokio::runtime::Runtime, StartError> {
+pub(crate) fn backend() -> Result<tokio::runtime::Runtime, StartError> {
     Builder::new_multi_thread().enable_all().thread_name("trustfleet-backend").build().map_err(process)
 }
 
@@ -217,6 +223,7 @@ impl Core {
         let hangup = signal(SignalKind::hangup()).map_err(process)?;
         let store = Store::new(&config.database, to_database, backend, Arc::clone(&metrics), sealer)?;
         store.system_tx("schema_check", async |tx| tx.schema_check().await).await?;
+        rotation::check(&store, &keys.at_rest, clock.now()).await?;
 
         let (intake, commit, broker_token) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());

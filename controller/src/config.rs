@@ -167,8 +167,11 @@ pub struct KeysConfig {
     pub signing_key_file: PathBuf,
     /// RSA, PKCS#8 PEM: signs the agents' broker tokens.
     pub broker_token_key_file: PathBuf,
-    /// 32 bytes in base64: encrypts secrets at rest.
+    /// 32 bytes in base64: encrypts secrets at rest. `env:NAME` is the variable NAME instead of a file.
     pub key_encryption_key_file: PathBuf,
+    /// Further keys of that kind, under which secrets are read but not written: those of before, or the next one.
+    #[serde(default)]
+    pub further_key_encryption_key_files: Vec<PathBuf>,
 }
 
 /// Publication of jobs.

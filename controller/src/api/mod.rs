@@ -85,6 +85,7 @@ const DEVICES: &str = "/v1/tenants/{tenant}/devices";
 const DEVICE: &str = "/v1/tenants/{tenant}/devices/{device}";
 const DEVICE_TRUSTPOINTS: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints";
 const TRUSTPOINT: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}";
+const TRUSTPOINT_MAC: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/mac";
 const ENROLL: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/enroll";
 const ACTIVATE: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/activate";
 const TRUSTPOINTS: &str = "/v1/tenants/{tenant}/trustpoints";
@@ -131,6 +132,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", DEVICE_TRUSTPOINTS, Tenant(Operator), "trustpoint_create", || post().to(trustpoints::create)),
     route("GET", TRUSTPOINT, Tenant(Viewer), "trustpoint_show", || get().to(trustpoints::show)),
     route("DELETE", TRUSTPOINT, Tenant(Operator), "trustpoint_delete", || delete().to(trustpoints::remove)),
+    route("PUT", TRUSTPOINT_MAC, Tenant(Operator), "trustpoint_mac_set", || put().to(trustpoints::set_mac)),
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
     route("GET", TRUSTPOINTS, Tenant(Viewer), "trustpoint_list", || get().to(trustpoints::list)),

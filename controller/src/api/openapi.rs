@@ -64,6 +64,7 @@ use crate::error::AppError;
         trustpoints::create,
         trustpoints::show,
         trustpoints::remove,
+        trustpoints::set_mac,
         trustpoints::enroll,
         trustpoints::activate,
         jobs::list,

@@ -63,6 +63,12 @@ pub(super) enum CliError {
         /// How many.
         findings: u64,
     },
+    /// Lines of a file were refused; each was told.
+    #[error("{lines} line(s) were refused; the others are taken: mend these and import the file again")]
+    Lines {
+        /// How many.
+        lines: usize,
+    },
     /// Standard output does not take what is printed.
     #[error("the answer cannot be printed: {0}")]
     Print(io::Error),
@@ -79,6 +85,7 @@ impl CliError {
             | Self::JobFailed { .. }
             | Self::StillRunning { .. }
             | Self::Tampered { .. }
+            | Self::Lines { .. }
             | Self::Print(_) => 1,
         }
     }
@@ -95,7 +102,7 @@ impl CliError {
 
     fn next(&self) -> Option<String> {
         match self {
-            Self::Usage(_) | Self::Print(_) => None,
+            Self::Usage(_) | Self::Print(_) | Self::Lines { .. } => None,
             Self::Tampered { .. } => Some(
                 "somebody has written to the database past the controller: keep an export and a dump, and find out who could"
                     .to_owned(),

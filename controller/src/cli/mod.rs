@@ -15,6 +15,7 @@ mod device;
 mod error;
 mod follow;
 mod job;
+mod mac;
 mod output;
 mod problem;
 mod registry;
@@ -36,6 +37,7 @@ use self::{
     device::DeviceVerb,
     error::CliError,
     job::JobVerb,
+    mac::SecretVerb,
     registry::{CaServerVerb, EntityVerb, PolicyVerb},
     session::Session,
     tenant::{JoinTokenVerb, TenantVerb, TokenVerb},
@@ -67,6 +69,8 @@ pub enum OperatorCommand {
     Device(Noun<DeviceVerb>),
     /// Trustpoints of devices: enrol and activate certificates
     Trustpoint(Noun<TrustpointVerb>),
+    /// MAC secrets of trustpoints: one by one, or many from a file
+    Secret(Noun<SecretVerb>),
     /// Jobs: what was asked of agents, and how it ended
     Job(Noun<JobVerb>),
     /// Issued certificates
@@ -97,6 +101,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Policy(noun) => registry::run_policy(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Device(noun) => device::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Trustpoint(noun) => trustpoint::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Secret(noun) => mac::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Job(noun) => job::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Audit(noun) => audit::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Certificate(noun) => certificate::run(&Session::open(noun.connection)?, noun.verb),

@@ -165,6 +165,16 @@ impl Session {
         output::print(&format!("{what} {name} is deleted"))
     }
 
+    /// The warnings in an answer, on stderr; programs find them in the answer itself.
+    pub(super) fn warn(&self, answer: &Value) {
+        if self.is_json() {
+            return;
+        }
+        for warning in answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            eprintln!("warning: {}", output::plain(warning));
+        }
+    }
+
     /// The line that says what to do next; programs do not get it.
     pub(super) fn hint(&self, next: &str) {
         if !self.is_json() && !next.is_empty() {

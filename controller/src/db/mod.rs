@@ -15,6 +15,7 @@ mod device;
 mod device_registry;
 mod entity;
 mod error;
+mod key_encryption;
 mod listing;
 mod mac_secret;
 mod migrate;
@@ -45,6 +46,7 @@ pub use self::{
     configured::{Configured, UsedBy},
     device_registry::RegisteredDevice,
     error::DbError,
+    key_encryption::{KekUse, StoredSecret},
     listing::{
         CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,
         TrustpointFilter,

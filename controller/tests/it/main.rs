@@ -14,6 +14,7 @@ mod endurance;
 mod fixture;
 mod group_commit;
 mod http_door;
+mod key_rotation;
 mod metrics;
 mod outbox;
 mod reports;
