@@ -132,6 +132,13 @@ insecure_plaintext = {{ $config.broker.insecure_plaintext }}
 signing_key_file = "/etc/trustfleet/keys/controller-signing.pem"
 broker_token_key_file = "/etc/trustfleet/keys/broker-token.pem"
 key_encryption_key_file = "/etc/trustfleet/keys/kek.key"
+{{- with .Values.keys.furtherKeyEncryptionKeys }}
+further_key_encryption_key_files = [
+{{- range $i, $key := . }}
+  "/etc/trustfleet/keys/kek-further-{{ $i }}.key",
+{{- end }}
+]
+{{- end }}
 
 [outbox]
 claim_s = {{ int $config.outbox.claim_s }}
