@@ -30,7 +30,7 @@ use crate::{
     keys::{KeyError, Keys},
     metrics::Metrics,
     outbox::Outbox,
-    rotation, telemetry,
+    purge, rotation, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
 };
 
@@ -281,6 +281,10 @@ impl Core {
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
             Part { name: "the audit log's chain", task: backend.spawn(chainer.keep(intake.clone())) },
             Part { name: "the record of refusals", task: backend.spawn(recorded) },
+            Part {
+                name: "the purge of tenants",
+                task: backend.spawn(purge::keep(store.clone(), Arc::clone(&clock), intake.clone())),
+            },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },
         ];

@@ -25,6 +25,7 @@
 //! assert!(!format!("{config:?}").contains("pass@"));
 //! ```
 
+mod identity;
 mod transport;
 
 use std::{
@@ -41,6 +42,8 @@ use serde::Deserialize;
 use trustfleet_telemetry::{TracesConfig, TracesError};
 use url::Url;
 
+pub use self::identity::{GrantedRole, JwtAlgorithm, OidcConfig, OidcGrant};
+
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +54,12 @@ pub struct Config {
     /// The REST API and the agents' doors.
     #[serde(default)]
     pub http: HttpConfig,
+    /// Identity providers whose JWTs open the API.
+    #[serde(default)]
+    pub oidc: Vec<OidcConfig>,
+    /// The life of tenants.
+    #[serde(default)]
+    pub tenants: TenantsConfig,
     /// PostgreSQL.
     pub database: DatabaseConfig,
     /// RabbitMQ.
@@ -93,6 +102,15 @@ pub struct HttpConfig {
     /// Longest time from a request's first byte to its answer's last, seconds, 2 to 600.
     #[serde(default = "default_request_timeout_s")]
     pub request_timeout_s: u32,
+    /// Requests a second of one credential in each replica, 0 to 100,000; 0 is no limit.
+    #[serde(default = "default_rate_limit_per_s")]
+    pub rate_limit_per_s: u32,
+    /// Requests that one credential may make at once, 0 to 1,000,000; never less than those of a second.
+    #[serde(default = "default_rate_limit_burst")]
+    pub rate_limit_burst: u32,
+    /// Wrong credentials a minute from one address in each replica, 0 to 100,000; 0 is no limit.
+    #[serde(default = "default_failed_limit_per_min")]
+    pub failed_limit_per_min: u32,
     /// The server's certificate and those that lead to its root, PEM; read again when the file changes, and at SIGHUP.
     #[serde(default)]
     pub tls_cert_file: Option<PathBuf>,
@@ -111,6 +129,9 @@ impl Default for HttpConfig {
             workers: None,
             max_connections: default_http_connections(),
             request_timeout_s: default_request_timeout_s(),
+            rate_limit_per_s: default_rate_limit_per_s(),
+            rate_limit_burst: default_rate_limit_burst(),
+            failed_limit_per_min: default_failed_limit_per_min(),
             tls_cert_file: None,
             tls_key_file: None,
             insecure_plaintext: false,
@@ -213,6 +234,21 @@ impl Default for ActorsConfig {
     }
 }
 
+/// The life of tenants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantsConfig {
+    /// How long a deleted tenant can be restored before it is purged, seconds, 60 to 31,536,000 (a year).
+    #[serde(default = "default_delete_grace_s")]
+    pub delete_grace_s: u32,
+}
+
+impl Default for TenantsConfig {
+    fn default() -> Self {
+        Self { delete_grace_s: default_delete_grace_s() }
+    }
+}
+
 /// Metrics.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -278,6 +314,15 @@ const fn default_http_connections() -> usize {
 const fn default_request_timeout_s() -> u32 {
     60
 }
+const fn default_rate_limit_per_s() -> u32 {
+    100
+}
+const fn default_rate_limit_burst() -> u32 {
+    1_000
+}
+const fn default_failed_limit_per_min() -> u32 {
+    60
+}
 const fn default_max_connections() -> usize {
     16
 }
@@ -301,6 +346,9 @@ const fn default_idle_s() -> u32 {
 }
 const fn default_checkpoint_s() -> u32 {
     60
+}
+const fn default_delete_grace_s() -> u32 {
+    2_592_000
 }
 const fn default_tenants_max() -> usize {
     100
@@ -363,6 +411,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.traces.check().map_err(ConfigError::Traces)?;
         self.check_transport()?;
+        self.check_oidc()?;
         if !self.broker.agent_url.username().is_empty() || self.broker.agent_url.password().is_some() {
             let message = "must not carry credentials: agents get a token of their own".to_owned();
             return Err(ConfigError::Value { key: "broker.agent_url", message });
@@ -377,10 +426,14 @@ impl Config {
         if self.audit.retention_days != 0 {
             range("audit.retention_days", self.audit.retention_days, 2, 36_500)?;
         }
+        range("tenants.delete_grace_s", self.tenants.delete_grace_s, 60, 31_536_000)?;
         range("metrics.tenants_max", self.metrics.tenants_max, 0, 1_000)?;
         range("database.max_connections", self.database.max_connections, 2, 1_000)?;
         range("http.max_connections", self.http.max_connections, 1, 100_000)?;
         range("http.request_timeout_s", self.http.request_timeout_s, 2, 600)?;
+        range("http.rate_limit_per_s", self.http.rate_limit_per_s, 0, 100_000)?;
+        range("http.rate_limit_burst", self.http.rate_limit_burst, 0, 1_000_000)?;
+        range("http.failed_limit_per_min", self.http.failed_limit_per_min, 0, 100_000)?;
         range("http.workers", self.http.workers.unwrap_or(1), 1, 256)
     }
 }

@@ -30,6 +30,25 @@ pub enum AppError {
         /// Role of the token.
         has: &'static str,
     },
+    /// The token's scopes leave it out (403).
+    #[error("this needs the scope {needed}, which the token does not have")]
+    MissingScope {
+        /// Scope needed.
+        needed: String,
+    },
+    /// Whoever proposed a change wants to approve it (403).
+    #[error("another administrator must approve it: two credentials of one person are not four eyes")]
+    OwnChange,
+    /// More requests, or more wrong credentials, than there may be (429).
+    #[error("{detail}")]
+    TooMany {
+        /// Stable snake_case code.
+        code: &'static str,
+        /// What is too much, and when to come back.
+        detail: String,
+        /// When to come back, seconds.
+        retry_after_s: u32,
+    },
     /// No such object; another tenant's object looks the same (404).
     #[error("there is no such {kind}")]
     NotFound {
@@ -97,6 +116,9 @@ impl AppError {
             Self::Malformed { .. } => "malformed",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden { .. } => "forbidden",
+            Self::MissingScope { .. } => "missing_scope",
+            Self::OwnChange => "own_change",
+            Self::TooMany { code, .. } => code,
             Self::NotFound { .. } => "not_found",
             Self::Conflict { code, .. } => code,
             Self::Rejected(rejection) => rejection.code(),
@@ -114,7 +136,8 @@ impl AppError {
             Self::Invalid(_) => 422,
             Self::Malformed { .. } => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden { .. } => 403,
+            Self::Forbidden { .. } | Self::MissingScope { .. } | Self::OwnChange => 403,
+            Self::TooMany { .. } => 429,
             Self::NotFound { .. } => 404,
             Self::Rejected(Rejection::NoTrustpoint) => 404,
             Self::Rejected(Rejection::NotReady(_)) => 422,

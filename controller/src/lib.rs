@@ -28,6 +28,7 @@ pub mod keys;
 pub mod metrics;
 pub mod outbox;
 pub mod program;
+pub mod purge;
 pub mod rotation;
 pub mod secrets;
 pub mod telemetry;

@@ -184,3 +184,66 @@ async fn a_failed_enrolment_is_explained_with_the_cas_reason_and_exit_code_1() {
     let (shown, _) = shell.done(&["trustpoint", "show", "ap-1", "default"]);
     assert!(shown.contains("last_failure.message") && shown.contains("failed"), "{shown}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_administrator_leads_a_tenant_through_its_life_and_two_administrators_change_a_ca_by_verbs_alone() {
+    let lab = Lab::start().await;
+    let mut shell = Shell::at(&lab);
+    let dir = lab.dir.path();
+    let platform = shell.token_file.clone();
+    let tenant = |state: &Value| (state["state"].clone(), state["state_reason"].clone());
+
+    shell.done(&["tenant", "create", "second", "--four-eyes"]);
+    let suspended = shell.json(&["tenant", "suspend", "second", "--reason", "moving house"]);
+    assert_eq!(tenant(&suspended), (json!("suspended"), json!("moving house")));
+    let said = shell.refused(&["device", "create", "ap-1", "--tenant", "second"], 1);
+    assert!(said.contains("moving house"), "{said}");
+    assert_eq!(shell.json(&["tenant", "resume", "second"])["state"], "active");
+    shell.json(&["tenant", "quota", "second", "--devices", "1", "--jobs-per-hour", "5"]);
+    let quota = shell.json(&["tenant", "quota", "second", "--jobs-per-hour", "none"]);
+    assert_eq!((&quota["devices"], &quota["jobs_per_hour"]), (&json!(1), &Value::Null));
+    shell.done(&["device", "create", "ap-1", "--tenant", "second"]);
+    let said = shell.refused(&["device", "create", "ap-2", "--tenant", "second"], 1);
+    assert!(said.contains("quota_exceeded") && said.contains("1 devices"), "{said}");
+
+    let made = shell.json(&["token", "create", "--platform", "--description", "reader", "--scope", "tenants:read"]);
+    assert_eq!(made["scopes"], json!(["tenants:read"]));
+    let listed = shell.json(&["token", "list", "--platform"]);
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2, "{listed}");
+    shell.done(&["token", "delete", "--platform", made["id"].as_str().unwrap()]);
+
+    let administrator = |name: &str| {
+        let file = dir.join(name);
+        let path = file.to_str().unwrap();
+        let line =
+            ["token", "create", "--tenant", "second", "--role", "admin", "--description", name, "--write-to", path];
+        shell.done(&line);
+        file
+    };
+    let (one, two) = (administrator("one"), administrator("two"));
+    let root = dir.join("root.pem");
+    let key = dir.join("root.key");
+    let options = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=Root", "-days", "2", "-keyout"];
+    let openssl = Command::new("openssl").args(options).arg(&key).arg("-out").arg(&root).output().unwrap();
+    assert!(openssl.status.success());
+    shell.token_file = one;
+    let create = ["ca-server", "create", "ca", "--tenant", "second", "--ca-name", "/CN=Root"];
+    let rest = ["--primary-url", "http://127.0.0.1:9/", "--trust-anchor", root.to_str().unwrap()];
+    let (shown, hint) = shell.done(&[create.as_slice(), &rest].concat());
+    assert!(shown.contains("pending") && hint.contains("trustfleet change approve "), "{shown}{hint}");
+    let id = hint.rsplit(' ').next().unwrap().trim().to_owned();
+    let said = shell.refused(&["change", "approve", &id, "--tenant", "second"], 1);
+    assert!(said.contains("own_change"), "{said}");
+    shell.token_file = two;
+    assert_eq!(shell.json(&["change", "approve", &id, "--tenant", "second"])["state"], "approved");
+    shell.done(&["ca-server", "show", "ca", "--tenant", "second"]);
+    let change = shell.json(&["ca-server", "delete", "ca", "--tenant", "second"]);
+    let id = change["id"].as_str().unwrap();
+    shell.done(&["change", "reject", id, "--reason", "still in use", "--tenant", "second"]);
+
+    shell.token_file = platform;
+    let deleted = shell.json(&["tenant", "delete", "second"]);
+    assert!(deleted["purge_at"].is_string(), "{deleted}");
+    let restored = shell.json(&["tenant", "restore", "second"]);
+    assert_eq!((&restored["state"], &restored["purge_at"]), (&json!("suspended"), &Value::Null));
+}

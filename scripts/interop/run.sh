@@ -51,6 +51,9 @@ main() {
     step "what is tested with Debian's OpenSSL holds with the newer one" "$here/cmp.sh" again
     step "the messages of tests/vectors, made anew, are read" "$here/cmp.sh" vectors
     step "pyasn1 reads our messages, and computes their MACs" "$here/cmp.sh" asn1
+    step "the API keeps to its own OpenAPI document, whatever is sent" \
+        "$target/debug/trustfleet-lab" stack --quiet -- "$cache/venv/bin/python" "$here/api.py" \
+        "$cache/venv-schemathesis/bin/schemathesis" "$target/debug/trustfleet"
     echo "interop passed: $steps checks"
 }
 

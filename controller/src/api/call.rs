@@ -17,13 +17,13 @@ use trustfleet_model::field::{ObjectName, Violations};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::{Admitted, Api, TenantRef};
+use super::auth::{Admitted, Api, Caller, TenantRef};
 use super::dto::Page;
 use super::problem::{Problem, json};
 use super::requester::{requester, traceparent_of};
 use crate::app::Services;
 use crate::audit::{Requester, differences};
-use crate::db::{DbError, Note, TenantTx, UsedBy};
+use crate::db::{Counted, DbError, Note, TenantTx, UsedBy};
 use crate::entropy;
 use crate::error::AppError;
 
@@ -78,6 +78,11 @@ impl Call {
         self.admitted.tenant.as_ref().ok_or_else(missing)
     }
 
+    /// Who asks.
+    pub const fn caller(&self) -> &Caller {
+        &self.admitted.caller
+    }
+
     /// Who asks, in the words of the audit log.
     pub fn actor(&self) -> String {
         self.admitted.caller.actor()
@@ -86,7 +91,7 @@ impl Call {
     /// Who asks, from where, and by which request: for the audit log and for commands.
     pub fn requester(&self) -> Requester {
         let traceparent = self.traceparent().ok();
-        requester(self.actor(), self.admitted.caller.role.as_str(), &self.request, traceparent.as_deref())
+        requester(self.actor(), self.admitted.role.as_str(), &self.request, traceparent.as_deref())
     }
 
     /// A part of the path as a name or id; what cannot be one does not exist (404).
@@ -171,6 +176,34 @@ impl Call {
         self.services().store.tenant_tx(self.tenant()?.id, name, work).await.map_err(Into::into)
     }
 
+    /// Whether the tenant may have one more of something. What is asked for at the same moment is not counted.
+    ///
+    /// # Errors
+    /// 409 when it has to delete something first, 429 when it has to wait; the database's own.
+    pub async fn check_quota(&self, tx: &TenantTx, counted: Counted) -> Result<(), AppError> {
+        let Some(limit) = self.admitted.tenant.as_ref().and_then(|tenant| tenant.quota.of(counted)) else {
+            return Ok(());
+        };
+        if tx.quota_used(counted, limit, self.now).await? < limit {
+            return Ok(());
+        }
+        const CODE: &str = "quota_exceeded";
+        let more = "a platform administrator can raise the quota";
+        let (what, retry_after_s) = match counted {
+            Counted::Devices => ("devices", None),
+            Counted::Trustpoints => ("trustpoints", None),
+            Counted::JobsPerHour => ("jobs in an hour", Some(60)),
+            Counted::JobsInFlight => ("jobs under way", Some(10)),
+        };
+        let detail = format!("the tenant has its {limit} {what}, which is its quota");
+        Err(match retry_after_s {
+            None => AppError::Conflict { code: CODE, detail: format!("{detail}: delete some first; {more}") },
+            Some(retry_after_s) => {
+                AppError::TooMany { code: CODE, detail: format!("{detail}: wait a while; {more}"), retry_after_s }
+            }
+        })
+    }
+
     /// Appends a line to the tenant's audit log.
     ///
     /// # Errors
@@ -237,9 +270,14 @@ pub fn id_bytes() -> Result<[u8; 10], Problem> {
 /// A taken name as the client should read it; everything else as it is.
 pub fn name_taken(error: DbError, kind: &'static str) -> AppError {
     if error.constraint().is_some_and(|constraint| constraint.ends_with("name_key")) {
-        return AppError::Conflict { code: "name_taken", detail: format!("there is a {kind} of this name already") };
+        return taken(kind);
     }
     error.into()
+}
+
+/// The refusal to make what is there already.
+pub fn taken(kind: &'static str) -> AppError {
+    AppError::Conflict { code: "name_taken", detail: format!("there is a {kind} of this name already") }
 }
 
 /// The refusal to delete what a trustpoint uses.

@@ -6,7 +6,7 @@ macro_rules! configured_handlers {
         kind: $kind:tt, tag: $tag:tt, path: $path:tt, item: $item:tt, segment: $segment:tt,
         operations: [$op_list:tt, $op_create:tt, $op_show:tt, $op_update:tt, $op_delete:tt],
         actions: [$created:literal, $updated:literal, $deleted:literal],
-        object: $object:ty, bodies: [$create:ident, $update:ident, $body:ident], id: $id:ident,
+        object: $object:ty, spec: $spec:ty, bodies: [$create:ident, $update:ident, $body:ident], id: $id:ident,
         sql: [$insert:ident, $fetch:ident, $list:ident, $replace:ident, $used_by:ident, $delete:ident],
         check: $check:expr
     ) => {
@@ -42,17 +42,30 @@ macro_rules! configured_handlers {
                 ($check)(&spec, allow_weak, violations);
                 name.map(|name| (name, spec))
             })?;
-            let id = $id::fresh(call.now, id_bytes()?);
-            let made = call
-                .tenant_tx($op_create, async |tx| {
-                    tx.$insert(id, &name, &spec, call.now).await.map_err(|error| name_taken(error, $kind))?;
-                    let made = tx.$fetch(&name).await?;
-                    let (object, after) = (($segment, id.as_uuid()), shown(&$body::from(made.clone())));
-                    call.note_change(tx, $created, object, None, Some(after), json!({"name": name.as_str()})).await?;
-                    Ok(made)
-                })
-                .await?;
+            if changes::is_held(&call, $op_create)? {
+                let look = async |tx: &TenantTx| match tx.$fetch(&name).await {
+                    Ok(_) => Err(taken($kind)),
+                    Err(DbError::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(error.into()),
+                };
+                return changes::propose(&call, $op_create, $segment, &name, Some(&spec), look).await;
+            }
+            let made = call.tenant_tx($op_create, async |tx| make_in(&call, tx, &name, &spec).await).await?;
             call.created(name.as_str(), &$body::from(made))
+        }
+
+        async fn make_in(
+            call: &Call,
+            tx: &TenantTx,
+            name: &ObjectName,
+            spec: &$spec,
+        ) -> Result<Configured<$id, $spec>, AppError> {
+            let id = call.services().fresh($id::fresh)?;
+            tx.$insert(id, name, spec, call.now).await.map_err(|error| name_taken(error, $kind))?;
+            let made = tx.$fetch(name).await?;
+            let (object, after) = (($segment, id.as_uuid()), shown(&$body::from(made.clone())));
+            call.note_change(tx, $created, object, None, Some(after), json!({"name": name.as_str()})).await?;
+            Ok(made)
         }
 
         #[utoipa::path(get, path = $item, tag = $tag, operation_id = $op_show, summary = "Show one",
@@ -88,24 +101,44 @@ macro_rules! configured_handlers {
                 ($check)(&spec, allow_weak, violations);
                 Some(spec)
             })?;
-            let changed = call
-                .tenant_tx($op_update, async |tx| {
-                    let present = tx.$fetch(&name).await?;
-                    if expected.is_some_and(|revision| revision != present.revision) {
-                        return Err(AppError::PreconditionFailed { current: present.revision });
-                    }
-                    tx.$replace(present.id, present.revision, &spec, call.now).await?;
-                    let changed = tx.$fetch(&name).await?;
-                    let object = ($segment, present.id.as_uuid());
-                    let detail = json!({"name": name.as_str(), "revision": changed.revision});
-                    let before = shown(&$body::from(present));
-                    let after = shown(&$body::from(changed.clone()));
-                    call.note_change(tx, $updated, object, Some(before), Some(after), detail).await?;
-                    Ok(changed)
-                })
-                .await?;
+            if changes::is_held(&call, $op_update)? {
+                let look = async |tx: &TenantTx| Ok(Some(fetch_in(tx, &name, expected).await?.revision));
+                return changes::propose(&call, $op_update, $segment, &name, Some(&spec), look).await;
+            }
+            let changed =
+                call.tenant_tx($op_update, async |tx| replace_in(&call, tx, &name, expected, &spec).await).await?;
             let revision = changed.revision;
             Ok(with_revision(json(StatusCode::OK, &$body::from(changed))?, revision))
+        }
+
+        async fn fetch_in(
+            tx: &TenantTx,
+            name: &ObjectName,
+            expected: Option<u32>,
+        ) -> Result<Configured<$id, $spec>, AppError> {
+            let present = tx.$fetch(name).await?;
+            if expected.is_some_and(|revision| revision != present.revision) {
+                return Err(AppError::PreconditionFailed { current: present.revision });
+            }
+            Ok(present)
+        }
+
+        async fn replace_in(
+            call: &Call,
+            tx: &TenantTx,
+            name: &ObjectName,
+            expected: Option<u32>,
+            spec: &$spec,
+        ) -> Result<Configured<$id, $spec>, AppError> {
+            let present = fetch_in(tx, name, expected).await?;
+            tx.$replace(present.id, present.revision, spec, call.now).await?;
+            let changed = tx.$fetch(name).await?;
+            let object = ($segment, present.id.as_uuid());
+            let detail = json!({"name": name.as_str(), "revision": changed.revision});
+            let before = shown(&$body::from(present));
+            let after = shown(&$body::from(changed.clone()));
+            call.note_change(tx, $updated, object, Some(before), Some(after), detail).await?;
+            Ok(changed)
         }
 
         #[utoipa::path(delete, path = $item, tag = $tag, operation_id = $op_delete, summary = "Delete one that no trustpoint uses",
@@ -119,18 +152,55 @@ macro_rules! configured_handlers {
         /// 404, 409 while a trustpoint uses it.
         pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
             let name: ObjectName = call.segment($segment, $kind)?;
-            call.tenant_tx($op_delete, async |tx| {
-                let present = tx.$fetch(&name).await?;
-                if let Some(user) = tx.$used_by(present.id).await? {
-                    return Err(in_use($kind, &user));
-                }
-                tx.$delete(present.id).await?;
-                let (object, before) = (($segment, present.id.as_uuid()), shown(&$body::from(present)));
-                call.note_change(tx, $deleted, object, Some(before), None, json!({"name": name.as_str()})).await?;
-                Ok(())
-            })
-            .await?;
+            if changes::is_held(&call, $op_delete)? {
+                let look = async |tx: &TenantTx| Ok(Some(fetch_unused_in(tx, &name, None).await?.revision));
+                return changes::propose::<$spec>(&call, $op_delete, $segment, &name, None, look).await;
+            }
+            call.tenant_tx($op_delete, async |tx| delete_in(&call, tx, &name, None).await).await?;
             Ok(HttpResponse::NoContent().finish())
+        }
+
+        async fn fetch_unused_in(
+            tx: &TenantTx,
+            name: &ObjectName,
+            expected: Option<u32>,
+        ) -> Result<Configured<$id, $spec>, AppError> {
+            let present = fetch_in(tx, name, expected).await?;
+            match tx.$used_by(present.id).await? {
+                Some(user) => Err(in_use($kind, &user)),
+                None => Ok(present),
+            }
+        }
+
+        async fn delete_in(
+            call: &Call,
+            tx: &TenantTx,
+            name: &ObjectName,
+            expected: Option<u32>,
+        ) -> Result<(), AppError> {
+            let present = fetch_unused_in(tx, name, expected).await?;
+            tx.$delete(present.id).await?;
+            let (object, before) = (($segment, present.id.as_uuid()), shown(&$body::from(present)));
+            call.note_change(tx, $deleted, object, Some(before), None, json!({"name": name.as_str()})).await?;
+            Ok(())
+        }
+
+        /// Does what was proposed and has been approved.
+        ///
+        /// # Errors
+        /// 404 or 412 when the object is not what the proposer saw; otherwise as the operation itself.
+        pub(super) async fn apply(call: &Call, tx: &TenantTx, change: &Change) -> Result<(), AppError> {
+            let spec = || {
+                let proposal = change.proposal.clone().unwrap_or_default();
+                serde_json::from_value::<$spec>(proposal).map_err(|error| AppError::Internal { source: error.into() })
+            };
+            let (name, revision) = (&change.object_name, change.object_revision);
+            match change.operation.as_str() {
+                $op_create => make_in(call, tx, name, &spec()?).await.map(drop),
+                $op_update => replace_in(call, tx, name, revision, &spec()?).await.map(drop),
+                $op_delete => delete_in(call, tx, name, revision).await,
+                other => Err(AppError::internal(format!("change {} is of an unknown operation: {other}", change.id))),
+            }
         }
     };
 }

@@ -14,6 +14,7 @@ use super::dto::Page;
 use super::dto::device::{DeviceBody, DeviceCreate, DeviceUpdate, Registration};
 use super::problem::{Problem, ProblemBody, json};
 use crate::audit::shown;
+use crate::db::Counted;
 use crate::error::AppError;
 
 /// Filters of the list of devices.
@@ -64,6 +65,7 @@ pub async fn create(call: Call, body: Body<DeviceCreate>) -> Result<HttpResponse
     let device = device(&call, id, name, registration, agent_id)?;
     let made = call
         .tenant_tx("device_create", async |tx| {
+            call.check_quota(tx, Counted::Devices).await?;
             tx.registered_device_insert(&device, call.now).await.map_err(|error| name_taken(error, "device"))?;
             let made = tx.registered_device_fetch(&device.name).await?;
             let (object, after) = (("device", id.as_uuid()), shown(&DeviceBody::from(made.clone())));

@@ -8,12 +8,14 @@ use trustfleet_model::field::{ObjectName, Violations};
 use trustfleet_model::ids::EntityId;
 
 use super::body::Body;
-use super::call::{Call, IfMatch, ListQuery, id_bytes, in_use, name_taken, with_revision};
+use super::call::{Call, IfMatch, ListQuery, in_use, name_taken, taken, with_revision};
+use super::changes;
 use super::configured::configured_handlers;
 use super::dto::Page;
 use super::dto::entity::{EntityBody, EntityCreate, EntityUpdate};
 use super::problem::{Problem, ProblemBody, json};
 use crate::audit::shown;
+use crate::db::{Change, Configured, DbError, TenantTx};
 use crate::error::AppError;
 
 configured_handlers!(
@@ -21,7 +23,7 @@ configured_handlers!(
     item: "/v1/tenants/{tenant}/entities/{entity}", segment: "entity",
     operations: ["entity_list", "entity_create", "entity_show", "entity_update", "entity_delete"],
     actions: ["entity_created", "entity_updated", "entity_deleted"],
-    object: EntityBody, bodies: [EntityCreate, EntityUpdate, EntityBody], id: EntityId,
+    object: EntityBody, spec: EntitySpec, bodies: [EntityCreate, EntityUpdate, EntityBody], id: EntityId,
     sql: [entity_insert, entity_fetch, entity_list, entity_update, entity_used_by, entity_delete],
     check: |spec: &EntitySpec, _: bool, violations: &mut Violations| super::check::entity(spec, violations)
 );

@@ -34,7 +34,7 @@ pub async fn ensure_first_token(services: &Services) -> Result<(), AppError> {
     let made = services
         .store
         .system_tx("first_token", async |tx| {
-            if tx.platform_token_exists(now).await? {
+            if tx.platform_token_exists(now, None).await? {
                 return Ok(false);
             }
             // Stored on disk before it is in force: a token that nobody can read would lock everybody out.
@@ -45,7 +45,10 @@ pub async fn ensure_first_token(services: &Services) -> Result<(), AppError> {
                 tenant_id: None,
                 hash: &hash,
                 role: Role::PlatformAdmin.as_str(),
+                scopes: &[],
                 description: "first token",
+                created_by: "controller",
+                person: &format!("token:{id}"),
                 created_at: now,
                 expires_at: None,
             };

@@ -13,6 +13,7 @@ mod bounds;
 pub mod ca_servers;
 pub mod call;
 pub mod certificates;
+pub mod changes;
 pub mod check;
 mod configured;
 pub mod devices;
@@ -24,11 +25,15 @@ mod guarded;
 pub mod health;
 pub mod jobs;
 mod json;
+mod limits;
 pub mod metrics;
+mod oidc;
 pub mod openapi;
+pub mod platform_tokens;
 pub mod policies;
 pub mod problem;
 mod requester;
+pub mod scope;
 pub mod server;
 pub mod tenants;
 pub mod timing;
@@ -70,8 +75,14 @@ const fn route(
 
 const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{tenant}";
+const SUSPEND: &str = "/v1/tenants/{tenant}/suspend";
+const RESUME: &str = "/v1/tenants/{tenant}/resume";
+const RESTORE: &str = "/v1/tenants/{tenant}/restore";
+const QUOTA: &str = "/v1/tenants/{tenant}/quota";
 const TOKENS: &str = "/v1/tenants/{tenant}/tokens";
 const TOKEN: &str = "/v1/tenants/{tenant}/tokens/{token}";
+const PLATFORM_TOKENS: &str = "/v1/tokens";
+const PLATFORM_TOKEN: &str = "/v1/tokens/{token}";
 const JOIN_TOKENS: &str = "/v1/tenants/{tenant}/join-tokens";
 const AGENTS: &str = "/v1/tenants/{tenant}/agents";
 const AGENT: &str = "/v1/tenants/{tenant}/agents/{agent}";
@@ -81,6 +92,10 @@ const CA_SERVERS: &str = "/v1/tenants/{tenant}/ca-servers";
 const CA_SERVER: &str = "/v1/tenants/{tenant}/ca-servers/{ca_server}";
 const POLICIES: &str = "/v1/tenants/{tenant}/policies";
 const POLICY: &str = "/v1/tenants/{tenant}/policies/{policy}";
+const CHANGES: &str = "/v1/tenants/{tenant}/changes";
+const CHANGE: &str = "/v1/tenants/{tenant}/changes/{change}";
+const APPROVE: &str = "/v1/tenants/{tenant}/changes/{change}/approve";
+const REJECT: &str = "/v1/tenants/{tenant}/changes/{change}/reject";
 const DEVICES: &str = "/v1/tenants/{tenant}/devices";
 const DEVICE: &str = "/v1/tenants/{tenant}/devices/{device}";
 const DEVICE_TRUSTPOINTS: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints";
@@ -100,9 +115,19 @@ pub const ROUTES: &[Route] = &[
     route("GET", TENANTS, Platform, "tenant_list", || get().to(tenants::list)),
     route("POST", TENANTS, Platform, "tenant_create", || post().to(tenants::create)),
     route("GET", TENANT, Tenant(Viewer), "tenant_show", || get().to(tenants::show)),
+    route("PUT", TENANT, Platform, "tenant_update", || put().to(tenants::update)),
+    route("DELETE", TENANT, Platform, "tenant_delete", || delete().to(tenants::remove)),
+    route("POST", SUSPEND, Platform, "tenant_suspend", || post().to(tenants::suspend)),
+    route("POST", RESUME, Platform, "tenant_resume", || post().to(tenants::resume)),
+    route("POST", RESTORE, Platform, "tenant_restore", || post().to(tenants::restore)),
+    route("GET", QUOTA, Tenant(Viewer), "tenant_quota_show", || get().to(tenants::show_quota)),
+    route("PUT", QUOTA, Platform, "tenant_quota_update", || put().to(tenants::update_quota)),
     route("GET", TOKENS, Tenant(Admin), "token_list", || get().to(tokens::list)),
     route("POST", TOKENS, Tenant(Admin), "token_create", || post().to(tokens::create)),
     route("DELETE", TOKEN, Tenant(Admin), "token_delete", || delete().to(tokens::revoke)),
+    route("GET", PLATFORM_TOKENS, Platform, "platform_token_list", || get().to(platform_tokens::list)),
+    route("POST", PLATFORM_TOKENS, Platform, "platform_token_create", || post().to(platform_tokens::create)),
+    route("DELETE", PLATFORM_TOKEN, Platform, "platform_token_delete", || delete().to(platform_tokens::revoke)),
     route("POST", JOIN_TOKENS, Tenant(Admin), "join_token_create", || post().to(tokens::create_join_token)),
     route("GET", AGENTS, Tenant(Viewer), "agent_list", || get().to(agents::list)),
     route("GET", AGENT, Tenant(Viewer), "agent_show", || get().to(agents::show)),
@@ -121,6 +146,10 @@ pub const ROUTES: &[Route] = &[
     route("GET", POLICY, Tenant(Viewer), "policy_show", || get().to(policies::show)),
     route("PUT", POLICY, Tenant(Admin), "policy_update", || put().to(policies::update)),
     route("DELETE", POLICY, Tenant(Admin), "policy_delete", || delete().to(policies::remove)),
+    route("GET", CHANGES, Tenant(Viewer), "change_list", || get().to(changes::list)),
+    route("GET", CHANGE, Tenant(Viewer), "change_show", || get().to(changes::show)),
+    route("POST", APPROVE, Tenant(Admin), "change_approve", || post().to(changes::approve)),
+    route("POST", REJECT, Tenant(Admin), "change_reject", || post().to(changes::reject)),
     route("GET", DEVICES, Tenant(Viewer), "device_list", || get().to(devices::list)),
     route("POST", DEVICES, Tenant(Operator), "device_create", || post().to(devices::create)),
     route("GET", DEVICE, Tenant(Viewer), "device_show", || get().to(devices::show)),

@@ -11,12 +11,13 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::access::Access;
+use super::access::{Access, Role};
 use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
+use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, ca_servers, certificates, devices, entities, health, jobs, metrics, policies, tenants,
-    tokens, trustpoints,
+    agent_door, agents, audit, ca_servers, certificates, changes, devices, entities, health, jobs, metrics,
+    platform_tokens, policies, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -33,10 +34,20 @@ use crate::error::AppError;
         tenants::list,
         tenants::create,
         tenants::show,
+        tenants::update,
+        tenants::remove,
+        tenants::suspend,
+        tenants::resume,
+        tenants::restore,
+        tenants::show_quota,
+        tenants::update_quota,
         tokens::list,
         tokens::create,
         tokens::revoke,
         tokens::create_join_token,
+        platform_tokens::list,
+        platform_tokens::create,
+        platform_tokens::revoke,
         agents::list,
         agents::show,
         entities::list,
@@ -54,6 +65,10 @@ use crate::error::AppError;
         policies::show,
         policies::update,
         policies::remove,
+        changes::list,
+        changes::show,
+        changes::approve,
+        changes::reject,
         devices::list,
         devices::create,
         devices::show,
@@ -90,13 +105,14 @@ use crate::error::AppError;
 struct Document;
 
 /// What the parts of a path are.
-const SEGMENTS: [(&str, &str); 10] = [
+const SEGMENTS: [(&str, &str); 11] = [
     ("tenant", "Name of the tenant"),
     ("token", "Id of the token"),
     ("agent", "Name of the agent"),
     ("entity", "Name of the entity"),
     ("ca_server", "Name of the CA server"),
     ("policy", "Name of the policy"),
+    ("change", "Id of the change"),
     ("device", "Name of the device"),
     ("trustpoint", "Name of the trustpoint"),
     ("job", "Id of the job"),
@@ -139,11 +155,17 @@ pub fn build() -> Result<Value, AppError> {
             add_security(operation, route);
             add_segments(operation, route);
             add_errors(operation, route);
+            if changes::HELD.contains(&route.operation) {
+                operation["responses"]["202"] = json!({
+                    "description": "The tenant wants four eyes: kept until another administrator approves it",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChangeBody"}}}
+                });
+            }
         }
     }
     document["servers"] = json!([{"url": "/", "description": "The controller that serves this document"}]);
     document["components"]["securitySchemes"] = json!({
-        "bearer": {"type": "http", "scheme": "bearer", "description": "An API token, such as `tft1_...`"}
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API token, such as `tft1_...`, or a JWT of a configured identity provider"}
     });
     document["components"]["responses"]["Problem"] = json!({
         "description": "What was wrong, as a problem document",
@@ -186,12 +208,21 @@ fn without_body_suffix(value: Value) -> Value {
 fn add_security(operation: &mut Map<String, Value>, route: &Route) {
     let (security, note) = match route.access {
         Access::Public => (json!([]), None),
-        Access::Tenant(role) => (json!([{"bearer": []}]), Some(format!("Needs the role `{role}` or a higher one."))),
-        Access::Platform => (json!([{"bearer": []}]), Some("Needs the role `platform_admin`.".to_owned())),
+        Access::Tenant(role) => (json!([{"bearer": []}]), Some(format!("Needs the role `{role}` or a higher one"))),
+        Access::Platform => (json!([{"bearer": []}]), Some("Needs the role `platform_admin`".to_owned())),
     };
+    if let Access::Tenant(role) = route.access {
+        operation.insert("x-role".to_owned(), json!(role.as_str()));
+    } else if route.access == Access::Platform {
+        operation.insert("x-role".to_owned(), json!(Role::PlatformAdmin.as_str()));
+    }
+    if route.access != Access::Public {
+        operation.insert("x-scope".to_owned(), json!(Scope::needed(route).to_string()));
+    }
     operation.insert("security".to_owned(), security);
     if let Some(note) = note {
         // The handlers' own descriptions are written for those who read the source.
+        let note = format!("{note}, and of a token with scopes `{}`.", Scope::needed(route));
         operation.insert("description".to_owned(), json!(note));
     } else {
         operation.remove("description");
@@ -220,13 +251,17 @@ fn add_errors(operation: &mut Map<String, Value>, route: &Route) {
     let is_api = route.path.starts_with("/v1/") || route.path.starts_with("/agent/");
     let mut statuses = Vec::new();
     if is_api {
-        statuses.extend(["503"]);
+        statuses.extend(["429", "503"]);
     }
     if route.access != Access::Public {
         statuses.extend(["401", "403"]);
     }
     if route.path.contains('{') {
         statuses.push("404");
+    }
+    if route.method != "GET" && matches!(route.access, Access::Tenant(_)) {
+        // The tenant is suspended, or its quota is used up.
+        statuses.push("409");
     }
     if has_body {
         statuses.extend(["400", "413", "415", "422"]);
@@ -284,7 +319,9 @@ mod tests {
                 assert!(responses.contains_key("401") && responses.contains_key("403"), "{name}");
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
-            if ["POST", "PUT"].contains(&route.method) && !route.path.ends_with("/activate") {
+            if ["POST", "PUT"].contains(&route.method)
+                && !["/activate", "/resume", "/restore", "/approve"].iter().any(|verb| route.path.ends_with(verb))
+            {
                 assert!(operation.get("requestBody").is_some() && responses.contains_key("422"), "{name}");
             }
         }

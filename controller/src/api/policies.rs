@@ -8,12 +8,14 @@ use trustfleet_model::ids::PolicyId;
 use trustfleet_model::policy::PolicySpec;
 
 use super::body::Body;
-use super::call::{Call, IfMatch, ListQuery, id_bytes, in_use, name_taken, with_revision};
+use super::call::{Call, IfMatch, ListQuery, in_use, name_taken, taken, with_revision};
+use super::changes;
 use super::configured::configured_handlers;
 use super::dto::Page;
 use super::dto::policy::{PolicyBody, PolicyCreate, PolicyUpdate};
 use super::problem::{Problem, ProblemBody, json};
 use crate::audit::shown;
+use crate::db::{Change, Configured, DbError, TenantTx};
 use crate::error::AppError;
 
 configured_handlers!(
@@ -21,7 +23,7 @@ configured_handlers!(
     item: "/v1/tenants/{tenant}/policies/{policy}", segment: "policy",
     operations: ["policy_list", "policy_create", "policy_show", "policy_update", "policy_delete"],
     actions: ["policy_created", "policy_updated", "policy_deleted"],
-    object: PolicyBody, bodies: [PolicyCreate, PolicyUpdate, PolicyBody], id: PolicyId,
+    object: PolicyBody, spec: PolicySpec, bodies: [PolicyCreate, PolicyUpdate, PolicyBody], id: PolicyId,
     sql: [policy_insert, policy_fetch, policy_list, policy_update, policy_used_by, policy_delete],
     check: |spec: &PolicySpec, allow_weak: bool, violations: &mut Violations| spec.check(allow_weak, violations)
 );

@@ -63,7 +63,7 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     violations: Violations,
-    retry: bool,
+    retry_after_s: Option<u32>,
     allow: Option<String>,
 }
 
@@ -71,7 +71,7 @@ impl Problem {
     /// An error that the HTTP layer itself finds: `status` is a 4xx or 5xx.
     pub fn http(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let violations = Violations::new();
-        Self { status, code, detail: detail.into(), violations, retry: false, allow: None }
+        Self { status, code, detail: detail.into(), violations, retry_after_s: None, allow: None }
     }
 
     /// No object of this kind, or one of another tenant: the answer is the same (404).
@@ -94,7 +94,7 @@ impl Problem {
     /// Something is away for the moment (503).
     pub fn moment(code: &'static str, detail: impl Into<String>) -> Self {
         let mut problem = Self::http(StatusCode::SERVICE_UNAVAILABLE, code, detail);
-        problem.retry = true;
+        problem.retry_after_s = Some(RETRY_AFTER_S);
         problem
     }
 
@@ -116,8 +116,8 @@ impl Problem {
         let mut response = HttpResponse::build(self.status);
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-        if self.retry {
-            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((header::RETRY_AFTER, seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"trustfleet\""));
@@ -169,7 +169,10 @@ impl From<AppError> for Problem {
         log(&error);
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut problem = Self::http(status, error.code(), String::new());
-        problem.retry = error.is_transient();
+        problem.retry_after_s = match &error {
+            AppError::TooMany { retry_after_s, .. } => Some(*retry_after_s),
+            other => other.is_transient().then_some(RETRY_AFTER_S),
+        };
         problem.detail = match &error {
             AppError::Invalid(violations) => summary(violations.as_slice().len()),
             AppError::Rejected(Rejection::NotReady(_)) => {

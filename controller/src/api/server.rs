@@ -22,11 +22,11 @@ use crate::app::Services;
 /// `handle().stop(true)` ends it gracefully.
 ///
 /// # Errors
-/// The listener cannot be used.
+/// The listener cannot be used, or the roots of an identity provider.
 pub fn serve(services: Services, listener: TcpListener) -> io::Result<Server> {
     let (config, tls) = (Arc::clone(&services.config), services.tls.clone());
     services.metrics.expect_operations(ROUTES.iter().map(|route| route.operation));
-    let api = web::Data::new(Api::new(services));
+    let api = web::Data::new(Api::new(services).map_err(io::Error::other)?);
     let app = move || {
         // The last one wraps all others: paths are normalized before anybody looks at them.
         App::new()
@@ -48,8 +48,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         let mut resource = web::resource(path);
         let mut methods = Vec::new();
         for route in ROUTES.iter().filter(|route| route.path == path) {
-            let access = route.access;
-            let guarded = (route.handler)().wrap(from_fn(move |request, next| guard(access, request, next)));
+            let guarded = (route.handler)().wrap(from_fn(move |request, next| guard(route, request, next)));
             resource = resource.route(guarded.wrap(from_fn(move |request, next| traced(route, request, next))));
             methods.extend(Method::from_bytes(route.method.as_bytes()));
         }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use trustfleet_model::field::{ObjectName, Violations, check_text};
-use trustfleet_model::ids::TokenId;
+use trustfleet_model::ids::{TenantId, TokenId};
 use trustfleet_wire::sign::key_id;
 use zeroize::Zeroizing;
 
@@ -18,11 +18,14 @@ use super::call::{Call, ListQuery, id_bytes};
 use super::dto::Page;
 use super::dto::tenant::{JoinTokenCreate, JoinTokenCreatedBody, TokenBody, TokenCreate, TokenCreatedBody};
 use super::problem::{Problem, json};
+use super::scope::{Scope, Scopes};
+use crate::audit::PLATFORM;
 use crate::db::{ApiToken, ApiTokenInsert, DbError, Note};
 use crate::entropy;
 use crate::error::AppError;
 
 const DESCRIPTION_MAX: usize = 200;
+const SCOPES_MAX: usize = 64;
 const VALID_MIN_S: u32 = 60;
 /// Ten years.
 const TOKEN_VALID_MAX_S: u32 = 315_360_000;
@@ -38,9 +41,13 @@ const JOIN_TOKEN_USES_MAX: u32 = 1000;
     summary = "List API tokens, oldest first", params(ListQuery),
     responses((status = 200, description = "A part of the list", body = Page<TokenBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
+    page(&call, Some(call.tenant()?.id)).await
+}
+
+/// A part of the list of a tenant's tokens, or of the platform's.
+pub(super) async fn page(call: &Call, tenant: Option<TenantId>) -> Result<HttpResponse, Problem> {
     let list = call.list(&[])?;
     let after: Option<TokenId> = list.after_as()?;
-    let tenant = call.tenant()?.id;
     let store = &call.services().store;
     let rows: Result<Vec<ApiToken>, DbError> =
         store.system_tx("token_list", async |tx| tx.api_token_list(tenant, after, list.rows()).await).await;
@@ -56,41 +63,87 @@ pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     summary = "Make an API token", request_body = TokenCreate,
     responses((status = 201, description = "Made; the token is shown only here", body = TokenCreatedBody)))]
 pub async fn create(call: Call, body: Body<TokenCreate>) -> Result<HttpResponse, Problem> {
-    let body = body.check(|body, violations| {
-        violations.check("description", "text", check_text(&body.description, DESCRIPTION_MAX));
-        if let Some(seconds) = body.valid_for_s {
-            check_range("valid_for_s", seconds, VALID_MIN_S, TOKEN_VALID_MAX_S, violations);
-        }
-        Some(body)
+    let wanted = body.check(|body, violations| {
+        let TokenCreate { role, scopes, description, valid_for_s } = body;
+        check_wanted(&call, role.into(), &scopes, description, valid_for_s, violations)
     })?;
-    let tenant = call.tenant()?.id;
+    mint(&call, Some(call.tenant()?.id), wanted).await
+}
+
+/// A token that may be made.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    role: Role,
+    scopes: Scopes,
+    description: String,
+    valid_for_s: Option<u32>,
+}
+
+/// Checks what a new token is to be; nobody gives more than he has.
+pub(super) fn check_wanted(
+    call: &Call,
+    role: Role,
+    scopes: &[String],
+    description: String,
+    valid_for_s: Option<u32>,
+    violations: &mut Violations,
+) -> Option<Wanted> {
+    violations.check("description", "text", check_text(&description, DESCRIPTION_MAX));
+    if let Some(seconds) = valid_for_s {
+        check_range("valid_for_s", seconds, VALID_MIN_S, TOKEN_VALID_MAX_S, violations);
+    }
+    if scopes.len() > SCOPES_MAX {
+        violations.add("scopes", "count", format!("has {} entries; at most {SCOPES_MAX} are allowed", scopes.len()));
+        return None;
+    }
+    let scopes: Vec<Option<Scope>> = scopes
+        .iter()
+        .enumerate()
+        .map(|(i, text)| violations.check(&format!("scopes[{i}]"), "scope", text.parse::<Scope>()))
+        .collect();
+    let scopes = Scopes::only(scopes.into_iter().collect::<Option<_>>()?);
+    if !call.caller().scopes.include(&scopes) {
+        violations.add("scopes", "exceeds", "gives more than the scopes of the token that asks for it");
+    }
+    Some(Wanted { role, scopes, description, valid_for_s })
+}
+
+/// Makes a token of a tenant, or of the platform.
+pub(super) async fn mint(call: &Call, tenant: Option<TenantId>, wanted: Wanted) -> Result<HttpResponse, Problem> {
     let token = new_token(&Zeroizing::new(entropy::random()?));
     let hash = token_hash(token.expose()).ok_or_else(|| AppError::internal("a new token has no hash"))?;
     let id = TokenId::fresh(call.now, id_bytes()?);
-    let expires_at = body.valid_for_s.map(|seconds| later(call.now, seconds)).transpose()?;
+    let expires_at = wanted.valid_for_s.map(|seconds| later(call.now, seconds)).transpose()?;
+    let scopes = wanted.scopes.words();
     let insert = ApiTokenInsert {
         id,
-        tenant_id: Some(tenant),
+        tenant_id: tenant,
         hash: &hash,
-        role: Role::from(body.role).as_str(),
-        description: &body.description,
+        role: wanted.role.as_str(),
+        scopes: &scopes,
+        description: &wanted.description,
+        created_by: &call.actor(),
+        person: &call.caller().person_of_new_token(id),
         created_at: call.now,
         expires_at,
     };
     let requester = call.requester();
-    let made = json!({"role": insert.role, "description": &body.description, "expires_at": expires_at});
+    let shown = json!({
+        "role": insert.role, "scopes": scopes, "description": &wanted.description, "expires_at": expires_at
+    });
     let note =
-        Note::new(call.now, &requester, "token_created", "token", id.as_uuid(), json!({})).change(None, Some(made));
+        Note::new(call.now, &requester, "token_created", "token", id.as_uuid(), json!({})).change(None, Some(shown));
     let store = &call.services().store;
     store
         .system_tx("token_create", async |tx| {
             tx.api_token_insert(&insert).await?;
-            tx.audit_note(tenant, &note).await
+            tx.audit_note(tenant.unwrap_or(PLATFORM), &note).await
         })
         .await
         .map_err(|error: DbError| Problem::from(error))?;
-    let TokenCreate { role, description, .. } = body;
-    let made = TokenCreatedBody { id, token: token.expose().clone(), role, description, expires_at };
+    let Wanted { role, description, .. } = wanted;
+    let role = role.as_str().to_owned();
+    let made = TokenCreatedBody { id, token: token.expose().clone(), role, scopes, description, expires_at };
     call.created(&id.to_string(), &made)
 }
 
@@ -102,18 +155,26 @@ pub async fn create(call: Call, body: Body<TokenCreate>) -> Result<HttpResponse,
     summary = "Take an API token back; it is refused everywhere within five seconds",
     responses((status = 204, description = "Taken back")))]
 pub async fn revoke(call: Call) -> Result<HttpResponse, Problem> {
+    take_back(&call, Some(call.tenant()?.id)).await
+}
+
+/// Takes back the token in the path, of a tenant or of the platform.
+pub(super) async fn take_back(call: &Call, tenant: Option<TenantId>) -> Result<HttpResponse, Problem> {
     let id: TokenId = call.segment("token", "token")?;
-    let tenant = call.tenant()?.id;
     let requester = call.requester();
     let note = Note::new(call.now, &requester, "token_revoked", "token", id.as_uuid(), json!({}));
     let store = &call.services().store;
     store
         .system_tx("token_delete", async |tx| {
+            let last = tenant.is_none() && !tx.platform_token_exists(call.now, Some(id)).await?;
             tx.api_token_revoke(tenant, id, call.now).await?;
-            tx.audit_note(tenant, &note).await
+            if last {
+                let detail = "it is the last platform token in force: make another one first".to_owned();
+                return Err(AppError::Conflict { code: "last_platform_token", detail });
+            }
+            Ok(tx.audit_note(tenant.unwrap_or(PLATFORM), &note).await?)
         })
-        .await
-        .map_err(|error: DbError| Problem::from(error))?;
+        .await?;
     call.api.forget_token(id);
     Ok(HttpResponse::NoContent().finish())
 }

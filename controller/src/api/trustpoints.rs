@@ -14,7 +14,7 @@ use super::dto::Page;
 use super::dto::job::{EnrollRequest, JobBody};
 use super::dto::trustpoint::{MacBody, MacCreate, TrustpointBody, TrustpointCreate};
 use super::problem::{Problem, ProblemBody, json};
-use crate::db::{ListedTrustpoint, TrustpointFilter};
+use crate::db::{Counted, ListedTrustpoint, TenantTx, TrustpointFilter};
 use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetMac};
 use crate::error::AppError;
 
@@ -181,6 +181,7 @@ pub async fn set_mac(call: Call, body: Body<MacCreate>) -> Result<HttpResponse, 
 
 async fn find_references(call: &Call, body: &TrustpointCreate) -> Result<(Option<References>, Violations), Problem> {
     call.tenant_tx("trustpoint_references", async |tx| {
+        call.check_quota(tx, Counted::Trustpoints).await?;
         let mut wrong = Violations::new();
         let entity = match wrong.check("entity", "name", body.entity.parse::<ObjectName>()) {
             Some(name) => resolved(tx.entity_fetch(&name).await, "entity", "entity", &name, &mut wrong)?,
@@ -275,7 +276,11 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
     let request = body.check(|body, _| Some(body.request.into()))?;
     let context = call
         .tenant_tx("enrollment_context", async |tx| {
-            Ok(tx.enrollment_context(device, &trustpoint, request_key.as_deref()).await?)
+            let context = tx.enrollment_context(device, &trustpoint, request_key.as_deref()).await?;
+            if context.known_job.is_none() {
+                check_jobs(&call, tx).await?;
+            }
+            Ok(context)
         })
         .await?;
     let command = Command::Enroll(Box::new(Enroll {
@@ -301,6 +306,7 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
             content_type = "application/problem+json")))]
 pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
     let (device, trustpoint) = find(&call).await?;
+    call.tenant_tx("job_quota", async |tx| check_jobs(&call, tx).await).await?;
     let command = Command::Activate(Activate {
         trustpoint,
         job_id: JobId::fresh(call.now, id_bytes()?),
@@ -308,6 +314,12 @@ pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
         traceparent: Some(call.traceparent()?),
     });
     accepted(&call, ask(&call, device, command).await?).await
+}
+
+/// Whether the tenant may have one more job.
+async fn check_jobs(call: &Call, tx: &TenantTx) -> Result<(), AppError> {
+    call.check_quota(tx, Counted::JobsPerHour).await?;
+    call.check_quota(tx, Counted::JobsInFlight).await
 }
 
 async fn ask(call: &Call, device: DeviceId, command: Command) -> Result<Reply, AppError> {

@@ -10,6 +10,7 @@ mod agent;
 mod args;
 mod audit;
 mod certificate;
+mod change;
 mod client;
 mod device;
 mod error;
@@ -34,6 +35,7 @@ use self::{
     args::Noun,
     audit::AuditVerb,
     certificate::CertificateVerb,
+    change::ChangeVerb,
     device::DeviceVerb,
     error::CliError,
     job::JobVerb,
@@ -65,6 +67,8 @@ pub enum OperatorCommand {
     CaServer(Noun<CaServerVerb>),
     /// CMP policies: the settings of enrolments
     Policy(Noun<PolicyVerb>),
+    /// Changes that need another administrator's approval
+    Change(Noun<ChangeVerb>),
     /// Registered devices
     Device(Noun<DeviceVerb>),
     /// Trustpoints of devices: enrol and activate certificates
@@ -99,6 +103,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Entity(noun) => registry::run_entity(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::CaServer(noun) => registry::run_ca_server(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Policy(noun) => registry::run_policy(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Change(noun) => change::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Device(noun) => device::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Trustpoint(noun) => trustpoint::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Secret(noun) => mac::run(&Session::open(noun.connection)?, noun.verb),

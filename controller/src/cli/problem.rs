@@ -56,6 +56,10 @@ impl Problem {
                 "give a valid token by --token-file, TRUSTFLEET_TOKEN_FILE or TRUSTFLEET_TOKEN; the first one lies in \
                     the file that the controller's configuration names as first_token_file"
             }
+            403 if self.code == "own_change" => {
+                "let another administrator approve it, or take it back with `change reject`"
+            }
+            403 if self.code == "missing_scope" => "use a token that has this scope, or one without scopes",
             403 => {
                 "use a token with a higher role: viewer reads, operator enrols and registers devices, admin may all \
                     in its tenant, platform_admin makes tenants"

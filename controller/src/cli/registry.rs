@@ -10,6 +10,7 @@ use ureq::http::Method;
 
 use super::{
     args::{Page, san},
+    change,
     error::CliError,
     output::{Column, ago, text},
     session::Session,
@@ -277,7 +278,7 @@ fn run<F: Args + Flags>(session: &Session, kind: &Collection, verb: Verb<F>) -> 
             let mut draft = file.map_or_else(|| Ok(Draft::default()), |path| Draft::from_file(&path))?;
             flags.lay_over(&mut draft)?;
             let object = session.call(Method::POST, &[kind.path], Some(&draft.body_named(&name)))?;
-            session.print_object(&object, kind.first, kind.after_create)
+            print(session, kind, &object, kind.after_create)
         }
         Verb::Update { name, file, flags } => {
             let present = session.read(&[kind.path, &name])?;
@@ -286,11 +287,23 @@ fn run<F: Args + Flags>(session: &Session, kind: &Collection, verb: Verb<F>) -> 
             let revision = [("If-Match", format!("\"{}\"", text(&present, "/revision")))];
             let path = [kind.path, name.as_str()];
             let object = session.call_with(Method::PUT, &path, Some(&draft.body()), &[], &revision)?;
-            session.print_object(&object, kind.first, "jobs accepted from now on use this revision")
+            print(session, kind, &object, "jobs accepted from now on use this revision")
         }
         Verb::Delete { name } => {
-            session.call(Method::DELETE, &[kind.path, &name], None)?;
+            let answer = session.call(Method::DELETE, &[kind.path, &name], None)?;
+            if change::is_pending(&answer) {
+                return change::print(session, &answer);
+            }
             session.print_deleted(kind.noun, &name)
         }
+    }
+}
+
+/// Prints the object, or the change that waits instead of it.
+fn print(session: &Session, kind: &Collection, answer: &Value, next: &str) -> Result<(), CliError> {
+    if change::is_pending(answer) {
+        change::print(session, answer)
+    } else {
+        session.print_object(answer, kind.first, next)
     }
 }

@@ -52,7 +52,7 @@ impl Session {
 
     /// Sends a call outside of tenants.
     pub(super) fn platform(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Value, CliError> {
-        let path: Vec<_> = ["v1", "tenants"].into_iter().chain(path.iter().copied()).collect();
+        let path: Vec<_> = ["v1"].into_iter().chain(path.iter().copied()).collect();
         self.client.send(&Call { body, ..Call::new(method, &path) })
     }
 
@@ -128,9 +128,9 @@ impl Session {
         })
     }
 
-    /// Reads the list of tenants: one page, or all of them.
-    pub(super) fn list_tenants(&self, page: &Page) -> Result<Value, CliError> {
-        collect(page, |query| self.client.send(&Call { query: &query, ..Call::new(Method::GET, &["v1", "tenants"]) }))
+    /// Reads a list outside of tenants: one page, or all of them.
+    pub(super) fn list_platform(&self, noun: &str, page: &Page) -> Result<Value, CliError> {
+        collect(page, |query| self.client.send(&Call { query: &query, ..Call::new(Method::GET, &["v1", noun]) }))
     }
 
     /// Prints a list as a table with the given columns, or as JSON.

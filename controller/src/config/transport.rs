@@ -27,6 +27,7 @@ impl Config {
         if plain(self.broker.url.expose()) || plain(&self.broker.agent_url) {
             found.push("broker.insecure_plaintext is on: a connection to the broker is not encrypted".to_owned());
         }
+        found.extend(self.insecure_oidc());
         found
     }
 

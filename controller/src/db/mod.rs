@@ -8,6 +8,7 @@
 mod agent;
 mod audit;
 mod ca_server;
+mod change;
 mod column;
 mod configured;
 mod connect;
@@ -43,6 +44,7 @@ pub(crate) use self::row::stored_trustpoint;
 pub use self::{
     agent::Agent,
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
+    change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     device_registry::RegisteredDevice,
     error::DbError,
@@ -56,8 +58,8 @@ pub use self::{
     outbox::{Claim, ClaimedJob},
     sender::Sender,
     stats::Stats,
-    tenant::Tenant,
-    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken, TokenTenant},
+    tenant::{Counted, Quota, Tenant, TenantState},
+    token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},
     tx::{SystemTx, TenantTx},
 };
 use crate::{

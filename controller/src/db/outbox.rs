@@ -51,7 +51,7 @@ pub struct ClaimedJob {
 }
 
 impl SystemTx {
-    /// Claims up to `limit` rows for `claim_s` seconds of the database's clock, oldest first. A row that cannot be read
+    /// Claims up to `limit` rows of tenants that are neither suspended nor deleted for `claim_s` seconds of the database's clock, oldest first. A row that cannot be read
     /// is logged and left out, and stays claimed meanwhile: it must not hold up the others.
     ///
     /// # Errors
@@ -60,9 +60,9 @@ impl SystemTx {
         let rows = self
             .query(
                 "/* outbox_claim */ WITH c AS (
-                     SELECT tenant_id, outbox_id FROM outbox
-                     WHERE claimed_until IS NULL OR claimed_until <= clock_timestamp()
-                     ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED
+                     SELECT o.tenant_id, o.outbox_id FROM outbox o JOIN tenants t ON t.tenant_id = o.tenant_id
+                     WHERE (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp()) AND t.state = 'active'
+                     ORDER BY o.outbox_id LIMIT $1 FOR UPDATE OF o SKIP LOCKED
                  ), m AS (
                      UPDATE outbox o SET claimed_until = clock_timestamp() + make_interval(secs => $2),
                                          attempts = o.attempts + 1

@@ -7,6 +7,7 @@ use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::{TenantId, TokenId};
 
 use super::column::Columns;
+use super::tenant::{self, Tenant, tenant_columns};
 use super::tx::Id;
 use super::{DbError, SystemTx, TenantTx};
 
@@ -24,8 +25,14 @@ pub struct ApiTokenInsert<'a> {
     pub hash: &'a [u8],
     /// Word of its role.
     pub role: &'static str,
+    /// What of its role it may use; empty: all.
+    pub scopes: &'a [String],
     /// What it is for.
     pub description: &'a str,
+    /// Who makes it, in the words of the audit log.
+    pub created_by: &'a str,
+    /// Whom it acts for.
+    pub person: &'a str,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it ends.
@@ -39,8 +46,12 @@ pub struct ApiToken {
     pub id: TokenId,
     /// Word of its role.
     pub role: String,
+    /// What of its role it may use; empty: all.
+    pub scopes: Vec<String>,
     /// What it is for.
     pub description: String,
+    /// Who made it, in the words of the audit log.
+    pub created_by: String,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it ends; none: never.
@@ -63,19 +74,10 @@ impl ApiToken {
 pub struct PresentedToken {
     /// The token.
     pub token: ApiToken,
+    /// Whom it acts for.
+    pub person: String,
     /// Its tenant; none: the platform.
-    pub tenant: Option<TokenTenant>,
-}
-
-/// The tenant of a presented token.
-#[derive(Clone, Debug)]
-pub struct TokenTenant {
-    /// Its id.
-    pub id: TenantId,
-    /// Its name.
-    pub name: ObjectName,
-    /// Whether weak algorithms are allowed (S8).
-    pub allow_weak_algorithms: bool,
+    pub tenant: Option<Tenant>,
 }
 
 /// A join token that an agent presents; its row is locked until the transaction ends.
@@ -126,11 +128,26 @@ impl SystemTx {
     /// The database's own.
     pub async fn api_token_insert(&self, token: &ApiTokenInsert<'_>) -> Result<(), DbError> {
         let sql = "/* api_token_insert */ INSERT INTO api_tokens \
-                   (token_id, tenant_id, token_hash, role, description, created_at, expires_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let ApiTokenInsert { id, tenant_id, hash, role, description, created_at, expires_at } = token;
-        let tenant = tenant_id.map(Id);
-        let count = self.execute(sql, &[&Id(*id), &tenant, hash, role, description, created_at, expires_at]).await?;
+                   (token_id, tenant_id, token_hash, role, scopes, description, created_by, person, created_at, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let tenant = token.tenant_id.map(Id);
+        let count = self
+            .execute(
+                sql,
+                &[
+                    &Id(token.id),
+                    &tenant,
+                    &token.hash,
+                    &token.role,
+                    &token.scopes,
+                    &token.description,
+                    &token.created_by,
+                    &token.person,
+                    &token.created_at,
+                    &token.expires_at,
+                ],
+            )
+            .await?;
         DbError::one_row(count, "token")
     }
 
@@ -139,21 +156,17 @@ impl SystemTx {
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn api_token_by_hash(&self, hash: &[u8]) -> Result<PresentedToken, DbError> {
-        let sql = "/* api_token_by_hash */ SELECT k.token_id, k.role, k.description, k.created_at, k.expires_at, \
-                   k.last_used_at, k.revoked_at, t.tenant_id, t.name, t.allow_weak_algorithms \
-                   FROM api_tokens k LEFT JOIN tenants t ON t.tenant_id = k.tenant_id \
-                   WHERE k.token_hash = $1";
+        let sql = concat!(
+            "/* api_token_by_hash */ SELECT k.token_id, k.role, k.scopes, k.description, k.created_by, k.person, \
+             k.created_at, k.expires_at, k.last_used_at, k.revoked_at, ",
+            tenant_columns!(),
+            " FROM api_tokens k LEFT JOIN tenants t ON t.tenant_id = k.tenant_id WHERE k.token_hash = $1"
+        );
         let row = self.query_opt(sql, &[&hash]).await?.ok_or(DbError::NotFound { kind: "token" })?;
         let columns = Columns::new(&row, "api_tokens", "token_id");
-        let tenant = match columns.read::<Option<Id<TenantId>>>("tenant_id")? {
-            Some(Id(id)) => Some(TokenTenant {
-                id,
-                name: columns.parse::<String, _>("name")?,
-                allow_weak_algorithms: columns.read("allow_weak_algorithms")?,
-            }),
-            None => None,
-        };
-        Ok(PresentedToken { token: read(&row)?, tenant })
+        let has_tenant = columns.read::<Option<Id<TenantId>>>("tenant_id")?.is_some();
+        let tenant = if has_tenant { Some(tenant::read(&row)?) } else { None };
+        Ok(PresentedToken { token: read(&row)?, person: columns.read("person")?, tenant })
     }
 
     /// Notes the use of a token, unless that was done within the last minute.
@@ -167,42 +180,43 @@ impl SystemTx {
         self.execute(sql, &[&Id(id), &now, &before]).await.map(drop)
     }
 
-    /// At most `limit` tokens of `tenant`, oldest first, beginning after the id `after`.
+    /// At most `limit` tokens of `tenant` (none: of the platform), oldest first, beginning after the id `after`.
     ///
     /// # Errors
     /// The database's own.
     pub async fn api_token_list(
         &self,
-        tenant: TenantId,
+        tenant: Option<TenantId>,
         after: Option<TokenId>,
         limit: i64,
     ) -> Result<Vec<ApiToken>, DbError> {
-        let sql = "/* api_token_list */ SELECT token_id, role, description, created_at, expires_at, last_used_at, revoked_at \
-                   FROM api_tokens WHERE tenant_id = $1 AND ($2::uuid IS NULL OR token_id > $2) ORDER BY token_id LIMIT $3";
-        self.query(sql, &[&Id(tenant), &after.map(Id), &limit]).await?.iter().map(read).collect()
+        let sql = "/* api_token_list */ SELECT token_id, role, scopes, description, created_by, created_at, expires_at, \
+                   last_used_at, revoked_at FROM api_tokens \
+                   WHERE tenant_id IS NOT DISTINCT FROM $1 AND ($2::uuid IS NULL OR token_id > $2) ORDER BY token_id LIMIT $3";
+        self.query(sql, &[&tenant.map(Id), &after.map(Id), &limit]).await?.iter().map(read).collect()
     }
 
-    /// Takes a token of `tenant` back; it stays in the list.
+    /// Takes a token of `tenant` (none: of the platform) back; it stays in the list.
     ///
     /// # Errors
     /// [`DbError::NotFound`], also when it was taken back before.
-    pub async fn api_token_revoke(&self, tenant: TenantId, id: TokenId, now: Timestamp) -> Result<(), DbError> {
+    pub async fn api_token_revoke(&self, tenant: Option<TenantId>, id: TokenId, now: Timestamp) -> Result<(), DbError> {
         let sql = "/* api_token_revoke */ UPDATE api_tokens SET revoked_at = $3 \
-                   WHERE tenant_id = $1 AND token_id = $2 AND revoked_at IS NULL";
-        DbError::one_row(self.execute(sql, &[&Id(tenant), &Id(id), &now]).await?, "token")
+                   WHERE tenant_id IS NOT DISTINCT FROM $1 AND token_id = $2 AND revoked_at IS NULL";
+        DbError::one_row(self.execute(sql, &[&tenant.map(Id), &Id(id), &now]).await?, "token")
     }
 
-    /// Whether a platform administrator's token is in force. Holds a lock until the transaction ends, so that of two
+    /// Whether a platform administrator's token is in force, other than `except`. Holds a lock until the transaction ends, so that of two
     /// replicas that start together only one makes the first token.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn platform_token_exists(&self, now: Timestamp) -> Result<bool, DbError> {
+    pub async fn platform_token_exists(&self, now: Timestamp, except: Option<TokenId>) -> Result<bool, DbError> {
         let lock = "/* platform_token_exists */ SELECT pg_advisory_xact_lock(hashtext('trustfleet first token'))";
         self.query(lock, &[]).await?;
         let sql = "/* platform_token_exists */ SELECT token_id FROM api_tokens WHERE role = 'platform_admin' \
-                   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) LIMIT 1";
-        Ok(self.query_opt(sql, &[&now]).await?.is_some())
+                   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) AND token_id IS DISTINCT FROM $2 LIMIT 1";
+        Ok(self.query_opt(sql, &[&now, &except.map(Id)]).await?.is_some())
     }
 
     /// The join token of this id, locked against other joins.
@@ -240,7 +254,9 @@ fn read(row: &Row) -> Result<ApiToken, DbError> {
     Ok(ApiToken {
         id: columns.read::<Id<TokenId>>("token_id")?.0,
         role: columns.read("role")?,
+        scopes: columns.read("scopes")?,
         description: columns.read("description")?,
+        created_by: columns.read("created_by")?,
         created_at: columns.read("created_at")?,
         expires_at: columns.read("expires_at")?,
         last_used_at: columns.read("last_used_at")?,

@@ -171,7 +171,8 @@ id_params!(
     JobId,
     CertificateId,
     SecretId,
-    TokenId
+    TokenId,
+    ChangeId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

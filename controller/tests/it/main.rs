@@ -5,15 +5,21 @@
 
 mod api_access;
 mod api_agents;
+mod api_changes;
 mod api_house;
+mod api_identity;
 mod api_input;
 mod api_objects;
+mod api_oidc;
+mod api_tenants;
 mod audit;
 mod audit_chain;
 mod endurance;
+mod every_door;
 mod fixture;
 mod group_commit;
 mod http_door;
+mod idp;
 mod key_rotation;
 mod metrics;
 mod outbox;

@@ -31,6 +31,25 @@ async fn seen(api: &Client, table: &str) -> Option<i64> {
     api.query_one(&sql, &[]).await.ok().map(|row| row.get(0))
 }
 
+/// What outlives its tenant.
+const KEPT: &str = "audit";
+
+#[actix::test]
+async fn every_table_with_a_tenant_is_purged_with_it_unless_it_is_of_the_audit_log() {
+    let fixture = Fixture::new().await;
+    let sql =
+        "SELECT c.relname::text, EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'purge')
+               FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+               WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace ORDER BY 1";
+    let rows = fixture.admin.query(sql, &[]).await.unwrap();
+    assert!(rows.len() >= 13, "only {} tables were found", rows.len());
+    for row in rows {
+        let (table, purged): (String, bool) = (row.get(0), row.get(1));
+        assert_eq!(purged, !table.starts_with(KEPT), "policy `purge` of {table}: see V5__tenants_life.sql");
+    }
+    fixture.core.stop().await;
+}
+
 #[actix::test]
 async fn without_a_tenant_the_apis_role_sees_nothing_at_all() {
     let fixture = Fixture::new().await;

@@ -105,6 +105,9 @@ listen = "0.0.0.0:8080"
 workers = {{ int $config.http.workers }}
 max_connections = {{ int $config.http.max_connections }}
 request_timeout_s = {{ int $config.http.request_timeout_s }}
+rate_limit_per_s = {{ int $config.http.rate_limit_per_s }}
+rate_limit_burst = {{ int $config.http.rate_limit_burst }}
+failed_limit_per_min = {{ int $config.http.failed_limit_per_min }}
 {{- if .Values.http.tlsSecret }}
 tls_cert_file = "/etc/trustfleet/api-tls/tls.crt"
 tls_key_file = "/etc/trustfleet/api-tls/tls.key"
@@ -149,6 +152,9 @@ threads = {{ int $config.actors.threads }}
 mailbox = {{ int $config.actors.mailbox }}
 idle_s = {{ int $config.actors.idle_s }}
 
+[tenants]
+delete_grace_s = {{ int $config.tenants.delete_grace_s }}
+
 [metrics]
 tenants_max = {{ int $config.metrics.tenants_max }}
 
@@ -159,6 +165,30 @@ retention_days = {{ int $config.audit.retention_days }}
 [log]
 format = {{ $config.log.format | toJson }}
 filter = {{ $config.log.filter | toJson }}
+{{- range $issuer := $config.oidc }}
+
+[[oidc]]
+{{- range $key := list "issuer" "audience" "algorithms" "tls_ca_file" "insecure_plaintext" }}
+{{- if hasKey $issuer $key }}
+{{ $key }} = {{ get $issuer $key | toJson }}
+{{- end }}
+{{- end }}
+{{- range $key := list "clock_skew_s" "keys_max_age_s" }}
+{{- if hasKey $issuer $key }}
+{{ $key }} = {{ int (get $issuer $key) }}
+{{- end }}
+{{- end }}
+{{- range $issuer.grants }}
+
+[[oidc.grants]]
+claim = {{ .claim | toJson }}
+value = {{ .value | toJson }}
+role = {{ .role | toJson }}
+{{- if .tenant }}
+tenant = {{ .tenant | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with $config.traces }}
 {{- if .endpoint }}
 

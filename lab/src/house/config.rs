@@ -34,7 +34,8 @@ impl ControllerFiles {
         let files = Self { config: dir.join("controller.toml"), first_token: dir.join("platform.token") };
         let mut tree = json!({
             "first_token_file": files.first_token,
-            "http": { "listen": format!("127.0.0.1:{port}") },
+            // What is measured here is not to be limited, and tests ask faster than people.
+            "http": { "listen": format!("127.0.0.1:{port}"), "rate_limit_per_s": 0, "failed_limit_per_min": 0 },
             "database": { "api_url": env.db_api_url, "system_url": env.db_system_url, "owner_url": env.db_owner_url },
             "broker": { "url": env.amqp_url, "agent_url": agent_url },
             "keys": {

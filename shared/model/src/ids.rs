@@ -84,6 +84,8 @@ id!(/// A secret encrypted at rest.
     SecretId);
 id!(/// A bearer token or join token.
     TokenId);
+id!(/// A change that waits for approval.
+    ChangeId);
 id!(/// A message between agent and controller.
     MessageId);
 

@@ -8,6 +8,7 @@ pub mod agent_door;
 pub mod audit;
 pub mod ca_server;
 pub mod certificate;
+pub mod change;
 pub mod device;
 pub mod entity;
 pub mod job;

@@ -21,6 +21,87 @@ pub struct TenantCreate {
     /// HMAC-SHA1 and the like may be configured (S8); default false.
     #[serde(default)]
     pub allow_weak_algorithms: bool,
+    /// Changes of CA servers and their anchors need another administrator's approval; default false.
+    #[serde(default)]
+    pub four_eyes: bool,
+}
+
+/// What changes a tenant: all of it.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantUpdate {
+    /// Its name for people, at most 128 characters.
+    #[schema(min_length = 1, max_length = 128)]
+    pub display_name: String,
+    /// HMAC-SHA1 and the like may be configured (S8).
+    pub allow_weak_algorithms: bool,
+    /// Changes of CA servers and their anchors need another administrator's approval.
+    pub four_eyes: bool,
+}
+
+/// Why something is done to a tenant.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantReason {
+    /// The reason, 1 to 200 characters: whoever is refused reads it.
+    #[schema(min_length = 1, max_length = 200)]
+    pub reason: String,
+}
+
+/// How much a tenant may have; what is left out or null is not limited.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaUpdate {
+    /// Devices.
+    #[serde(default)]
+    #[schema(maximum = 1_000_000_000)]
+    pub devices: Option<u32>,
+    /// Trustpoints.
+    #[serde(default)]
+    #[schema(maximum = 1_000_000_000)]
+    pub trustpoints: Option<u32>,
+    /// Jobs asked for within an hour.
+    #[serde(default)]
+    #[schema(maximum = 1_000_000_000)]
+    pub jobs_per_hour: Option<u32>,
+    /// Jobs under way.
+    #[serde(default)]
+    #[schema(maximum = 1_000_000_000)]
+    pub jobs_in_flight: Option<u32>,
+}
+
+/// How much a tenant may have and has; null: not limited.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Quota)]
+pub struct QuotaBody {
+    /// Devices.
+    #[schema(required)]
+    pub devices: Option<u32>,
+    /// Trustpoints.
+    #[schema(required)]
+    pub trustpoints: Option<u32>,
+    /// Jobs asked for within an hour.
+    #[schema(required)]
+    pub jobs_per_hour: Option<u32>,
+    /// Jobs under way.
+    #[schema(required)]
+    pub jobs_in_flight: Option<u32>,
+    /// What it has, each counted up to a million.
+    pub used: UsageBody,
+}
+
+/// What a tenant has.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Usage)]
+pub struct UsageBody {
+    /// Devices.
+    pub devices: u32,
+    /// Trustpoints.
+    pub trustpoints: u32,
+    /// Jobs asked for within the last hour.
+    pub jobs_per_hour: u32,
+    /// Jobs under way.
+    pub jobs_in_flight: u32,
 }
 
 /// Who shares this installation without seeing each other.
@@ -36,6 +117,19 @@ pub struct TenantBody {
     pub display_name: String,
     /// HMAC-SHA1 and the like may be configured (S8).
     pub allow_weak_algorithms: bool,
+    /// Changes of CA servers and their anchors need another administrator's approval.
+    pub four_eyes: bool,
+    /// `active`; `suspended`: it can be read, nothing changed or published; `deleted`: only the platform sees it.
+    pub state: &'static str,
+    /// Why it is suspended.
+    #[schema(required)]
+    pub state_reason: Option<String>,
+    /// Since when it is in this state; null: it was never in another one.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub state_since: Option<Timestamp>,
+    /// Until when a deleted tenant can be restored; then it is purged.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub purge_at: Option<Timestamp>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -51,6 +145,11 @@ impl From<crate::db::Tenant> for TenantBody {
             name: tenant.name.into(),
             display_name: tenant.display_name,
             allow_weak_algorithms: tenant.allow_weak_algorithms,
+            four_eyes: tenant.four_eyes,
+            state: tenant.state.as_str(),
+            state_reason: tenant.state_reason,
+            state_since: tenant.state_since,
+            purge_at: tenant.purge_at,
             created_at: tenant.created_at,
             updated_at: tenant.updated_at,
         }
@@ -86,6 +185,27 @@ impl From<TenantRole> for Role {
 pub struct TokenCreate {
     /// What it may do.
     pub role: TenantRole,
+    /// What of its role it may use, such as `devices:read` or `trustpoints:write` (which includes reading); default: all.
+    #[serde(default)]
+    #[schema(max_items = 64)]
+    pub scopes: Vec<String>,
+    /// What it is for, 1 to 200 characters; it appears in the audit log.
+    #[schema(min_length = 1, max_length = 200)]
+    pub description: String,
+    /// How long it is valid, seconds, 60 to 315,360,000 (ten years); default: for ever.
+    #[serde(default)]
+    #[schema(minimum = 60, maximum = 315_360_000)]
+    pub valid_for_s: Option<u32>,
+}
+
+/// What makes a new token of a platform administrator.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlatformTokenCreate {
+    /// What of its role it may use, such as `tenants:read`; default: all.
+    #[serde(default)]
+    #[schema(max_items = 64)]
+    pub scopes: Vec<String>,
     /// What it is for, 1 to 200 characters; it appears in the audit log.
     #[schema(min_length = 1, max_length = 200)]
     pub description: String,
@@ -105,7 +225,9 @@ pub struct TokenCreatedBody {
     /// The token, for the Authorization header; it is shown only here.
     pub token: String,
     /// What it may do.
-    pub role: TenantRole,
+    pub role: String,
+    /// What of its role it may use; empty: all.
+    pub scopes: Vec<String>,
     /// What it is for.
     pub description: String,
     /// When it ends; null: never.
@@ -122,8 +244,12 @@ pub struct TokenBody {
     pub id: TokenId,
     /// What it may do.
     pub role: String,
+    /// What of its role it may use; empty: all.
+    pub scopes: Vec<String>,
     /// What it is for.
     pub description: String,
+    /// Who made it.
+    pub created_by: String,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -143,7 +269,9 @@ impl From<crate::db::ApiToken> for TokenBody {
         Self {
             id: token.id,
             role: token.role,
+            scopes: token.scopes,
             description: token.description,
+            created_by: token.created_by,
             created_at: token.created_at,
             expires_at: token.expires_at,
             last_used_at: token.last_used_at,
