@@ -93,11 +93,11 @@ GRANT UPDATE ON audit_cursor TO trustfleet_system;
 
 CREATE FUNCTION audit_segments_drop(log uuid, up_to bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = pg_catalog, public
-    SET trustfleet.audit_retention = 'dropping'
+    SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE dropped bigint;
 BEGIN
+    PERFORM set_config('trustfleet.audit_retention', 'dropping', true);
     IF NOT EXISTS (SELECT FROM public.audit_checkpoints c
                    WHERE c.tenant_id = log AND c.seq = up_to AND c.at < now() - interval '1 day') THEN
         RAISE EXCEPTION 'only whole segments that were signed more than a day ago can be dropped';
@@ -107,6 +107,7 @@ BEGIN
     GET DIAGNOSTICS dropped = ROW_COUNT;
     DELETE FROM public.audit_links l WHERE l.tenant_id = log AND l.seq <= up_to;
     DELETE FROM public.audit_checkpoints c WHERE c.tenant_id = log AND c.seq < up_to;
+    PERFORM set_config('trustfleet.audit_retention', '', true);
     RETURN dropped;
 END $$;
 COMMENT ON FUNCTION audit_segments_drop(uuid, bigint) IS 'Retention: the one way in which the controllers'' roles can remove rows of the audit log.';
