@@ -20,9 +20,11 @@ use crate::{
     actors::{ActorThreads, Registry},
     api,
     audit::{Bounds, Chainer, Refusals, Sealer},
-    broker::BrokerHandle,
+    bounds::AgentBounds,
+    broker::{BrokerHandle, Management},
     commit::CommitHandle,
     config::{Config, ConfigError},
+    cut_off::Cutter,
     db::{self, DbError, SchemaError, Store},
     entropy,
     error::AppError,
@@ -62,6 +64,10 @@ pub struct Services {
     pub refusals: Refusals,
     /// The API's own certificate, where it has one.
     pub tls: Option<Arc<ServerTls>>,
+    /// Bounds on what agents may cause.
+    pub agent_bounds: Arc<AgentBounds>,
+    /// To be notified when an agent is to be cut off.
+    pub cut_offs: Arc<Notify>,
     /// The configuration.
     pub config: Arc<Config>,
 }
@@ -251,6 +257,17 @@ impl Core {
             config: config.outbox.clone(),
             new_jobs: Arc::clone(&new_jobs),
         };
+        let agent_bounds = Arc::new(AgentBounds::new(&config.agents));
+        let cut_offs = Arc::new(Notify::new());
+        let cutter = Cutter {
+            store: store.clone(),
+            broker: broker.clone(),
+            management: Management::of(&config.broker),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            orders: Arc::clone(&cut_offs),
+        };
+        let refusals = Refusals::new(Bounds::USUAL);
         let inbox = Inbox {
             store: store.clone(),
             registry: registry.clone(),
@@ -258,6 +275,8 @@ impl Core {
             keys: Arc::clone(&keys),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
+            refusals: refusals.clone(),
+            bounds: Arc::clone(&agent_bounds),
             new_jobs,
         };
         let stats = Statistics {
@@ -268,7 +287,6 @@ impl Core {
             tenants_max: config.metrics.tenants_max,
         };
         let certificate = tls::keep(tls.clone(), Arc::clone(&metrics), hangup, intake.clone());
-        let refusals = Refusals::new(Bounds::USUAL);
         let recorded = refusals.clone().keep(store.clone(), Arc::clone(&clock), intake.clone());
         let chainer = Chainer {
             store: store.clone(),
@@ -280,6 +298,7 @@ impl Core {
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
             Part { name: "the audit log's chain", task: backend.spawn(chainer.keep(intake.clone())) },
+            Part { name: "the cutting off of agents", task: backend.spawn(cutter.run(intake.clone())) },
             Part { name: "the record of refusals", task: backend.spawn(recorded) },
             Part {
                 name: "the purge of tenants",
@@ -298,6 +317,8 @@ impl Core {
                 metrics,
                 refusals,
                 tls,
+                agent_bounds,
+                cut_offs,
                 config: Arc::new(config),
             },
             threads,

@@ -66,6 +66,9 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// Key files.
     pub keys: KeysConfig,
+    /// Bounds on what agents may send.
+    #[serde(default)]
+    pub agents: AgentsConfig,
     /// Publication of jobs.
     #[serde(default)]
     pub outbox: OutboxConfig,
@@ -178,6 +181,30 @@ pub struct BrokerConfig {
     /// Allow `amqp://` to a broker that is not on loopback, for the controller and for agents.
     #[serde(default)]
     pub insecure_plaintext: bool,
+    /// RabbitMQ's management API, `http://` or `https://`, with an account tagged `administrator`: by it the connections of
+    /// agents in quarantine are closed. Without it they last until their token ends.
+    #[serde(default)]
+    pub management_url: Option<SecretUrl>,
+}
+
+/// Bounds on what agents may send.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentsConfig {
+    /// Attempts at the agents' doors from one address that may be refused within a minute, at each replica; further requests
+    /// of that address are answered 429. 0: no bound.
+    #[serde(default = "default_refusals_per_min")]
+    pub refusals_per_min: u32,
+    /// Messages of one agent that a replica works on in a second, ten times as many at once, 1 to 100,000; what comes beyond
+    /// is dropped, and its agent repeats it.
+    #[serde(default = "default_messages_per_s")]
+    pub messages_per_s: u32,
+}
+
+impl Default for AgentsConfig {
+    fn default() -> Self {
+        Self { refusals_per_min: default_refusals_per_min(), messages_per_s: default_messages_per_s() }
+    }
 }
 
 /// Key files; `trustfleet keys init --dir D` makes them.
@@ -329,6 +356,12 @@ const fn default_max_connections() -> usize {
 const fn default_token_lifetime_s() -> u32 {
     900
 }
+const fn default_refusals_per_min() -> u32 {
+    300
+}
+const fn default_messages_per_s() -> u32 {
+    200
+}
 const fn default_claim_s() -> u32 {
     5
 }
@@ -417,6 +450,8 @@ impl Config {
             return Err(ConfigError::Value { key: "broker.agent_url", message });
         }
         range("broker.token_lifetime_s", self.broker.token_lifetime_s, 60, 86_400)?;
+        range("agents.messages_per_s", self.agents.messages_per_s, 1, 100_000)?;
+        range("agents.refusals_per_min", self.agents.refusals_per_min, 0, 100_000)?;
         range("outbox.claim_s", self.outbox.claim_s, 1, 3_600)?;
         range("outbox.permit_s", self.outbox.permit_s, 10, 604_800)?;
         range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;

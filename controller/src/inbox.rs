@@ -9,19 +9,26 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
-use trustfleet_model::{clock::Clock, ids::CertificateId};
+use trustfleet_model::{
+    clock::Clock,
+    ids::{AgentId, CertificateId, MessageId},
+};
 use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::{
     Envelope, WireError,
-    routing::{DEAD_LETTER_QUEUE, JOBS_EXCHANGE, REPORT_SHARDS, REPORTS_EXCHANGE, agent_queue, report_queue},
+    routing::{
+        DEAD_LETTER_QUEUE, JOBS_EXCHANGE, REPORT_SHARDS, REPORTS_EXCHANGE, agent_queue, report_queue, sender_of,
+    },
     sign::Purpose,
     v1::{FromAgent, Hello, Receipt, Report, ToAgent},
 };
 
 use crate::{
     actors::Registry,
+    audit::{Attempt, Refusals, Requester},
+    bounds::AgentBounds,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
-    db::{Sender, Store},
+    db::{Agent, DbError, Sender, Store},
     device::{Command, Rejection, Reply},
     entropy,
     error::AppError,
@@ -38,6 +45,10 @@ const PREFETCH: u16 = 64;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often a message that came too early, or finds its device busy, is tried before it goes back to its queue.
 const TRIES: u32 = 5;
+/// Longest message of an agent, bytes: a certificate with its chain is a hundredth of it.
+const MESSAGE_MAX: usize = 1024 * 1024;
+/// So much of a longer one is laid aside, bytes.
+const KEPT_OF_LONGER: usize = 4 * 1024;
 /// An agent's `last_seen_at` is written at most this often, seconds.
 const SEEN_EVERY_S: i64 = 60;
 
@@ -56,6 +67,10 @@ pub struct Inbox {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Takes note of refused messages, for the audit log.
+    pub refusals: Refusals,
+    /// How much one agent may send.
+    pub bounds: Arc<AgentBounds>,
     /// To be notified when a hello put jobs into the outbox.
     pub new_jobs: Arc<Notify>,
 }
@@ -127,10 +142,23 @@ impl Inbox {
 
     /// Brings one delivery to its end.
     async fn take(&self, delivery: Delivery) {
+        // The broker lets an agent write its own keys alone: this is who sent it, whatever it says inside.
+        let writer = sender_of(delivery.routing_key());
+        if let Some(agent) = writer
+            && !self.bounds.may_send(agent, self.clock.now())
+        {
+            self.metrics.report_refused(Refusal::TooMany);
+            if self.bounds.may_tell(agent, self.clock.now()) {
+                tracing::warn!(agent.id = %agent, "an agent sends more than it may; what is beyond is dropped");
+                self.note(agent, Refusal::TooMany).await;
+            }
+            // Without a receipt it comes again, when there is time for it.
+            return delivery.ack().await;
+        }
         for attempt in 1..=TRIES {
-            match self.handle(delivery.body()).await {
+            match self.handle(delivery.body(), writer).await {
                 Fate::Done => return delivery.ack().await,
-                Fate::Refused(refusal, detail) => return self.lay_aside(delivery, refusal, &detail).await,
+                Fate::Refused(refusal, detail) => return self.lay_aside(delivery, writer, refusal, &detail).await,
                 Fate::Later(AppError::Rejected(Rejection::TooEarly)) if attempt == TRIES => {
                     // Without a receipt the agent sends it again, in its own time; the queue would at once.
                     tracing::info!("report came too early, its agent will repeat it");
@@ -150,24 +178,57 @@ impl Inbox {
         delivery.requeue().await;
     }
 
-    async fn lay_aside(&self, delivery: Delivery, refusal: Refusal, detail: &str) {
-        tracing::warn!(reason = refusal.as_str(), detail, "message refused");
+    async fn lay_aside(&self, delivery: Delivery, writer: Option<AgentId>, refusal: Refusal, detail: &str) {
+        tracing::warn!(
+            reason = refusal.as_str(),
+            detail,
+            agent.id = writer.map(tracing::field::display),
+            "message refused"
+        );
+        let body = delivery.body();
+        let kept = if refusal == Refusal::TooLong { body.len().min(KEPT_OF_LONGER) } else { body.len() };
         let dead_letter = Outgoing {
             exchange: "",
             routing_key: DEAD_LETTER_QUEUE.to_owned(),
-            body: delivery.body().to_vec(),
+            body: body[..kept].to_vec(),
             reason: Some(refusal.as_str()),
         };
         match self.broker.publish(dead_letter).await {
             Ok(_) => {
                 self.metrics.report_refused(refusal);
+                if let Some(agent) = writer {
+                    self.note(agent, refusal).await;
+                }
                 delivery.ack().await;
             }
             Err(_) => delivery.requeue().await,
         }
     }
 
-    async fn handle(&self, body: &[u8]) -> Fate {
+    /// A refused message in the audit log of its writer's tenant.
+    async fn note(&self, agent: AgentId, refusal: Refusal) {
+        let found: Result<Agent, DbError> =
+            self.store.system_tx("inbox_refused", async move |tx| tx.agent_by_id(agent).await).await;
+        match found {
+            Ok(agent) => self.refusals.note(Attempt {
+                tenant: agent.tenant_id,
+                at: self.clock.now(),
+                requester: Requester::new(format!("agent:{}", agent.id), "agent"),
+                action: "message_refused",
+                object_kind: "agent",
+                object_id: agent.id.as_uuid(),
+                detail: serde_json::json!({ "code": refusal.as_str() }),
+            }),
+            Err(DbError::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(error = %chain(&error), "a refused message is missing in the audit log"),
+        }
+    }
+
+    async fn handle(&self, body: &[u8], writer: Option<AgentId>) -> Fate {
+        if body.len() > MESSAGE_MAX {
+            let detail = format!("{} bytes; at most {MESSAGE_MAX} are read", body.len());
+            return Fate::Refused(Refusal::TooLong, detail);
+        }
         let opened = Envelope::from_bytes(body).and_then(|envelope| Ok((envelope.peek::<FromAgent>()?, envelope)));
         let (claimed, envelope) = match opened {
             Ok(opened) => opened,
@@ -178,6 +239,9 @@ impl Inbox {
             FromAgent::Hello(hello) => (hello.tenant_id, hello.agent_id, None),
             FromAgent::Report(report) => (report.tenant_id, report.agent_id, Some(report.job_id)),
         };
+        if writer.is_some_and(|writer| writer != agent) {
+            return Fate::Refused(Refusal::ForeignSender, format!("in the name of agent {agent}"));
+        }
         let found: Result<_, AppError> =
             self.store.system_tx("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, job).await?)).await;
         let sender = match found {
@@ -189,11 +253,20 @@ impl Inbox {
             Ok(message) => message,
             Err(error) => return Fate::Refused(Refusal::NotAuthentic, format!("agent {agent}: {}", chain(&error))),
         };
+        if sender.quarantined {
+            return Fate::Refused(Refusal::Quarantined, format!("agent {agent}"));
+        }
         match message {
             FromAgent::Hello(hello) => self.hello(&hello).await,
             FromAgent::Report(report) => {
-                let span = span(&report);
-                let fate = self.report(*report, &sender).instrument(span.clone()).await;
+                let (span, report_id) = (span(&report), report.report_id);
+                let mut fate = self.report(*report, &sender).instrument(span.clone()).await;
+                // It is its agent's own, and will never be taken: without an answer it would be repeated for ever.
+                if let Fate::Refused(refusal, _) = &fate
+                    && let Err(error) = self.answer(agent, report_id, Some(*refusal)).await
+                {
+                    fate = Fate::Later(error);
+                }
                 match &fate {
                     Fate::Done => {}
                     Fate::Later(error) => record_error(&span, error.code(), true),
@@ -210,18 +283,28 @@ impl Inbox {
         let (tenant, agent, now, repeated) = (hello.tenant_id, hello.agent_id, self.clock.now(), hello.repeated);
         let software = parse::bounded(&hello.software, parse::SOFTWARE_MAX);
         let told = software.clone();
-        let offered: Result<u64, AppError> = self
+        // A clock that is ahead must not hide who speaks later.
+        let (instance, said_at) = (hello.instance, hello.at.min(now));
+        let offered: Result<(u64, bool), AppError> = self
             .store
             .system_tx("inbox_hello", async move |tx| {
                 tx.sender_seen(tenant, agent, Some(&told), now).await?;
+                let twice = match instance {
+                    Some(instance) => tx.agent_heard(tenant, agent, instance, said_at).await?,
+                    None => false,
+                };
                 if repeated {
-                    return Ok(tx.outbox_offer_returned(tenant, agent, now).await?);
+                    return Ok((tx.outbox_offer_returned(tenant, agent, now).await?, twice));
                 }
-                Ok(tx.outbox_offer_again(tenant, agent, now).await?)
+                Ok((tx.outbox_offer_again(tenant, agent, now).await?, twice))
             })
             .await;
         match offered {
-            Ok(jobs) => {
+            Ok((jobs, twice)) => {
+                if twice {
+                    self.metrics.agent_lives_twice();
+                    tracing::warn!(agent.id = %agent, tenant.id = %tenant, "two processes have the keys of one agent");
+                }
                 if repeated {
                     tracing::debug!(agent.id = %agent, software, jobs, "agent says hello again");
                 } else {
@@ -285,15 +368,21 @@ impl Inbox {
             }
             Err(error) => return Fate::Later(error),
         }
-        let receipt = ToAgent::Receipt(Receipt { agent_id: agent, report_id, issued_at: self.clock.now() });
-        match self.send(agent, &receipt).await {
-            // Returned: the agent's queue is gone, and with it whoever waits for the receipt.
+        match self.answer(agent, report_id, None).await {
             Ok(()) => Fate::Done,
             Err(error) => Fate::Later(error),
         }
     }
 
-    async fn send(&self, agent: trustfleet_model::ids::AgentId, message: &ToAgent) -> Result<(), AppError> {
+    /// Tells an agent that a report need not be repeated: it is committed, or will never be.
+    async fn answer(&self, agent: AgentId, report_id: MessageId, refused: Option<Refusal>) -> Result<(), AppError> {
+        let refused = refused.map(|refusal| refusal.as_str().to_owned());
+        let receipt = ToAgent::Receipt(Receipt { agent_id: agent, report_id, issued_at: self.clock.now(), refused });
+        // Returned: the agent's queue is gone, and with it whoever waits for the receipt.
+        self.send(agent, &receipt).await
+    }
+
+    async fn send(&self, agent: AgentId, message: &ToAgent) -> Result<(), AppError> {
         let body = Envelope::seal(message, Purpose::ToAgent, &self.keys.signing)
             .and_then(|envelope| envelope.to_bytes())
             .map_err(|error| AppError::Internal { source: Box::new(error) })?;

@@ -136,6 +136,12 @@ impl Outbox {
         if job.finished {
             return Fate::Remove;
         }
+        if job.agent_quarantined {
+            // The hello after its release brings it back.
+            tracing::info!(job.id = %job.job_id, agent.id = %job.agent_id, "job waits for its agent to leave quarantine");
+            self.metrics.published(PublishOutcome::Quarantined);
+            return Fate::Remove;
+        }
         let span = span(&job);
         self.publish_in(&span, job).instrument(span.clone()).await
     }

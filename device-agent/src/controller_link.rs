@@ -58,6 +58,8 @@ pub enum Incoming {
     },
     /// The connection is lost.
     Down,
+    /// The controller has put this agent into quarantine: nothing new is begun until it is connected again.
+    Quarantined,
 }
 
 /// What the broker is told about a message.
@@ -160,6 +162,10 @@ impl Link {
             }
             failures = failures.saturating_add(1);
             let wait = RECONNECT.wait(failures, self.identity.random_u64());
+            let quarantined = matches!(&error, LinkError::Session(error) if error.is_quarantine());
+            if quarantined && incoming.send(Incoming::Quarantined).await.is_err() {
+                return;
+            }
             let needs_a_person = matches!(&error, LinkError::Session(error) if !error.is_transient());
             if needs_a_person {
                 tracing::error!(%error, wait_s = wait.as_secs(), "no link to the controller, and waiting alone will not help");
@@ -176,7 +182,7 @@ impl Link {
     async fn session(&self) -> Result<SessionAnswer, LinkError> {
         let (doors, identity) = (Arc::clone(&self.doors), Arc::clone(&self.identity));
         let opened = tokio::task::spawn_blocking(move || {
-            doors.open_session(&identity.config, &identity.membership, &identity.keys)
+            doors.open_session(&identity.config, &identity.membership, &identity.keys, identity.instance)
         });
         let session = opened.await.map_err(|_| LinkError::Timeout)??;
         if let Some(off) = self.identity.clock.learn(session.now) {
@@ -238,6 +244,7 @@ impl Link {
             at: now,
             software: SOFTWARE.to_owned(),
             repeated,
+            instance: Some(self.identity.instance),
         });
         let sealed = Envelope::seal(&hello, Purpose::FromAgent, &self.identity.keys.sign);
         let bytes = sealed.and_then(|envelope| envelope.to_bytes());
@@ -314,6 +321,8 @@ impl Link {
                             Err(_) => return End::Lost(LinkError::Timeout),
                         }
                     }
+                    // Others with its keys may be let in no more, and nor is this one.
+                    Err(LinkError::Session(error)) if error.is_quarantine() => return End::Lost(error.into()),
                     Err(error) => {
                         let wait = renewal.failed(self.identity.random_u64());
                         tracing::warn!(%error, wait_s = wait.as_secs(), "the broker token is not renewed yet");

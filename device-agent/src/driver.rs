@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::Span;
+use trustfleet_cmp::text::sanitise;
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::JobId;
 use trustfleet_wire::sign::Purpose;
@@ -35,7 +36,8 @@ const UNSAVED_MAX: Duration = Duration::from_secs(30);
 /// Runs the agent until it is told to stop or its link ends for good. Unfinished jobs are taken up where they stopped.
 pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: mpsc::Sender<Publication>) {
     let reporter = tokio::spawn(Arc::clone(&core.reports).run(Arc::clone(&core.identity), link));
-    let mut driver = Driver { core: Arc::clone(&core), workers: JoinSet::new(), queue: Queue::default() };
+    let mut driver =
+        Driver { core: Arc::clone(&core), workers: JoinSet::new(), queue: Queue::default(), quarantined: false };
     driver.take_up_again().await;
     let mut housekeeping = interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,12 +48,16 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
         tokio::select! {
             () = core.stopping() => break,
             message = incoming.recv() => match message {
-                Some(Incoming::Up) => core.reports.set_linked(true),
+                Some(Incoming::Up) => {
+                    driver.quarantined = false;
+                    core.reports.set_linked(true);
+                }
+                Some(Incoming::Quarantined) => driver.quarantined = true,
                 Some(Incoming::Down) => core.reports.set_linked(false),
                 Some(Incoming::Message { bytes, verdict }) => driver.on_message(&bytes, verdict).await,
                 None => break,
             },
-            place = &mut next_place, if !driver.queue.is_empty() => {
+            place = &mut next_place, if !driver.quarantined && !driver.queue.is_empty() => {
                 next_place = Box::pin(Arc::clone(&core.exchanges).acquire_owned());
                 if let (Ok(place), Some(job)) = (place, driver.queue.take_first()) {
                     driver.start(job, Some(place)).await;
@@ -80,6 +86,8 @@ struct Driver {
     core: Arc<Core>,
     workers: JoinSet<JobId>,
     queue: Queue,
+    /// What was ordered before waits, and is returned when its permit has run out.
+    quarantined: bool,
 }
 
 impl Driver {
@@ -257,6 +265,9 @@ impl Driver {
     async fn on_receipt(&self, receipt: &Receipt) {
         if receipt.agent_id != self.core.identity.membership.agent_id {
             return;
+        }
+        if let Some(reason) = receipt.refused.as_deref().map(sanitise) {
+            tracing::error!(report.id = %receipt.report_id, reason, "the controller will never take a report; it is repeated no more");
         }
         let Some(job_id) = self.core.reports.receipt(receipt.report_id) else { return };
         tracing::debug!(job.id = %job_id, report.id = %receipt.report_id, "receipt");

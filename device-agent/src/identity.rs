@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use trustfleet_cmp::entropy::{Entropy as _, SystemEntropy};
+use trustfleet_model::clock::{Clock as _, SystemClock};
+use trustfleet_model::ids::InstanceId;
 
 use crate::clock::AgentClock;
 use crate::config::Config;
@@ -20,6 +22,13 @@ pub struct Identity {
     pub keys: IdentityKeys,
     /// The time.
     pub clock: AgentClock,
+    /// This process: a copy of the agent's state that runs elsewhere has another.
+    pub instance: InstanceId,
+}
+
+/// A name for this process, which no other has.
+pub fn fresh_instance() -> InstanceId {
+    InstanceId::fresh(SystemClock.now(), random())
 }
 
 impl Identity {

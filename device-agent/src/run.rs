@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::controller_link::Link;
 use crate::core::{Core, stopping};
 use crate::driver;
-use crate::identity::Identity;
+use crate::identity::{Identity, fresh_instance};
 use crate::keys::{self, IdentityKeys, KeysError};
 use crate::session::{Doors, Membership, SessionError, load_membership};
 use crate::store::{self, Store, StoreError};
@@ -91,7 +91,8 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
         },
     };
     let (agent_id, name) = (membership.agent_id, membership.name.clone());
-    let identity = Arc::new(Identity { config, membership, keys, clock: AgentClock::default() });
+    let identity =
+        Arc::new(Identity { config, membership, keys, clock: AgentClock::default(), instance: fresh_instance() });
     let http = CmpHttp::new(roots.clone());
     let key_store = keys::open(&identity.config.keys, &identity.keys)?;
     keys::sweep(key_store.as_ref(), &store);

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trustfleet_cmp::text::sanitise;
 use trustfleet_model::field::ObjectName;
-use trustfleet_model::ids::{AgentId, TenantId};
+use trustfleet_model::ids::{AgentId, InstanceId, TenantId};
 use trustfleet_model::secret::SecretText;
 use trustfleet_wire::join::{Challenge, ChallengeRequest, JoinAnswer, JoinRequest, SessionAnswer, SessionRequest};
 use trustfleet_wire::sign::{PUBLIC_KEY_LEN, Purpose, key_id};
@@ -112,6 +112,11 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Whether the controller has put this agent into quarantine.
+    pub fn is_quarantine(&self) -> bool {
+        matches!(self, Self::Refused { status: 403, code, .. } if code == "agent_quarantined")
+    }
+
     /// Whether trying again later can help; otherwise a person has to act.
     pub const fn is_transient(&self) -> bool {
         match self {
@@ -228,15 +233,16 @@ impl Doors {
         config: &Config,
         membership: &Membership,
         keys: &IdentityKeys,
+        instance: InstanceId,
     ) -> Result<SessionAnswer, SessionError> {
         let agent_id = membership.agent_id;
         let client = self.client()?;
         let challenge: Challenge = self.call(&client, &self.url("challenge"), &ChallengeRequest { agent_id })?;
-        let proof = SessionRequest::proof_input(agent_id, &challenge.challenge.0);
+        let proof = SessionRequest::proof_input(agent_id, &challenge.challenge.0, Some(instance));
         let proof = Blob(keys.sign.sign(Purpose::SessionProof, &proof));
         let url = self.url("session");
-        let envelope: Envelope =
-            self.call(&client, &url, &SessionRequest { agent_id, challenge: challenge.challenge, proof })?;
+        let request = SessionRequest { agent_id, challenge: challenge.challenge, instance: Some(instance), proof };
+        let envelope: Envelope = self.call(&client, &url, &request)?;
         let untrusted = |source| SessionError::Untrusted { url: url.clone(), source };
         let answer: SessionAnswer =
             envelope.open(Purpose::SessionAnswer, &membership.controller_key.0).map_err(untrusted)?;

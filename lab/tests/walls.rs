@@ -27,8 +27,8 @@ fn session_of(fleet: &Fleet, name: &str, files: &AgentFiles) -> SessionAnswer {
     let key = SigningKey::from_pkcs8(&fs::read(files.state.join("keys/sign.pk8")).unwrap()).unwrap();
     let body = serde_json::to_value(ChallengeRequest { agent_id }).unwrap();
     let challenge: Challenge = serde_json::from_value(fleet.rest.post("/agent/v1/challenge", &body).unwrap()).unwrap();
-    let proof = key.sign(Purpose::SessionProof, &SessionRequest::proof_input(agent_id, &challenge.challenge.0));
-    let body = SessionRequest { agent_id, challenge: challenge.challenge, proof: Blob(proof) };
+    let proof = key.sign(Purpose::SessionProof, &SessionRequest::proof_input(agent_id, &challenge.challenge.0, None));
+    let body = SessionRequest { agent_id, challenge: challenge.challenge, instance: None, proof: Blob(proof) };
     let answer = fleet.rest.post("/agent/v1/session", &serde_json::to_value(body).unwrap()).unwrap();
     let envelope: Envelope = serde_json::from_value(answer).unwrap();
     envelope.peek().unwrap()

@@ -3,45 +3,43 @@
 //! Answers are signed, so that an agent that knows the controller's key needs to trust nobody in between. Nothing here
 //! says whether a token or an agent exists: every wrong attempt looks the same.
 
+mod broker_token;
+mod challenge;
+mod knock;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::{SignedDuration, Timestamp};
-use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use trustfleet_model::field::{ObjectName, Violations, check_text};
 use trustfleet_model::ids::{AgentId, TokenId};
 use trustfleet_wire::Envelope;
-use trustfleet_wire::join::{
-    Challenge, ChallengeRequest, JOIN_TOKEN_MAX, JoinAnswer, JoinRequest, SessionAnswer, SessionRequest,
-};
-use trustfleet_wire::routing;
+use trustfleet_wire::join::{Challenge, ChallengeRequest, JOIN_TOKEN_MAX, JoinAnswer, JoinRequest, SessionRequest};
+use trustfleet_wire::routing::agent_user;
 use trustfleet_wire::sign::{PUBLIC_KEY_LEN, Purpose, SigningKey, key_id, verify};
 use trustfleet_wire::v1::Blob;
 
+use self::broker_token::session_answer;
+use self::challenge::{check_challenge, make_challenge};
+use self::knock::{Knock, Refused};
 use super::auth::{Api, sha256};
 use super::body::Body;
 use super::call::name_taken;
 use super::dto::agent_door::{ChallengeBody, ChallengeRequestBody, EnvelopeBody, JoinRequestBody, SessionRequestBody};
 use super::problem::{Problem, ProblemBody, json};
-use super::requester::requester;
 use crate::app::Services;
-use crate::audit::Attempt;
 use crate::broker::BrokerError;
-use crate::db::{Agent, DbError, JoinToken, Note};
+use crate::db::{Agent, CutOff, DbError, JoinToken, Note, SystemTx};
 use crate::entropy;
 use crate::error::AppError;
-use crate::keys::BROKER_TOKEN_KEY_ID;
+use crate::metrics::DoorRefusal;
 
-/// How long a challenge is good.
-const CHALLENGE_VALID: SignedDuration = SignedDuration::from_secs(60);
-/// How far another replica's clock may be ahead.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
-/// Microseconds since 1970 (8 bytes) and randomness (16 bytes); the signature follows.
-const CHALLENGE_LEN: usize = 24;
 /// Longest software version, characters.
 const SOFTWARE_MAX: usize = 64;
+/// How long after its end a broker token is still feared: clocks differ.
+const TOKEN_SLACK: SignedDuration = SignedDuration::from_secs(60);
 
 /// Takes an agent in.
 ///
@@ -52,18 +50,60 @@ const SOFTWARE_MAX: usize = 64;
         (status = 200, description = "A signed envelope with the answer", body = EnvelopeBody),
         (status = 401, description = "The token or the proof is not good", body = ProblemBody,
             content_type = "application/problem+json"),
-        (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json")))]
-pub async fn join(http: HttpRequest, api: web::Data<Api>, body: Body<JoinRequest>) -> Result<HttpResponse, Problem> {
+        (status = 409, description = "The name is taken, or the keys are another agent's", body = ProblemBody,
+            content_type = "application/problem+json"),
+        (status = 429, description = "Too many attempts from this address were refused", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn join(api: web::Data<Api>, http: HttpRequest, body: Body<JoinRequest>) -> Result<HttpResponse, Problem> {
     let services = &api.services;
+    let knock = Knock::at(services, &http, "join_refused")?;
     let (request, name) = body.check(check_join)?;
-    let token = read_token(&request.token, &services.keys.signing).ok_or_else(refused_token)?;
-    let input = JoinRequest::proof_input(&request.token, &request.name, &request.sign_key.0, &request.seal_key.0);
-    verify(&request.sign_key.0, Purpose::JoinProof, &input, &request.proof.0).map_err(|_| refused_token())?;
+    let (agent, is_again) = match take_in(services, &knock, request, name).await? {
+        Ok(joined) => joined,
+        Err(refused) => return Err(knock.refuse(*refused)),
+    };
+    if is_again {
+        services.cut_offs.notify_one();
+        // Whoever still reads with the former keys reads no more.
+        if let Err(error) = services.broker.delete_agent_queue(agent.id).await {
+            tracing::info!(agent.id = %agent.id, error = %error, "queue of an agent that joined again is not emptied");
+        }
+    }
+    // At its session the queue is declared again; until then jobs for it wait in the database.
+    if let Err(error) = services.broker.declare_agent_queue(agent.id).await {
+        tracing::info!(agent.id = %agent.id, error = %error, "queue of a new agent is left to its first session");
+    }
+    tracing::info!(agent.id = %agent.id, tenant.id = %agent.tenant_id, again = is_again, "agent joined");
+    let answer = JoinAnswer {
+        tenant_id: agent.tenant_id,
+        agent_id: agent.id,
+        name: agent.name.into(),
+        controller_key: Blob(services.keys.signing.public_key()),
+        sign_key: Blob(agent.sign_key),
+    };
+    signed(&answer, Purpose::JoinAnswer, services)
+}
 
-    let now = services.clock.now();
+/// The agent, and whether it got new keys in place of former ones; or why not.
+async fn take_in(
+    services: &Services,
+    knock: &Knock<'_>,
+    request: JoinRequest,
+    name: ObjectName,
+) -> Result<Result<(Agent, bool), Box<Refused>>, Problem> {
+    let unknown = |reason| Ok(Err(Box::new(Refused::unknown(reason, refused_token()))));
+    let Some(token) = read_token(&request.token, &services.keys.signing) else {
+        return unknown(DoorRefusal::BadToken);
+    };
+    let input = JoinRequest::proof_input(&request.token, &request.name, &request.sign_key.0, &request.seal_key.0);
+    if verify(&request.sign_key.0, Purpose::JoinProof, &input, &request.proof.0).is_err() {
+        return unknown(DoorRefusal::BadProof);
+    }
+    let now = knock.now;
     let agent = Agent {
-        // Replaced below by the tenant of the token.
+        // Replaced below by the tenant and the labels of the token.
         tenant_id: uuid::Uuid::nil().into(),
+        labels: trustfleet_model::device::Labels::default(),
         id: services.fresh(AgentId::fresh)?,
         name,
         sign_key: request.sign_key.0,
@@ -71,71 +111,137 @@ pub async fn join(http: HttpRequest, api: web::Data<Api>, body: Body<JoinRequest
         software: request.software,
         joined_at: now,
         last_seen_at: now,
+        quarantine: None,
+        cut_off_at: None,
+        live_twice_at: None,
     };
+    let until = services.last_broker_token_ends(now)?;
     let joined = services
         .store
         .system_tx("agent_join", async |tx| {
             let stored = match tx.join_token_lock(token.id).await {
                 Ok(stored) => stored,
-                Err(DbError::NotFound { .. }) => return Ok(Err(refused_token())),
+                Err(DbError::NotFound { .. }) => {
+                    return Ok(Err(Box::new(Refused::unknown(DoorRefusal::BadToken, refused_token()))));
+                }
                 Err(error) => return Err(AppError::from(error)),
             };
             if !bool::from(stored.secret_hash.ct_eq(&token.secret_hash)) {
-                note_refused_join(services, &stored, "wrong_secret", &http);
-                return Ok(Err(refused_token()));
+                return Ok(Err(Box::new(Refused { code: "wrong_secret", ..bad_token(&stored, now) })));
             }
             if stored.agent_name.as_ref().is_some_and(|fixed| *fixed != agent.name) {
                 let message = "is not the name that the token is for";
-                return Ok(Err(Problem::invalid("name", "token_name", message)));
+                let problem = Problem::invalid("name", "token_name", message);
+                return Ok(Err(Box::new(Refused {
+                    problem,
+                    reason: DoorRefusal::Name,
+                    code: "token_name",
+                    ..bad_token(&stored, now)
+                })));
             }
-            // The answer to an earlier join was lost: the same keys get the same answer, and no second use is counted.
-            let present = tx.agent_by_name(stored.tenant_id, &agent.name).await?;
+            let present = match stored.rejoin_agent_id {
+                Some(id) => Some(tx.agent_by_id(id).await?),
+                None => tx.agent_by_name(stored.tenant_id, &agent.name).await?,
+            };
             if let Some(present) = present {
-                let same = present.sign_key == agent.sign_key && present.seal_key == agent.seal_key;
-                return Ok(if same { Ok(present) } else { Err(taken(&stored, now)) });
+                // The answer to an earlier join was lost: the same keys get the same answer, and no second use is counted.
+                if present.sign_key == agent.sign_key && present.seal_key == agent.seal_key {
+                    return Ok(Ok((present, false)));
+                }
+                if stored.rejoin_agent_id.is_none() {
+                    let (problem, reason) = (taken(&stored, now), DoorRefusal::Name);
+                    return Ok(Err(Box::new(Refused {
+                        problem,
+                        reason,
+                        code: "name_taken",
+                        ..bad_token(&stored, now)
+                    })));
+                }
+                return join_again(tx, knock, &stored, present, &agent, until).await;
             }
             match tx.join_token_use(stored.tenant_id, stored.id, now).await {
-                Err(DbError::NotFound { .. }) => {
-                    let reason = if stored.expires_at <= now { "expired" } else { "used_up" };
-                    note_refused_join(services, &stored, reason, &http);
-                    return Ok(Err(refused_token()));
-                }
+                Err(DbError::NotFound { .. }) => return Ok(Err(Box::new(bad_token(&stored, now)))),
                 other => other?,
             }
-            let agent = Agent { tenant_id: stored.tenant_id, ..agent.clone() };
-            tx.agent_insert(&agent).await.map_err(|error| name_taken(error, "agent"))?;
-            let requester = requester(format!("join_token:{}", stored.id), "agent", &http, None);
-            let detail = json!({"name": agent.name.as_str(), "key_id": key_id(&agent.sign_key)});
-            let note = Note::new(now, &requester, "agent_joined", "agent", agent.id.as_uuid(), detail);
-            tx.audit_note(stored.tenant_id, &note).await?;
-            Ok(Ok(agent))
+            let agent = Agent { tenant_id: stored.tenant_id, labels: stored.labels.clone(), ..agent.clone() };
+            tx.agent_insert(&agent).await.map_err(key_taken)?;
+            let detail =
+                json!({"name": agent.name.as_str(), "key_id": key_id(&agent.sign_key), "labels": agent.labels});
+            note(tx, knock, &stored, &agent, "agent_joined", detail).await?;
+            Ok(Ok((agent, false)))
         })
-        .await??;
-    // At its session the queue is declared again; until then jobs for it wait in the database.
-    if let Err(error) = services.broker.declare_agent_queue(joined.id).await {
-        tracing::info!(agent.id = %joined.id, error = %error, "queue of a new agent is left to its first session");
+        .await?;
+    Ok(joined)
+}
+
+/// An agent gets new keys; its connections with the former ones are to be closed.
+async fn join_again(
+    tx: &SystemTx,
+    knock: &Knock<'_>,
+    token: &JoinToken,
+    present: Agent,
+    new: &Agent,
+    until: Timestamp,
+) -> Result<Result<(Agent, bool), Box<Refused>>, AppError> {
+    match tx.join_token_use(token.tenant_id, token.id, new.joined_at).await {
+        Err(DbError::NotFound { .. }) => return Ok(Err(Box::new(bad_token(token, new.joined_at)))),
+        other => other?,
     }
-    tracing::info!(agent.id = %joined.id, tenant.id = %joined.tenant_id, "agent joined");
-    let answer = JoinAnswer {
-        tenant_id: joined.tenant_id,
-        agent_id: joined.id,
-        name: joined.name.into(),
-        controller_key: Blob(services.keys.signing.public_key()),
-        sign_key: Blob(joined.sign_key),
+    let former = key_id(&present.sign_key);
+    let agent = Agent {
+        sign_key: new.sign_key.clone(),
+        seal_key: new.seal_key.clone(),
+        software: new.software.clone(),
+        joined_at: new.joined_at,
+        quarantine: None,
+        live_twice_at: None,
+        ..present
     };
-    signed(&answer, Purpose::JoinAnswer, services)
+    tx.agent_rejoin(&agent).await.map_err(key_taken)?;
+    // The quarantine was about the former keys; its order to close connections goes on, but the queue is needed again.
+    tx.cut_off_keep_queue(agent.tenant_id, agent.id).await?;
+    let order = CutOff {
+        tenant_id: agent.tenant_id,
+        agent_id: agent.id,
+        broker_user: agent_user(agent.id, &former),
+        with_queue: false,
+        until,
+    };
+    tx.cut_off_insert(&order, new.joined_at).await?;
+    let detail = json!({"name": agent.name.as_str(), "former_key_id": former, "key_id": key_id(&agent.sign_key)});
+    note(tx, knock, token, &agent, "agent_rejoined", detail).await?;
+    Ok(Ok((agent, true)))
+}
+
+async fn note(
+    tx: &SystemTx,
+    knock: &Knock<'_>,
+    token: &JoinToken,
+    agent: &Agent,
+    action: &'static str,
+    detail: serde_json::Value,
+) -> Result<(), DbError> {
+    let requester = knock.requester(format!("join_token:{}", token.id));
+    let note = Note::new(agent.joined_at, &requester, action, "agent", agent.id.as_uuid(), detail);
+    tx.audit_note(agent.tenant_id, &note).await
 }
 
 /// Gives an agent something to sign; it holds the controller's time, so that a device with a wrong clock gets in.
 ///
 /// # Errors
-/// 422 for an unreadable body.
+/// 422 for an unreadable body, 429 for an address that was refused too often.
 #[utoipa::path(post, path = "/agent/v1/challenge", tag = "Agents' doors", operation_id = "agent_challenge",
     summary = "An agent asks for something to sign", request_body = ChallengeRequestBody,
-    responses((status = 200, description = "The challenge, good for one minute", body = ChallengeBody)))]
-pub async fn challenge(api: web::Data<Api>, body: Body<ChallengeRequest>) -> Result<HttpResponse, Problem> {
+    responses((status = 200, description = "The challenge, good for one minute and one session", body = ChallengeBody),
+        (status = 429, description = "Too many attempts from this address were refused", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn challenge(
+    api: web::Data<Api>,
+    http: HttpRequest,
+    body: Body<ChallengeRequest>,
+) -> Result<HttpResponse, Problem> {
+    let now = Knock::at(&api.services, &http, "session_refused")?.now;
     body.check(|request, _| Some(request.agent_id))?;
-    let now = api.services.clock.now();
     let challenge = make_challenge(now, entropy::random()?, &api.services.keys.signing);
     json(StatusCode::OK, &Challenge { challenge: Blob(challenge), now })
 }
@@ -143,42 +249,90 @@ pub async fn challenge(api: web::Data<Api>, body: Body<ChallengeRequest>) -> Res
 /// Opens a session: a short-lived token for the broker, for the agent's own queue and keys alone.
 ///
 /// # Errors
-/// 401 for every wrong attempt, 503 while the broker is away.
+/// 401 for every wrong attempt, 403 for an agent in quarantine, 503 while the broker is away.
 #[utoipa::path(post, path = "/agent/v1/session", tag = "Agents' doors", operation_id = "agent_session",
     summary = "An agent opens a session", request_body = SessionRequestBody, responses(
         (status = 200, description = "A signed envelope with the answer", body = EnvelopeBody),
         (status = 401, description = "The agent, the challenge or the proof is not good", body = ProblemBody,
+            content_type = "application/problem+json"),
+        (status = 403, description = "The agent is in quarantine", body = ProblemBody,
+            content_type = "application/problem+json"),
+        (status = 429, description = "Too many attempts from this address were refused", body = ProblemBody,
             content_type = "application/problem+json")))]
 pub async fn session(
-    http: HttpRequest,
     api: web::Data<Api>,
+    http: HttpRequest,
     body: Body<SessionRequest>,
 ) -> Result<HttpResponse, Problem> {
     let services = &api.services;
+    let knock = Knock::at(services, &http, "session_refused")?;
     let request = body.check(|request, _| Some(request))?;
-    let now = services.clock.now();
-    check_challenge(&request.challenge.0, now, &services.keys.signing).map_err(|()| refused_session())?;
-    let input = SessionRequest::proof_input(request.agent_id, &request.challenge.0);
-    let known = services
+    let agent = match prove(services, &knock, &request).await? {
+        Ok(agent) => agent,
+        Err(refused) => return Err(knock.refuse(*refused)),
+    };
+    services.broker.declare_agent_queue(agent.id).await.map_err(broker_error)?;
+    let answer = session_answer(agent.id, &key_id(&agent.sign_key), knock.now, services)?;
+    signed(&answer, Purpose::SessionAnswer, services)
+}
+
+/// The agent that a request proves to come from; or why not.
+async fn prove(
+    services: &Services,
+    knock: &Knock<'_>,
+    request: &SessionRequest,
+) -> Result<Result<Agent, Box<Refused>>, Problem> {
+    let now = knock.now;
+    let unknown = |reason| Ok(Err(Box::new(Refused::unknown(reason, refused_session()))));
+    let Some(challenge) = check_challenge(&request.challenge.0, now, &services.keys.signing) else {
+        return unknown(DoorRefusal::BadChallenge);
+    };
+    let input = SessionRequest::proof_input(request.agent_id, &request.challenge.0, request.instance);
+    let proven = services
         .store
         .system_tx("agent_session", async |tx| {
             let agent = tx.agent_by_id(request.agent_id).await?;
-            let proven = verify(&agent.sign_key, Purpose::SessionProof, &input, &request.proof.0).is_ok();
-            if proven {
-                tx.agent_seen(agent.tenant_id, agent.id, now).await?;
-            } else {
-                note_refused_session(services, &agent, &http);
+            let refused = |reason: DoorRefusal, problem| {
+                let about = Some((agent.tenant_id, "agent", agent.id.as_uuid()));
+                let code = if reason == DoorRefusal::BadProof { "wrong_proof" } else { reason.as_str() };
+                Ok(Err(Box::new(Refused { reason, code, about, problem })))
+            };
+            if verify(&agent.sign_key, Purpose::SessionProof, &input, &request.proof.0).is_err() {
+                return refused(DoorRefusal::BadProof, refused_session());
             }
-            Ok::<_, DbError>(proven)
+            if agent.quarantine.is_some() {
+                return refused(DoorRefusal::Quarantined, quarantined());
+            }
+            if !tx.agent_session_begin(agent.tenant_id, agent.id, challenge, now).await? {
+                return refused(DoorRefusal::Replayed, refused_session());
+            }
+            let twice = match request.instance {
+                Some(instance) => tx.agent_heard(agent.tenant_id, agent.id, instance, now).await?,
+                None => false,
+            };
+            Ok::<_, DbError>(Ok((agent, twice)))
         })
         .await;
-    match known {
-        Ok(true) => {}
-        Ok(false) | Err(DbError::NotFound { .. }) => return Err(refused_session()),
-        Err(error) => return Err(error.into()),
+    match proven {
+        Err(DbError::NotFound { .. }) => unknown(DoorRefusal::UnknownAgent),
+        Ok(Ok((agent, true))) => {
+            services.metrics.agent_lives_twice();
+            tracing::warn!(agent.id = %agent.id, tenant.id = %agent.tenant_id, "two processes have the keys of one agent");
+            Ok(Ok(agent))
+        }
+        other => Ok(other?.map(|(agent, _)| agent)),
     }
-    services.broker.declare_agent_queue(request.agent_id).await.map_err(broker_error)?;
-    signed(&session_answer(request.agent_id, now, services)?, Purpose::SessionAnswer, services)
+}
+
+impl Services {
+    /// When a token for the broker that is made at `now` has ended for sure.
+    ///
+    /// # Errors
+    /// A clock out of range.
+    pub fn last_broker_token_ends(&self, now: Timestamp) -> Result<Timestamp, AppError> {
+        let life = SignedDuration::from_secs(self.config.broker.token_lifetime_s.into());
+        now.checked_add(life + TOKEN_SLACK).map_err(|error| AppError::Internal { source: Box::new(error) })
+    }
 }
 
 /// The parts of a join token.
@@ -211,30 +365,10 @@ fn check_join(request: JoinRequest, violations: &mut Violations) -> Option<(Join
     name.map(|name| (request, name))
 }
 
-/// Records that a join token of ours was refused.
-fn note_refused_join(services: &Services, token: &JoinToken, reason: &str, http: &HttpRequest) {
-    services.refusals.note(Attempt {
-        tenant: token.tenant_id,
-        at: services.clock.now(),
-        requester: requester(format!("join_token:{}", token.id), "agent", http, None),
-        action: "join_refused",
-        object_kind: "join_token",
-        object_id: token.id.as_uuid(),
-        detail: json!({ "code": reason }),
-    });
-}
-
-/// Records that somebody could not prove to be the agent that it said it was.
-fn note_refused_session(services: &Services, agent: &Agent, http: &HttpRequest) {
-    services.refusals.note(Attempt {
-        tenant: agent.tenant_id,
-        at: services.clock.now(),
-        requester: requester(format!("agent:{}", agent.id), "agent", http, None),
-        action: "session_refused",
-        object_kind: "agent",
-        object_id: agent.id.as_uuid(),
-        detail: json!({ "code": "wrong_proof" }),
-    });
+fn bad_token(token: &JoinToken, now: Timestamp) -> Refused {
+    let about = Some((token.tenant_id, "join_token", token.id.as_uuid()));
+    let code = if token.expires_at <= now { "expired" } else { "used_up" };
+    Refused { reason: DoorRefusal::BadToken, code, about, problem: refused_token() }
 }
 
 /// The name is taken: told only to who has a token that is still good.
@@ -242,9 +376,19 @@ fn taken(token: &JoinToken, now: Timestamp) -> Problem {
     if token.uses_left == 0 || token.expires_at <= now {
         return refused_token();
     }
-    let detail =
-        "there is an agent of this name already; choose another name, or start it with the keys that it joined with";
+    let detail = "there is an agent of this name already; choose another name, start it with the keys that it joined \
+                  with, or let it join again with new ones: `trustfleet agent rejoin`";
     Problem::conflict("name_taken", detail)
+}
+
+/// Another agent of the tenant has the same key: its state folder was copied.
+fn key_taken(error: DbError) -> AppError {
+    if error.constraint() == Some("agents_sign_key") {
+        let detail =
+            "another agent has joined with these keys: empty the state folder, which is a copy, and join again";
+        return AppError::Conflict { code: "key_taken", detail: detail.to_owned() };
+    }
+    name_taken(error, "agent")
 }
 
 fn refused_token() -> Problem {
@@ -259,81 +403,15 @@ fn refused_session() -> Problem {
     Problem::http(StatusCode::UNAUTHORIZED, "session_refused", detail)
 }
 
+/// Told only to who has proven to be that agent.
+fn quarantined() -> Problem {
+    let detail = "this agent is in quarantine: an operator lets it out with `trustfleet agent release`, or lets it join \
+                  again with new keys by `trustfleet agent rejoin`";
+    Problem::http(StatusCode::FORBIDDEN, "agent_quarantined", detail)
+}
+
 fn broker_error(error: BrokerError) -> Problem {
     AppError::Unavailable { what: "the broker", source: Some(Box::new(error)) }.into()
-}
-
-fn make_challenge(now: Timestamp, random: [u8; 16], key: &SigningKey) -> Vec<u8> {
-    let mut challenge = now.as_microsecond().to_be_bytes().to_vec();
-    challenge.extend_from_slice(&random);
-    let signature = key.sign(Purpose::Challenge, &challenge);
-    challenge.extend_from_slice(&signature);
-    challenge
-}
-
-fn check_challenge(challenge: &[u8], now: Timestamp, key: &SigningKey) -> Result<(), ()> {
-    let (made, signature) = challenge.split_at_checked(CHALLENGE_LEN).ok_or(())?;
-    verify(&key.public_key(), Purpose::Challenge, made, signature).map_err(|_| ())?;
-    let micros = made.first_chunk::<8>().map(|bytes| i64::from_be_bytes(*bytes)).ok_or(())?;
-    let age = now.duration_since(Timestamp::from_microsecond(micros).map_err(|_| ())?);
-    if age >= CHALLENGE_VALID || age < -CLOCK_SKEW { Err(()) } else { Ok(()) }
-}
-
-/// Claims of a broker token.
-#[derive(Serialize)]
-struct Claims {
-    sub: String,
-    aud: [&'static str; 1],
-    scope: [String; 2],
-    iat: i64,
-    exp: i64,
-}
-
-fn session_answer(agent: AgentId, now: Timestamp, services: &Services) -> Result<SessionAnswer, AppError> {
-    let config = &services.config.broker;
-    let iat = now.as_second();
-    let exp = iat + i64::from(config.token_lifetime_s);
-    let internal = |error: jiff::Error| AppError::Internal { source: Box::new(error) };
-    let claims = Claims {
-        sub: agent.to_string(),
-        aud: [routing::RESOURCE_SERVER],
-        scope: routing::agent_scopes(&virtual_host(config.agent_url.path()), agent),
-        iat,
-        exp,
-    };
-    let mut header = Header::new(Algorithm::RS256);
-    header.kid = Some(BROKER_TOKEN_KEY_ID.to_owned());
-    let token = jsonwebtoken::encode(&header, &claims, &services.keys.broker_token)
-        .map_err(|error| AppError::Internal { source: Box::new(error) })?;
-    Ok(SessionAnswer {
-        agent_id: agent,
-        amqp_url: config.agent_url.to_string(),
-        amqp_user: agent.to_string(),
-        amqp_token: token,
-        token_expires_at: Timestamp::from_second(exp).map_err(internal)?,
-        queue: routing::agent_queue(agent),
-        reports_exchange: routing::REPORTS_EXCHANGE.to_owned(),
-        hello_key: routing::hello_key(agent),
-        now,
-    })
-}
-
-/// The virtual host in an AMQP URL's path; without one it is `/`.
-fn virtual_host(path: &str) -> String {
-    let encoded = path.strip_prefix('/').unwrap_or(path).as_bytes();
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut i = 0;
-    while i < encoded.len() {
-        let escaped = encoded.get(i + 1..i + 3).filter(|_| encoded[i] == b'%');
-        if let Some(byte) = escaped.and_then(|digits| hex::decode(digits).ok()) {
-            bytes.extend(byte);
-            i += 3;
-        } else {
-            bytes.push(encoded[i]);
-            i += 1;
-        }
-    }
-    if bytes.is_empty() { "/".to_owned() } else { String::from_utf8_lossy(&bytes).into_owned() }
 }
 
 fn signed<T: Serialize>(answer: &T, purpose: Purpose, services: &Services) -> Result<HttpResponse, Problem> {
@@ -345,30 +423,6 @@ fn signed<T: Serialize>(answer: &T, purpose: Purpose, services: &Services) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_challenge_is_good_for_a_minute_and_only_as_the_controller_made_it() {
-        let (key, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
-        let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let made = make_challenge(now, [7; 16], &key);
-        assert_eq!(check_challenge(&made, now + SignedDuration::from_secs(59), &key), Ok(()));
-        assert_eq!(check_challenge(&made, now + SignedDuration::from_secs(60), &key), Err(()));
-        assert_eq!(check_challenge(&made, now - SignedDuration::from_secs(6), &key), Err(()));
-        assert_eq!(check_challenge(&made, now, &other), Err(()));
-        let mut changed = made;
-        changed[7] ^= 1;
-        assert_eq!(check_challenge(&changed, now, &key), Err(()));
-        assert_eq!(check_challenge(b"short", now, &key), Err(()));
-    }
-
-    #[test]
-    fn the_virtual_host_is_read_as_amqp_urls_write_it() {
-        for (path, host) in
-            [("/%2f", "/"), ("/%2F", "/"), ("", "/"), ("/", "/"), ("/test-1", "test-1"), ("/a%20b", "a b")]
-        {
-            assert_eq!(virtual_host(path), host, "{path:?}");
-        }
-    }
 
     #[test]
     fn a_join_token_for_another_controller_is_refused() {

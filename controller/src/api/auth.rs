@@ -47,7 +47,7 @@ const LAST_USED_STEP: SignedDuration = SignedDuration::from_mins(1);
 /// Most tokens or tenants kept.
 const KEPT_MAX: usize = 10_000;
 /// What is done in a suspended tenant, too: whoever may not get in any more must be kept out.
-const GOES_ON: [&str; 1] = ["token_delete"];
+const GOES_ON: [&str; 2] = ["token_delete", "agent_quarantine"];
 /// What every API token begins with, so that scanners for leaked secrets find it.
 const TOKEN_PREFIX: &str = "tft1_";
 

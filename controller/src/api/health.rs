@@ -59,6 +59,7 @@ pub async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     if missing.is_empty() {
         let services = &api.services;
         let mut warnings = services.config.insecure();
+        warnings.extend(services.config.broker.warnings().map(str::to_owned));
         warnings.extend(services.tls.iter().flat_map(|tls| tls.warnings(services.clock.now())));
         return json(StatusCode::OK, &Health::ok(warnings));
     }

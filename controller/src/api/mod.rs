@@ -86,6 +86,9 @@ const PLATFORM_TOKEN: &str = "/v1/tokens/{token}";
 const JOIN_TOKENS: &str = "/v1/tenants/{tenant}/join-tokens";
 const AGENTS: &str = "/v1/tenants/{tenant}/agents";
 const AGENT: &str = "/v1/tenants/{tenant}/agents/{agent}";
+const AGENT_QUARANTINE: &str = "/v1/tenants/{tenant}/agents/{agent}/quarantine";
+const AGENT_RELEASE: &str = "/v1/tenants/{tenant}/agents/{agent}/release";
+const AGENT_REJOIN: &str = "/v1/tenants/{tenant}/agents/{agent}/rejoin";
 const ENTITIES: &str = "/v1/tenants/{tenant}/entities";
 const ENTITY: &str = "/v1/tenants/{tenant}/entities/{entity}";
 const CA_SERVERS: &str = "/v1/tenants/{tenant}/ca-servers";
@@ -131,6 +134,9 @@ pub const ROUTES: &[Route] = &[
     route("POST", JOIN_TOKENS, Tenant(Admin), "join_token_create", || post().to(tokens::create_join_token)),
     route("GET", AGENTS, Tenant(Viewer), "agent_list", || get().to(agents::list)),
     route("GET", AGENT, Tenant(Viewer), "agent_show", || get().to(agents::show)),
+    route("POST", AGENT_QUARANTINE, Tenant(Operator), "agent_quarantine", || post().to(agents::quarantine)),
+    route("POST", AGENT_RELEASE, Tenant(Admin), "agent_release", || post().to(agents::release)),
+    route("POST", AGENT_REJOIN, Tenant(Admin), "agent_rejoin", || post().to(agents::rejoin)),
     route("GET", ENTITIES, Tenant(Viewer), "entity_list", || get().to(entities::list)),
     route("POST", ENTITIES, Tenant(Admin), "entity_create", || post().to(entities::create)),
     route("GET", ENTITY, Tenant(Viewer), "entity_show", || get().to(entities::show)),

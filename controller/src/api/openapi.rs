@@ -50,6 +50,9 @@ use crate::error::AppError;
         platform_tokens::revoke,
         agents::list,
         agents::show,
+        agents::quarantine,
+        agents::release,
+        agents::rejoin,
         entities::list,
         entities::create,
         entities::show,
@@ -320,7 +323,9 @@ mod tests {
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
             if ["POST", "PUT"].contains(&route.method)
-                && !["/activate", "/resume", "/restore", "/approve"].iter().any(|verb| route.path.ends_with(verb))
+                && !["/activate", "/resume", "/restore", "/approve", "/release"]
+                    .iter()
+                    .any(|verb| route.path.ends_with(verb))
             {
                 assert!(operation.get("requestBody").is_some() && responses.contains_key("422"), "{name}");
             }

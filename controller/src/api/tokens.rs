@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
+use trustfleet_model::device::Labels;
 use trustfleet_model::field::{ObjectName, Violations, check_text};
-use trustfleet_model::ids::{TenantId, TokenId};
+use trustfleet_model::ids::{AgentId, TenantId, TokenId};
 use trustfleet_wire::sign::key_id;
 use zeroize::Zeroizing;
 
@@ -20,7 +21,7 @@ use super::dto::tenant::{JoinTokenCreate, JoinTokenCreatedBody, TokenBody, Token
 use super::problem::{Problem, json};
 use super::scope::{Scope, Scopes};
 use crate::audit::PLATFORM;
-use crate::db::{ApiToken, ApiTokenInsert, DbError, Note};
+use crate::db::{ApiToken, ApiTokenInsert, DbError, JoinToken, Note, TenantTx};
 use crate::entropy;
 use crate::error::AppError;
 
@@ -187,31 +188,73 @@ pub(super) async fn take_back(call: &Call, tenant: Option<TenantId>) -> Result<H
     summary = "Make a token by which agents join", request_body = JoinTokenCreate,
     responses((status = 201, description = "Made; the token is shown only here", body = JoinTokenCreatedBody)))]
 pub async fn create_join_token(call: Call, body: Body<JoinTokenCreate>) -> Result<HttpResponse, Problem> {
-    let (agent_name, uses, seconds) = body.check(|body, violations| {
+    let wanted = body.check(|body, violations| {
         check_range("uses", body.uses, 1, JOIN_TOKEN_USES_MAX, violations);
-        check_range("valid_for_s", body.valid_for_s, VALID_MIN_S, JOIN_TOKEN_VALID_MAX_S, violations);
+        check_join_token_life(body.valid_for_s, violations);
         let name = body.agent_name.map(|name| violations.check("agent_name", "name", name.parse::<ObjectName>()));
         if name.is_some() && body.uses > 1 {
             violations.add("uses", "one_name", "is more than 1, but only one agent can have the name agent_name");
         }
-        Some((name.flatten(), body.uses, body.valid_for_s))
+        let labels = Labels::parse(&body.labels, violations);
+        let (agent_name, uses, valid_for_s) = (name.flatten(), body.uses, body.valid_for_s);
+        Some(NewJoinToken { agent_name, labels, rejoin: None, uses, valid_for_s })
     })?;
+    let made = call.tenant_tx("join_token_create", async |tx| make_join_token(&call, tx, &wanted).await).await?;
+    json(StatusCode::CREATED, &made)
+}
+
+/// What a new join token is for.
+#[derive(Clone, Debug)]
+pub(super) struct NewJoinToken {
+    /// Name that the agent must take.
+    pub(super) agent_name: Option<ObjectName>,
+    /// Labels that it gets.
+    pub(super) labels: Labels,
+    /// The agent that joins again.
+    pub(super) rejoin: Option<AgentId>,
+    /// How many agents may join with it.
+    pub(super) uses: u32,
+    /// How long it is good, seconds.
+    pub(super) valid_for_s: u32,
+}
+
+/// Notes when a join token would live too short or too long.
+pub(super) fn check_join_token_life(valid_for_s: u32, violations: &mut Violations) {
+    check_range("valid_for_s", valid_for_s, VALID_MIN_S, JOIN_TOKEN_VALID_MAX_S, violations);
+}
+
+/// Stores a new join token and its line in the audit log; the answer is the only one that holds the token.
+///
+/// # Errors
+/// No randomness, or the database's own.
+pub(super) async fn make_join_token(
+    call: &Call,
+    tx: &TenantTx,
+    wanted: &NewJoinToken,
+) -> Result<JoinTokenCreatedBody, AppError> {
     let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(*Zeroizing::new(entropy::random::<32>()?)));
-    let id = TokenId::fresh(call.now, id_bytes()?);
-    let expires_at = later(call.now, seconds)?;
-    let secret_hash = sha256(secret.as_bytes());
-    call.tenant_tx("join_token_create", async |tx| {
-        tx.join_token_insert(id, &secret_hash, agent_name.as_ref(), uses, call.now, expires_at).await?;
-        let name = agent_name.as_ref().map(ObjectName::as_str);
-        let made = json!({"agent_name": name, "uses": uses, "expires_at": expires_at});
-        Ok(call
-            .note_change(tx, "join_token_created", ("join_token", id.as_uuid()), None, Some(made), json!({}))
-            .await?)
-    })
-    .await?;
+    let id = TokenId::fresh(call.now, entropy::random()?);
+    let NewJoinToken { agent_name, labels, rejoin, uses, valid_for_s } = wanted.clone();
+    let token = JoinToken {
+        tenant_id: tx.tenant_id(),
+        id,
+        secret_hash: sha256(secret.as_bytes()).to_vec(),
+        agent_name,
+        labels,
+        rejoin_agent_id: rejoin,
+        uses_left: uses,
+        expires_at: later(call.now, valid_for_s)?,
+    };
+    tx.join_token_insert(&token, call.now).await?;
+    let made = json!({
+        "agent_name": token.agent_name.as_ref().map(ObjectName::as_str), "labels": token.labels, "uses": uses,
+        "rejoin": rejoin, "expires_at": token.expires_at
+    });
+    let object = ("join_token", id.as_uuid());
+    call.note_change(tx, "join_token_created", object, None, Some(made), json!({})).await?;
     let pin = key_id(&call.services().keys.signing.public_key());
-    let token = format!("tfj1.{id}.{}.{pin}", *secret);
-    json(StatusCode::CREATED, &JoinTokenCreatedBody { id, token, expires_at, uses_left: uses })
+    let text = format!("tfj1.{id}.{}.{pin}", *secret);
+    Ok(JoinTokenCreatedBody { id, token: text, expires_at: token.expires_at, uses_left: uses })
 }
 
 fn check_range(field: &str, value: u32, least: u32, most: u32, violations: &mut Violations) {

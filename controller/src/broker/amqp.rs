@@ -7,7 +7,7 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
-        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     tcp::{AsyncTcpStream, RustlsConnector},
     types::{AMQPValue, FieldTable},
@@ -147,6 +147,22 @@ impl BrokerHandle {
         .await
     }
 
+    /// Deletes the queue of an agent with all that is in it: whoever reads from it reads no more. The jobs are in the
+    /// database, and are offered again after its next session has declared it anew.
+    ///
+    /// # Errors
+    /// The broker is away or refused.
+    pub async fn delete_agent_queue(&self, agent: AgentId) -> Result<(), BrokerError> {
+        let live = self.live()?;
+        self.on_backend(async move {
+            let channel = live.connection.create_channel().await.map_err(refused)?;
+            let name = agent_queue(agent);
+            channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.map_err(refused)?;
+            channel.close(200, "done".into()).await.map_err(refused)
+        })
+        .await
+    }
+
     /// Consumes a queue, with at most `prefetch` deliveries unanswered at a time; ends with the connection.
     ///
     /// # Errors
@@ -218,6 +234,11 @@ impl Delivery {
     /// The message.
     pub fn body(&self) -> &[u8] {
         &self.inner.data
+    }
+
+    /// The key that it was published with.
+    pub fn routing_key(&self) -> &str {
+        self.inner.routing_key.as_str()
     }
 
     /// Done: the broker may forget it. A lost connection is no error: the message comes again.

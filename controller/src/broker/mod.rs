@@ -4,8 +4,12 @@
 //! answers [`BrokerError::Away`], and what was unconfirmed is sent again by whoever wanted it sent.
 
 mod amqp;
+mod management;
 
-pub use self::amqp::{BrokerHandle, Delivery, Subscription};
+pub use self::{
+    amqp::{BrokerHandle, Delivery, Subscription},
+    management::Management,
+};
 
 /// A message to publish; always persistent.
 #[derive(Clone, Debug)]

@@ -1,11 +1,16 @@
 //! Verbs on agents.
 
+use std::{path::PathBuf, time::Duration};
+
 use clap::Subcommand;
+use serde_json::json;
+use ureq::http::Method;
 
 use super::{
-    args::Page,
+    args::{Page, duration},
     error::CliError,
     output::{Column, ago, text},
+    secret::NewFile,
     session::Session,
 };
 
@@ -22,15 +27,43 @@ pub enum AgentVerb {
         /// Its name
         name: String,
     },
+    /// Put an agent into quarantine: no session, no jobs, no word of it counts, its connection to the broker is closed
+    Quarantine {
+        /// Its name
+        name: String,
+        /// Why; appears in the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let an agent out of quarantine, with the keys that it has
+    Release {
+        /// Its name
+        name: String,
+    },
+    /// Make a token by which an agent joins again with new keys; its former ones are dead then
+    Rejoin {
+        /// Its name
+        name: String,
+        /// The token ends after this time
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
+        valid_for: Duration,
+        /// Write the token into a new file with mode 0600 instead of showing it
+        #[arg(long, value_name = "FILE")]
+        write_to: Option<PathBuf>,
+    },
 }
 
 const AGENTS: &[Column] = &[
     Column::new("NAME", |item, _| text(item, "/name")),
+    Column::new("STATE", |item, _| text(item, "/state")),
     Column::new("SOFTWARE", |item, _| text(item, "/software")),
     Column::new("JOINED", |item, now| ago(item, "/joined_at", now)),
     Column::new("LAST SEEN", |item, now| ago(item, "/last_seen_at", now)),
+    Column::new("LIVE TWICE", |item, now| ago(item, "/live_twice_at", now)),
+    Column::new("LABELS", |item, _| text(item, "/labels")),
     Column::new("ID", |item, _| text(item, "/id")),
 ];
+const FIRST: &[&str] = &["name", "id", "state", "quarantine", "software"];
 
 /// Runs a verb on agents.
 pub(super) fn run(session: &Session, verb: AgentVerb) -> Result<(), CliError> {
@@ -43,7 +76,34 @@ pub(super) fn run(session: &Session, verb: AgentVerb) -> Result<(), CliError> {
         }
         AgentVerb::Show { name } => {
             let agent = session.read(&["agents", &name])?;
-            session.print_object(&agent, &["name", "id", "software"], "trustfleet job list")
+            session.print_object(&agent, FIRST, "trustfleet job list")
+        }
+        AgentVerb::Quarantine { name, reason } => {
+            let body = json!({ "reason": reason });
+            let agent = session.call(Method::POST, &["agents", &name, "quarantine"], Some(&body))?;
+            let next = format!(
+                "`trustfleet agent show {name}` tells when its connections are closed (quarantine.cut_off_at); then \
+                 `trustfleet agent rejoin {name}` for new keys, or `trustfleet agent release {name}`"
+            );
+            session.print_object(&agent, FIRST, &next)
+        }
+        AgentVerb::Release { name } => {
+            let agent = session.call(Method::POST, &["agents", &name, "release"], None)?;
+            session.print_object(&agent, FIRST, "it comes back by itself within some minutes, and gets its jobs then")
+        }
+        AgentVerb::Rejoin { name, valid_for, write_to } => {
+            let file = write_to.as_deref().map(NewFile::create).transpose()?;
+            let body = json!({ "valid_for_s": valid_for.as_secs() });
+            let mut token = session.call(Method::POST, &["agents", &name, "rejoin"], Some(&body))?;
+            let place = match file {
+                Some(file) => file.take_token(&mut token)?,
+                None => "the token, which is not shown again,".to_owned(),
+            };
+            let next = format!(
+                "stop the agent, remove agent.json and the folder keys from its state folder, bring {place} to its machine \
+                 (join_token or join_token_file), and start it: it makes new keys and joins as {name}"
+            );
+            session.print_object(&token, &["token", "id", "uses_left"], &next)
         }
     }
 }

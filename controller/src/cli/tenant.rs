@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::{
-    args::{Page, duration},
+    args::{Page, duration, pair},
     error::CliError,
     output::{Column, ago, expiry, text},
     secret::NewFile,
@@ -156,6 +156,9 @@ pub enum JoinTokenVerb {
         /// Name that the agent must take [default: its own choice]
         #[arg(long, value_name = "NAME")]
         agent_name: Option<String>,
+        /// Label that the agent gets, may be repeated
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+        labels: Vec<(String, String)>,
         /// How many agents may join with it
         #[arg(long, value_name = "N", default_value_t = 1)]
         uses: u32,
@@ -331,11 +334,14 @@ pub(super) fn run_token(session: &Session, verb: TokenVerb) -> Result<(), CliErr
 /// Runs a verb on join tokens.
 pub(super) fn run_join_token(session: &Session, verb: JoinTokenVerb) -> Result<(), CliError> {
     match verb {
-        JoinTokenVerb::Create { agent_name, uses, valid_for, write_to } => {
+        JoinTokenVerb::Create { agent_name, labels, uses, valid_for, write_to } => {
             let file = write_to.as_deref().map(NewFile::create).transpose()?;
             let mut body = json!({ "uses": uses, "valid_for_s": valid_for.as_secs() });
             if let Some(name) = agent_name {
                 body["agent_name"] = Value::from(name);
+            }
+            if !labels.is_empty() {
+                body["labels"] = labels.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
             }
             let mut token = session.call(Method::POST, &["join-tokens"], Some(&body))?;
             let next = match file {

@@ -24,7 +24,11 @@ impl Config {
             found.push("database.insecure_plaintext is on: the connection to PostgreSQL is not encrypted".to_owned());
         }
         let plain = |url: &Url| url.scheme() == "amqp" && !is_local(url);
-        if plain(self.broker.url.expose()) || plain(&self.broker.agent_url) {
+        let manages_plainly = |url: &SecretUrl| url.expose().scheme() == "http" && !is_local(url.expose());
+        if plain(self.broker.url.expose())
+            || plain(&self.broker.agent_url)
+            || self.broker.management_url.as_ref().is_some_and(manages_plainly)
+        {
             found.push("broker.insecure_plaintext is on: a connection to the broker is not encrypted".to_owned());
         }
         found.extend(self.insecure_oidc());
@@ -50,6 +54,21 @@ impl Config {
                 "amqps" => {}
                 "amqp" => plaintext(url, "broker.insecure_plaintext", self.broker.insecure_plaintext)?,
                 _ => return Err(ConfigError::Value { key, message: "must begin with amqp:// or amqps://".to_owned() }),
+            }
+        }
+        if let Some(url) = self.broker.management_url.as_ref().map(SecretUrl::expose) {
+            const KEY: &str = "broker.management_url";
+            match url.scheme() {
+                "https" => {}
+                "http" => plaintext(url, "broker.insecure_plaintext", self.broker.insecure_plaintext)?,
+                _ => {
+                    let message = "must begin with http:// or https://".to_owned();
+                    return Err(ConfigError::Value { key: KEY, message });
+                }
+            }
+            if url.username().is_empty() || url.password().is_none() {
+                let message = "must carry the user and the password of an administrator of RabbitMQ".to_owned();
+                return Err(ConfigError::Value { key: KEY, message });
             }
         }
         let http = &self.http;
@@ -85,6 +104,13 @@ impl DatabaseConfig {
 }
 
 impl BrokerConfig {
+    /// What an operator should know although everything works.
+    pub fn warnings(&self) -> Option<&'static str> {
+        const UNMANAGED: &str =
+            "broker.management_url is not set: the connection of an agent in quarantine lasts until its token ends";
+        self.management_url.is_none().then_some(UNMANAGED)
+    }
+
     /// Whether the controller's own connection is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.url.expose().scheme() == "amqps"
@@ -169,6 +195,16 @@ mod tests {
         assert!(refused(&format!("{wide}tls_cert_file = \"c\"\n")).contains("belong together"));
         let plain = Config::from_toml(&format!("{wide}insecure_plaintext = true\n")).unwrap();
         assert!(plain.insecure()[0].contains("http.insecure_plaintext"));
+    }
+
+    #[test]
+    fn the_brokers_management_is_reached_with_an_account_and_in_plaintext_only_by_the_switch() {
+        let with = |url: &str| SAMPLE.replace("[broker]", &format!("[broker]\nmanagement_url = \"{url}\""));
+        assert!(Config::from_toml(&with("http://u:secret-word@127.0.0.1:15672")).is_ok());
+        assert!(Config::from_toml(&with("https://u:secret-word@broker.example")).unwrap().insecure().is_empty());
+        assert!(refused(&with("http://u:secret-word@broker.example")).contains("broker.insecure_plaintext"));
+        assert!(refused(&with("http://127.0.0.1:15672")).contains("broker.management_url"));
+        assert!(refused(&with("amqp://u:secret-word@127.0.0.1")).contains("http:// or https://"));
     }
 
     #[test]

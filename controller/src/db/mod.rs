@@ -12,6 +12,7 @@ mod change;
 mod column;
 mod configured;
 mod connect;
+mod cut_off;
 mod device;
 mod device_registry;
 mod entity;
@@ -42,10 +43,11 @@ use trustfleet_telemetry::{in_trace, record_error, trace_span};
 use self::connect::OnBackend;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
-    agent::Agent,
+    agent::{Agent, Quarantine},
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
+    cut_off::CutOff,
     device_registry::RegisteredDevice,
     error::DbError,
     key_encryption::{KekUse, StoredSecret},

@@ -42,6 +42,8 @@ pub struct ClaimedJob {
     pub agent_id: AgentId,
     /// The agent's X25519 key.
     pub seal_key: Vec<u8>,
+    /// Whether the agent is in quarantine: then it gets nothing.
+    pub agent_quarantined: bool,
     /// What the agent is to do.
     pub task: JobTask,
     /// W3C trace context.
@@ -70,7 +72,8 @@ impl SystemTx {
                      RETURNING o.tenant_id, o.outbox_id, o.attempts, o.job_id
                  )
                  SELECT m.tenant_id, m.outbox_id, m.attempts, m.job_id, j.finished_at IS NOT NULL AS finished, j.device_id,
-                        d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key, j.task,
+                        d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key,
+                        a.quarantined_at IS NOT NULL AS agent_quarantined, j.task,
                         j.traceparent, s.kek_id, s.ciphertext
                  FROM m
                  JOIN jobs j ON j.tenant_id = m.tenant_id AND j.job_id = m.job_id
@@ -209,6 +212,7 @@ fn claimed_job(row: &Row) -> Result<ClaimedJob, DbError> {
         trustpoint: row.try_get("trustpoint")?,
         agent_id,
         seal_key: row.try_get("seal_key")?,
+        agent_quarantined: row.try_get("agent_quarantined")?,
         task: serde_json::from_value(task).map_err(|error| DbError::inconsistent("jobs", "task", job_id, error))?,
         traceparent: row.try_get("traceparent")?,
         secret: kek_id.zip(ciphertext),

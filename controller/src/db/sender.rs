@@ -13,6 +13,8 @@ pub struct Sender {
     pub sign_key: Vec<u8>,
     /// When it was last heard of.
     pub last_seen_at: Timestamp,
+    /// Whether it is in quarantine: then nothing that it says counts.
+    pub quarantined: bool,
     /// The job, where the agent's tenant has one of that id.
     pub job: Option<JobFacts>,
     /// Whether the job has ended.
@@ -36,7 +38,8 @@ impl SystemTx {
     ) -> Result<Option<Sender>, DbError> {
         let row = self
             .query_opt(
-                "/* sender_fetch */ SELECT a.sign_key, a.last_seen_at, j.job_id, j.agent_id, j.device_id,
+                "/* sender_fetch */ SELECT a.sign_key, a.last_seen_at,
+                        a.quarantined_at IS NOT NULL AS quarantined, j.job_id, j.agent_id, j.device_id,
                         j.trustpoint_id, j.kind, j.sequence,
                         j.finished_at IS NOT NULL AS finished,
                         EXISTS (SELECT FROM outbox o WHERE o.tenant_id = j.tenant_id AND o.job_id = j.job_id)
@@ -63,6 +66,7 @@ impl SystemTx {
         Ok(Some(Sender {
             sign_key: row.try_get("sign_key")?,
             last_seen_at: row.try_get("last_seen_at")?,
+            quarantined: row.try_get("quarantined")?,
             job,
             finished: row.try_get("finished")?,
             sequence: row.try_get("sequence")?,

@@ -3,10 +3,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Row;
+use trustfleet_model::device::Labels;
 use trustfleet_model::field::ObjectName;
-use trustfleet_model::ids::{TenantId, TokenId};
+use trustfleet_model::ids::{AgentId, TenantId, TokenId};
 
-use super::column::Columns;
+use super::column::{Columns, to_json};
 use super::tenant::{self, Tenant, tenant_columns};
 use super::tx::Id;
 use super::{DbError, SystemTx, TenantTx};
@@ -80,7 +81,7 @@ pub struct PresentedToken {
     pub tenant: Option<Tenant>,
 }
 
-/// A join token that an agent presents; its row is locked until the transaction ends.
+/// A join token, as it is made and as an agent presents it; then its row is locked until the transaction ends.
 #[derive(Clone, Debug)]
 pub struct JoinToken {
     /// Tenant that the agent will belong to.
@@ -91,6 +92,10 @@ pub struct JoinToken {
     pub secret_hash: Vec<u8>,
     /// Name that the agent must have.
     pub agent_name: Option<ObjectName>,
+    /// Labels that the agent gets.
+    pub labels: Labels,
+    /// The agent that joins again; none: a new one joins.
+    pub rejoin_agent_id: Option<AgentId>,
     /// How many agents may still join with it.
     pub uses_left: u32,
     /// When it ends.
@@ -102,21 +107,16 @@ impl TenantTx {
     ///
     /// # Errors
     /// The database's own.
-    pub async fn join_token_insert(
-        &self,
-        id: TokenId,
-        secret_hash: &[u8],
-        agent_name: Option<&ObjectName>,
-        uses: u32,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<(), DbError> {
+    pub async fn join_token_insert(&self, token: &JoinToken, now: Timestamp) -> Result<(), DbError> {
         let sql = "/* join_token_insert */ INSERT INTO join_tokens \
-                   (tenant_id, token_id, secret_hash, agent_name, uses_left, created_at, expires_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let uses = i32::try_from(uses).unwrap_or(i32::MAX);
-        let agent_name = agent_name.map(ObjectName::as_str);
-        let count = self.execute(sql, &[&Id(id), &secret_hash, &agent_name, &uses, &now, &expires_at]).await?;
+                   (tenant_id, token_id, secret_hash, agent_name, labels, rejoin_agent_id, uses_left, created_at, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        let JoinToken { id, secret_hash, agent_name, labels, rejoin_agent_id, uses_left, expires_at, .. } = token;
+        let uses = i32::try_from(*uses_left).unwrap_or(i32::MAX);
+        let (name, rejoin) = (agent_name.as_ref().map(ObjectName::as_str), rejoin_agent_id.map(Id));
+        let labels = to_json("join_tokens", "labels", id, labels)?;
+        let count =
+            self.execute(sql, &[&Id(*id), secret_hash, &name, &labels, &rejoin, &uses, &now, expires_at]).await?;
         DbError::one_row(count, "join token")
     }
 }
@@ -219,13 +219,15 @@ impl SystemTx {
         Ok(self.query_opt(sql, &[&now, &except.map(Id)]).await?.is_some())
     }
 
-    /// The join token of this id, locked against other joins.
+    /// The join token of this id, locked against other joins; those of tenants that are suspended or deleted open nothing.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn join_token_lock(&self, id: TokenId) -> Result<JoinToken, DbError> {
-        let sql = "/* join_token_lock */ SELECT tenant_id, token_id, secret_hash, agent_name, uses_left, expires_at \
-                   FROM join_tokens WHERE token_id = $1 FOR UPDATE";
+        let sql = "/* join_token_lock */ SELECT tenant_id, token_id, secret_hash, agent_name, labels, rejoin_agent_id, \
+                   uses_left, expires_at \
+                   FROM join_tokens k WHERE token_id = $1 AND EXISTS (SELECT FROM tenants t \
+                   WHERE t.tenant_id = k.tenant_id AND t.state = 'active') FOR UPDATE";
         let row = self.query_opt(sql, &[&Id(id)]).await?.ok_or(DbError::NotFound { kind: "join token" })?;
         let columns = Columns::new(&row, "join_tokens", "token_id");
         Ok(JoinToken {
@@ -233,6 +235,8 @@ impl SystemTx {
             id,
             secret_hash: columns.read("secret_hash")?,
             agent_name: columns.parse_opt::<String, _>("agent_name")?,
+            labels: columns.json("labels")?,
+            rejoin_agent_id: columns.read::<Option<Id<AgentId>>>("rejoin_agent_id")?.map(|Id(agent)| agent),
             uses_left: columns.parse::<i32, _>("uses_left")?,
             expires_at: columns.read("expires_at")?,
         })

@@ -172,6 +172,7 @@ id_params!(
     CertificateId,
     SecretId,
     TokenId,
+    InstanceId,
     ChangeId
 );
 

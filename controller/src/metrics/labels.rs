@@ -44,6 +44,8 @@ words! {
         Failed = "failed",
         /// It can never be sent.
         Undeliverable = "undeliverable",
+        /// Its agent is in quarantine; it waits.
+        Quarantined = "quarantined",
     }
 }
 
@@ -64,6 +66,48 @@ words! {
         ForeignJob = "foreign_job",
         /// About something that its job cannot lead to.
         WrongKind = "wrong_kind",
+        /// From an agent in quarantine.
+        Quarantined = "quarantined",
+        /// In the name of another agent than the one whose routing key it came by.
+        ForeignSender = "foreign_sender",
+        /// Longer than any message of an agent.
+        TooLong = "too_long",
+        /// More than one agent may send at a time; dropped, not laid aside.
+        TooMany = "too_many",
+    }
+}
+
+words! {
+    /// Why an agent was not let in at its doors.
+    DoorRefusal {
+        /// The join token is unknown, used up, expired, or of another controller.
+        BadToken = "bad_token",
+        /// The token is for another name, or the name is taken.
+        Name = "name",
+        /// The signature does not prove possession of the key.
+        BadProof = "bad_proof",
+        /// The challenge is none of ours, or too old.
+        BadChallenge = "bad_challenge",
+        /// The challenge, or a newer one, has opened a session already.
+        Replayed = "replayed",
+        /// No such agent.
+        UnknownAgent = "unknown_agent",
+        /// The agent is in quarantine.
+        Quarantined = "quarantined",
+        /// The address had too many attempts refused.
+        TooMany = "too_many",
+    }
+}
+
+words! {
+    /// What became of an order to close an agent's connections.
+    CutOffOutcome {
+        /// There were some, and they are closed.
+        Closed = "closed",
+        /// There were none.
+        NothingOpen = "nothing_open",
+        /// The broker or its management could not be reached, or refused.
+        Failed = "failed",
     }
 }
 

@@ -27,8 +27,8 @@ use self::{families::Families, tenants::TenantLabels};
 pub use self::{
     fleet::{PoolUse, TenantCount},
     labels::{
-        ConnectionRole, ConnectionState, ExchangeResult, FailInfo, LastSeen, OTHER_OPERATION, PublishOutcome, Refusal,
-        Renewal, StatusClass, TimeLeft, TxOutcome,
+        ConnectionRole, ConnectionState, CutOffOutcome, DoorRefusal, ExchangeResult, FailInfo, LastSeen,
+        OTHER_OPERATION, PublishOutcome, Refusal, Renewal, StatusClass, TimeLeft, TxOutcome,
     },
 };
 use crate::{db::Stats, device::JobKind};
@@ -96,6 +96,12 @@ impl Metrics {
         }
         for reason in Refusal::ALL {
             families.reports_refused.with_label_values(&[reason.as_str()]);
+        }
+        for reason in DoorRefusal::ALL {
+            families.door_refusals.with_label_values(&[reason.as_str()]);
+        }
+        for outcome in CutOffOutcome::ALL {
+            families.cut_offs.with_label_values(&[outcome.as_str()]);
         }
         for kind in JobKind::ALL {
             families.job_seconds.with_label_values(&[kind.as_str()]);
@@ -228,6 +234,18 @@ impl Metrics {
 
     pub(crate) fn report_refused(&self, reason: Refusal) {
         self.families.reports_refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub(crate) fn door_refused(&self, reason: DoorRefusal) {
+        self.families.door_refusals.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub(crate) fn cut_off(&self, outcome: CutOffOutcome) {
+        self.families.cut_offs.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn agent_lives_twice(&self) {
+        self.families.live_twice.inc();
     }
 
     pub(crate) fn commit_batch(&self, decisions: usize) {

@@ -107,10 +107,11 @@ async fn challenge(house: &House, agent: &JoinedAgent) -> Challenge {
 }
 
 async fn session(house: &House, agent: &JoinedAgent, key: &SigningKey, challenge: &[u8]) -> Answer {
-    let input = SessionRequest::proof_input(agent.answer.agent_id, challenge);
+    let input = SessionRequest::proof_input(agent.answer.agent_id, challenge, None);
     let request = SessionRequest {
         agent_id: agent.answer.agent_id,
         challenge: Blob(challenge.to_vec()),
+        instance: None,
         proof: Blob(key.sign(Purpose::SessionProof, &input)),
     };
     house.call("POST", "/agent/v1/session", None, Some(serde_json::to_value(&request).unwrap())).await
@@ -135,7 +136,8 @@ async fn a_session_gives_a_short_lived_token_for_the_agents_own_queue_alone() {
     let token = jsonwebtoken::decode::<Value>(&answer.amqp_token, &public, &validation).unwrap();
     assert_eq!(token.header.kid.as_deref(), Some("k1"));
     let (claims, vhost) = (token.claims, &house.place.vhost);
-    assert_eq!(claims["sub"], id.to_string());
+    let user = trustfleet_wire::routing::agent_user(id, &trustfleet_wire::sign::key_id(&agent.sign.public_key()));
+    assert_eq!((claims["sub"].as_str(), answer.amqp_user.as_str()), (Some(user.as_str()), user.as_str()));
     assert_eq!(
         claims["scope"],
         json!([

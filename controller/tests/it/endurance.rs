@@ -233,6 +233,7 @@ async fn amqps_begins_with_a_tls_handshake_and_never_with_plain_amqp() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let config = trustfleet_controller::config::BrokerConfig {
+        management_url: None,
         url: format!("amqps://u:p@localhost:{port}/%2f").parse::<url::Url>().unwrap().into(),
         agent_url: "amqps://localhost/%2f".parse().unwrap(),
         token_lifetime_s: 900,

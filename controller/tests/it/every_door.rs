@@ -20,7 +20,7 @@ const PUBLIC: [(&str, u16); 7] = [
     ("openapi", 200),
 ];
 /// What is done in a suspended tenant all the same: to keep somebody out.
-const GOES_ON: [&str; 1] = ["token_delete"];
+const GOES_ON: [&str; 2] = ["token_delete", "agent_quarantine"];
 
 /// One operation of the document.
 #[derive(Clone, Debug)]

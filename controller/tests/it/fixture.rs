@@ -238,6 +238,7 @@ impl Fixture {
             message_id: self.services().fresh(MessageId::fresh).unwrap(),
             at: self.services().clock.now(),
             software: "test 1".to_owned(),
+            instance: None,
         };
         self.send(&self.agent, &FromAgent::Hello(hello)).await;
     }

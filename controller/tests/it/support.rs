@@ -46,10 +46,11 @@ impl Place {
         agent_url.set_username("").unwrap();
         agent_url.set_password(None).unwrap();
         let file = |name| env::var(name).unwrap_or_else(|_| outside(name));
+        let management = variable("TRUSTFLEET_AMQP_MANAGEMENT_URL");
         Config::from_toml(&format!(
             "[http]\nlisten = \"127.0.0.1:0\"\nworkers = 1\nrate_limit_per_s = 0\nfailed_limit_per_min = 0\n\
              [database]\napi_url = \"{}\"\nsystem_url = \"{}\"\nmax_connections = 8\n\
-             [broker]\nurl = \"{}\"\nagent_url = \"{agent_url}\"\n\
+             [broker]\nurl = \"{}\"\nagent_url = \"{agent_url}\"\nmanagement_url = \"{management}\"\n\
              [keys]\nsigning_key_file = \"{}\"\nbroker_token_key_file = \"{}\"\nkey_encryption_key_file = \"{}\"\n\
              {more}\n",
             self.api_url,

@@ -108,6 +108,7 @@ impl House {
             },
             keys,
             clock: AgentClock::default(),
+            instance: trustfleet_agent::identity::fresh_instance(),
         });
         let (stop, stopping) = watch::channel(false);
         let http = CmpHttp::new(TlsRoots::default());
@@ -300,7 +301,8 @@ async fn controller(
         let envelope = Envelope::from_bytes(&publication.bytes).unwrap();
         let FromAgent::Report(report) = envelope.open(Purpose::FromAgent, &agent_key).unwrap() else { continue };
         assert!(publication.routing_key.starts_with("agent."), "the key to answer to is the job's");
-        let receipt = Receipt { agent_id: report.agent_id, report_id: report.report_id, issued_at: SystemClock.now() };
+        let (agent_id, report_id) = (report.agent_id, report.report_id);
+        let receipt = Receipt { agent_id, report_id, issued_at: SystemClock.now(), refused: None };
         reports.lock().unwrap().push(*report);
         let _ = publication.confirmed.send(true);
         if *answers.lock().unwrap() {

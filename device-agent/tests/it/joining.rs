@@ -145,6 +145,10 @@ fn membership(key: &SigningKey) -> Membership {
     }
 }
 
+fn instance() -> trustfleet_model::ids::InstanceId {
+    uuid::Uuid::from_u128(3).into()
+}
+
 fn session_door(key: SigningKey, agent_key: Arc<Mutex<Vec<u8>>>, amqp_url: &'static str, life_s: i64) -> Door {
     Box::new(move |path, body| {
         if path.ends_with("/challenge") {
@@ -152,7 +156,7 @@ fn session_door(key: SigningKey, agent_key: Arc<Mutex<Vec<u8>>>, amqp_url: &'sta
             return (200, serde_json::to_string(&challenge).unwrap());
         }
         let request: SessionRequest = serde_json::from_slice(body).unwrap();
-        let proof = SessionRequest::proof_input(request.agent_id, &request.challenge.0);
+        let proof = SessionRequest::proof_input(request.agent_id, &request.challenge.0, request.instance);
         verify(&agent_key.lock().unwrap(), Purpose::SessionProof, &proof, &request.proof.0).expect("possession");
         let now = SystemClock.now();
         let answer = SessionAnswer {
@@ -177,10 +181,12 @@ fn a_session_is_opened_by_proof_of_possession_and_believed_only_from_the_pinned_
     let url = "amqp://127.0.0.1:5672/%2f";
     let controller = controller(session_door(again(&key), Arc::clone(&agent_key), url, 900));
     *agent_key.lock().unwrap() = controller.keys.sign.public_key();
-    let opened = controller.doors.open_session(&controller.config, &membership(&key), &controller.keys).unwrap();
+    let opened =
+        controller.doors.open_session(&controller.config, &membership(&key), &controller.keys, instance()).unwrap();
     assert_eq!(opened.queue, "agent.2");
     let stranger = SigningKey::generate().unwrap();
-    let refused = controller.doors.open_session(&controller.config, &membership(&stranger), &controller.keys);
+    let refused =
+        controller.doors.open_session(&controller.config, &membership(&stranger), &controller.keys, instance());
     assert!(matches!(refused, Err(SessionError::Untrusted { .. })), "{refused:?}");
 }
 
@@ -191,7 +197,7 @@ fn a_session_that_leads_to_a_plaintext_broker_elsewhere_or_has_ended_is_not_used
         let agent_key = Arc::new(Mutex::new(Vec::new()));
         let controller = controller(session_door(again(&key), Arc::clone(&agent_key), url, life_s));
         *agent_key.lock().unwrap() = controller.keys.sign.public_key();
-        let opened = controller.doors.open_session(&controller.config, &membership(&key), &controller.keys);
+        let opened = controller.doors.open_session(&controller.config, &membership(&key), &controller.keys, instance());
         let error = opened.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("geheim"));
     }

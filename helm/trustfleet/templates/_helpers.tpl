@@ -147,6 +147,10 @@ further_key_encryption_key_files = [
 claim_s = {{ int $config.outbox.claim_s }}
 permit_s = {{ int $config.outbox.permit_s }}
 
+[agents]
+refusals_per_min = {{ int $config.agents.refusals_per_min }}
+messages_per_s = {{ int $config.agents.messages_per_s }}
+
 [actors]
 threads = {{ int $config.actors.threads }}
 mailbox = {{ int $config.actors.mailbox }}

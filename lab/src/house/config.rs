@@ -37,7 +37,7 @@ impl ControllerFiles {
             // What is measured here is not to be limited, and tests ask faster than people.
             "http": { "listen": format!("127.0.0.1:{port}"), "rate_limit_per_s": 0, "failed_limit_per_min": 0 },
             "database": { "api_url": env.db_api_url, "system_url": env.db_system_url, "owner_url": env.db_owner_url },
-            "broker": { "url": env.amqp_url, "agent_url": agent_url },
+            "broker": { "url": env.amqp_url, "agent_url": agent_url, "management_url": env.amqp_management_url },
             "keys": {
                 "signing_key_file": env.keys.signing_key,
                 "broker_token_key_file": env.keys.broker_token_key,

@@ -169,6 +169,7 @@ impl Rabbit {
              default_pass = {password}\n\
              default_user_tags.administrator = true\n\
              disk_free_limit.absolute = 50MB\n\
+             max_message_size = 1048576\n\
              log.console = false\n",
             management = self.ports.management,
             public = keys.broker_token_public.display(),

@@ -88,6 +88,8 @@ id!(/// A change that waits for approval.
     ChangeId);
 id!(/// A message between agent and controller.
     MessageId);
+id!(/// One process of an agent, from its start to its end.
+    InstanceId);
 
 fn uuid_v7(now: Timestamp, random: [u8; 10]) -> Uuid {
     let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);

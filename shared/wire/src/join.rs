@@ -11,7 +11,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use trustfleet_model::ids::{AgentId, TenantId};
+use trustfleet_model::ids::{AgentId, InstanceId, TenantId};
 
 use crate::v1::Blob;
 
@@ -92,14 +92,20 @@ pub struct SessionRequest {
     pub agent_id: AgentId,
     /// The challenge as it came.
     pub challenge: Blob,
+    /// The process that asks: two that take turns have the same keys. An agent that is older does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
     /// Signature with the agent's Ed25519 key over [`SessionRequest::proof_input`].
     pub proof: Blob,
 }
 
 impl SessionRequest {
     /// What the proof signs.
-    pub fn proof_input(agent: AgentId, challenge: &[u8]) -> Vec<u8> {
-        lengths_and_bytes(&[agent.as_uuid().as_bytes(), challenge])
+    pub fn proof_input(agent: AgentId, challenge: &[u8], instance: Option<InstanceId>) -> Vec<u8> {
+        let (agent, instance) = (agent.as_uuid(), instance.map(|instance| instance.as_uuid()));
+        let mut parts = vec![agent.as_bytes().as_slice(), challenge];
+        parts.extend(instance.as_ref().map(|instance| instance.as_bytes().as_slice()));
+        lengths_and_bytes(&parts)
     }
 }
 

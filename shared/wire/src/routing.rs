@@ -24,6 +24,18 @@ pub fn agent_queue(agent: AgentId) -> String {
     format!("agent.{agent}")
 }
 
+/// Name of an agent's connections on the broker: with the id of its key ([`crate::sign::key_id`]), so that those of the
+/// keys from before it joined again can be told from its present ones.
+pub fn agent_user(agent: AgentId, key_id: &str) -> String {
+    format!("{agent}.{key_id}")
+}
+
+/// The agent that a routing key of the reports belongs to: agents can write no key but their own.
+pub fn sender_of(routing_key: &str) -> Option<AgentId> {
+    let (agent, _) = routing_key.strip_prefix("agent.")?.split_once('.')?;
+    agent.parse().ok()
+}
+
 /// Queue of one shard of the reports.
 pub fn report_queue(shard: u8) -> String {
     format!("trustfleet.reports.{shard}")
@@ -86,6 +98,14 @@ mod tests {
                 format!("trustfleet.write:%2F/trustfleet.reports/agent.{id}.*"),
             ]
         );
+    }
+
+    #[test]
+    fn a_routing_key_tells_whose_it_is() {
+        assert_eq!(sender_of(&hello_key(agent())), Some(agent()));
+        for bad in ["", "agent.", "agent.x.r1", "trustfleet.reports", "agent.018f0000-0000-7000-8000-0000000000a1"] {
+            assert_eq!(sender_of(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

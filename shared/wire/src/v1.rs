@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use trustfleet_model::ids::{AgentId, DeviceId, JobId, MessageId, TenantId, TrustpointId};
+use trustfleet_model::ids::{AgentId, DeviceId, InstanceId, JobId, MessageId, TenantId, TrustpointId};
 
 use crate::seal::SealedSecret;
 
@@ -182,7 +182,7 @@ pub struct Mac {
     pub iterations: u32,
 }
 
-/// The controller has committed a report.
+/// The controller has committed a report, or will never do so: it need not be repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The agent it is for.
@@ -191,6 +191,9 @@ pub struct Receipt {
     pub report_id: MessageId,
     /// When it was signed.
     pub issued_at: Timestamp,
+    /// Why the report will never be committed, however often it is repeated; an agent that is older lets it rest as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// An agent's greeting at the start of a session, and again every few minutes: it still works.
@@ -209,6 +212,9 @@ pub struct Hello {
     /// Said again in a session that goes on: the agent has what was sent to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
+    /// The process that speaks; an agent that is older does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
 }
 
 /// What happened to a job.

@@ -54,7 +54,9 @@ pub struct SessionRequestBody {
     agent_id: Uuid,
     /// The challenge as it came, base64.
     challenge: String,
-    /// Signature with the agent's Ed25519 key over agent and challenge, base64.
+    /// The process that asks: two that take turns have the same keys.
+    instance: Option<Uuid>,
+    /// Signature with the agent's Ed25519 key over agent, challenge and process, base64.
     proof: String,
 }
 
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(documented::<ChallengeRequestBody>(), sent(&ChallengeRequest { agent_id }));
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(documented::<ChallengeBody>(), sent(&Challenge { challenge: blob(), now }));
-        let session = SessionRequest { agent_id, challenge: blob(), proof: blob() };
+        let session = SessionRequest { agent_id, challenge: blob(), instance: Some(Uuid::nil().into()), proof: blob() };
         assert_eq!(documented::<SessionRequestBody>(), sent(&session));
         let envelope = Envelope { v: 1, key: text(), payload: blob(), signature: blob() };
         assert_eq!(documented::<EnvelopeBody>(), sent(&envelope));

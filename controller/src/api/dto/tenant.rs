@@ -1,5 +1,7 @@
 //! Tenants, and the two kinds of tokens made for them.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use trustfleet_model::ids::{TenantId, TokenId};
@@ -288,6 +290,9 @@ pub struct JoinTokenCreate {
     #[serde(default)]
     #[schema(max_length = 63)]
     pub agent_name: Option<String>,
+    /// Labels that the agent gets, at most 32 pairs of words.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// How many agents may join with it, 1 to 1000; default 1. More than one needs `agent_name` left out.
     #[serde(default = "one")]
     #[schema(minimum = 1, maximum = 1000)]

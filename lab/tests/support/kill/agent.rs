@@ -436,7 +436,8 @@ async fn reception(
     while let Some(Ok(delivery)) = consumer.next().await {
         let envelope = Envelope::from_bytes(&delivery.data).unwrap();
         let FromAgent::Report(report) = envelope.open(Purpose::FromAgent, &agent_key).unwrap() else { continue };
-        let receipt = Receipt { agent_id: report.agent_id, report_id: report.report_id, issued_at: SystemClock.now() };
+        let (agent_id, report_id) = (report.agent_id, report.report_id);
+        let receipt = Receipt { agent_id, report_id, issued_at: SystemClock.now(), refused: None };
         let now = {
             let mut desk = desk.lock().unwrap();
             desk.reports.push(*report);
