@@ -7,7 +7,7 @@ use der::asn1::{Any, ObjectIdentifier};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use spki::AlgorithmIdentifierOwned;
-use trustfleet_pki::{certificate::Certificate, name::Name};
+use trustfleet_pki::{certificate::Certificate, name::Name, oid};
 use x509_cert::time::Time;
 
 use crate::{
@@ -216,7 +216,7 @@ impl Topic {
             Self::PreferredSymmAlg => oids::IT_PREFERRED_SYMM_ALG,
             Self::SupportedLanguages => oids::IT_SUPP_LANG_TAGS,
             Self::ConfirmWaitTime => oids::CONFIRM_WAIT_TIME,
-            Self::Other { id } => return ObjectIdentifier::new(id).ok(),
+            Self::Other { id } => return oid::parse(id),
         })
     }
 

@@ -7,6 +7,7 @@ use std::{fmt, hash, sync::Arc};
 use der::{
     Decode, Tag, TagNumber,
     asn1::ObjectIdentifier,
+    oid::AssociatedOid as _,
     pem::{self, LineEnding},
 };
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use spki::AlgorithmIdentifierOwned;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier};
 
 use crate::{
+    bounds::{self, BoundsError},
     digest::sha256,
     name::{Name, NameError},
     public_key::{PublicKey, PublicKeyError},
@@ -34,6 +36,10 @@ pub const CMC_CA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7
 
 /// id-kp-cmcRA: the key may answer CMP requests for a registration authority.
 pub const CMC_RA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.28");
+
+/// Extensions that are read.
+const READ: [ObjectIdentifier; 4] =
+    [KeyUsage::OID, BasicConstraints::OID, ExtendedKeyUsage::OID, SubjectKeyIdentifier::OID];
 
 const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
 
@@ -83,8 +89,12 @@ impl Certificate {
         };
         // first the names, in our own bounds: x509-cert has none
         let (issuer, subject) = (Name::from_der(issuer)?, Name::from_der(subject)?);
+        bounds::check(der)?;
         let parsed = x509_cert::Certificate::from_der(der)?;
         let body = &parsed.tbs_certificate;
+        for extension in body.extensions.iter().flatten().filter(|extension| READ.contains(&extension.extn_id)) {
+            bounds::check(extension.extn_value.as_bytes())?;
+        }
         Ok(Self(Arc::new(Inner {
             tbs: tbs.to_vec(),
             serial: raw::content(serial, Tag::Integer)?.to_vec(),
@@ -358,6 +368,9 @@ pub enum CertificateError {
         /// How many bytes there were.
         bytes: usize,
     },
+    /// Lengths that promise more than is there, too many values, or too deep ones.
+    #[error("certificate: {0}")]
+    Bounds(#[from] BoundsError),
     /// Not the DER of a certificate, or of one of its usage extensions.
     #[error("not the DER of an X.509 certificate: {0}")]
     Der(#[from] der::Error),

@@ -6,10 +6,12 @@
 //! What it must never do: reorder, normalise or re-encode a name or a certificate that came from outside; touch a
 //! private key; read a clock (the moment of a validation is an argument); panic on what a peer sends.
 
+pub mod bounds;
 pub mod certificate;
 pub mod chain;
 pub mod digest;
 pub mod name;
+pub mod oid;
 pub mod public_key;
 pub mod san;
 pub mod signature;

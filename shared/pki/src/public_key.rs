@@ -14,6 +14,7 @@ use rsa::pkcs1;
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use crate::{
+    bounds::{self, BoundsError},
     digest::sha256,
     raw,
     signature::{PssParameters, SignatureAlgorithm, SignatureError},
@@ -120,6 +121,7 @@ impl PublicKey {
         if der.len() > MAX_SPKI_BYTES {
             return Err(PublicKeyError::TooLong { bytes: der.len() });
         }
+        bounds::check(der)?;
         let info = SubjectPublicKeyInfoOwned::from_der(der)?;
         let kind = kind_of(&info)?;
         Ok(Self { der: der.to_vec(), info, kind })
@@ -276,6 +278,9 @@ pub enum PublicKeyError {
         /// How many bytes there were.
         bytes: usize,
     },
+    /// Lengths that promise more than is there, or too many values.
+    #[error("public key: {0}")]
+    Bounds(#[from] BoundsError),
     /// Not the DER of a SubjectPublicKeyInfo.
     #[error("not the DER of a SubjectPublicKeyInfo")]
     Der(#[from] der::Error),

@@ -10,7 +10,10 @@ use der::{
 };
 use x509_cert::ext::pkix::name::{GeneralName, OtherName};
 
-use crate::name::{Name, NameError};
+use crate::{
+    bounds,
+    name::{Name, NameError},
+};
 
 /// Longest value, in characters (checklist S22).
 pub const MAX_VALUE_CHARS: usize = 128;
@@ -123,6 +126,7 @@ impl San {
     }
 
     pub(crate) fn from_der(der: &[u8]) -> Option<Self> {
+        bounds::check(der).ok()?;
         Self::from_general_name(&GeneralName::from_der(der).ok()?)
     }
 }

@@ -5,7 +5,6 @@
 //! authentic is for [`crate::check`] and [`crate::protection`]. It never panics on hostile input.
 
 pub mod body;
-pub mod bounds;
 pub mod header;
 pub mod info;
 pub mod message;
@@ -18,6 +17,7 @@ pub mod response;
 pub mod status;
 
 use thiserror::Error;
+pub use trustfleet_pki::bounds;
 
 pub use self::{
     body::{BodyKind, PkiBody},

@@ -1,12 +1,13 @@
 //! From the text of a person to attributes, in both spellings; every refusal names its position and the rule.
 
-use der::{Decode, Tag, Tagged, asn1::AnyRef, asn1::ObjectIdentifier};
+use der::{Decode, Tag, Tagged, asn1::AnyRef};
 
 use super::{
     MAX_TEXT_CHARS, NameError,
     attribute::{Attribute, Encoding, Kind},
     text::disturbs,
 };
+use crate::oid;
 
 /// The RDNs in the order of the DER.
 pub(super) fn parse(text: &str) -> Result<Vec<Vec<Attribute>>, NameError> {
@@ -181,7 +182,7 @@ fn attribute(type_name: &str, type_at: usize, value: Value, value_at: usize) -> 
     let kind = Kind::by_name(type_name);
     let oid = match kind {
         Some(kind) => kind.oid,
-        None => type_name.parse::<ObjectIdentifier>().map_err(|_| NameError::UnknownType {
+        None => oid::parse(type_name).ok_or_else(|| NameError::UnknownType {
             position: type_at,
             attribute: type_name.chars().take(40).collect(),
         })?,

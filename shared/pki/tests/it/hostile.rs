@@ -119,3 +119,21 @@ fn a_name_that_would_take_long_to_sort_is_refused_at_once() {
     assert!(Certificate::from_der(&certificate).is_err());
     assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn no_room_is_made_for_what_a_length_only_promises() {
+    use trustfleet_pki::{CertificateError, bounds::BoundsError, public_key::PublicKeyError};
+    // id-ecPublicKey, and parameters that would have a hundred megabytes
+    let spki = hex_bytes("3012 3010 0607 2a8648ce3d0201 0484 06035504 00");
+    assert!(matches!(PublicKey::from_spki_der(&spki), Err(PublicKeyError::Bounds(BoundsError::Broken { .. }))));
+    let mut certificate = SAMPLE.1.as_der().to_vec();
+    let identifier = certificate.windows(5).rposition(|at| at == [0x06, 0x03, 0x55, 0x1d, 0x0e]).unwrap();
+    // subjectKeyIdentifier: OCTET STRING { OCTET STRING of 20 bytes }, the inner one now of 127
+    assert_eq!(certificate[identifier + 7..identifier + 9], [0x04, 0x14]);
+    certificate[identifier + 8] = 0x7f;
+    assert!(matches!(Certificate::from_der(&certificate), Err(CertificateError::Bounds(BoundsError::Broken { .. }))));
+}
+
+fn hex_bytes(text: &str) -> Vec<u8> {
+    hex::decode(text.replace(' ', "")).unwrap()
+}
