@@ -47,6 +47,12 @@ enum KeysVerb {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Print the id of a controller's signing key: what agents without a token name as announce.controller_key
+    Id {
+        /// The file controller-signing.pem
+        #[arg(long, value_name = "FILE")]
+        signing_key: PathBuf,
+    },
     /// Make a platform token that the controllers take over at their first start: the file that first_token_file names
     ///
     /// For replicas that must all find the same one, such as from a Kubernetes Secret. Where a single controller may
@@ -81,6 +87,9 @@ pub fn run() -> ExitCode {
                 }
             }),
         ),
+        Verb::Keys(KeysVerb::Id { signing_key }) => {
+            ended("keys id", keys::signing_key_id(&signing_key).map(|id| println!("{id}")))
+        }
         Verb::Keys(KeysVerb::FirstToken { write_to }) => ended("keys first-token", first_token(&write_to)),
         Verb::Operator(command) => cli::run(*command),
     }

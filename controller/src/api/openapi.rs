@@ -16,8 +16,8 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, ca_servers, certificates, changes, devices, entities, health, jobs, metrics, platform_tokens,
-    policies, tenants, tokens, trustpoints,
+    agent_door, agents, ca_servers, certificates, changes, devices, entities, health, jobs, joining, metrics,
+    platform_tokens, policies, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -53,6 +53,16 @@ use crate::error::AppError;
         agents::quarantine,
         agents::release,
         agents::rejoin,
+        joining::factory_ca_list,
+        joining::factory_ca_create,
+        joining::factory_ca_show,
+        joining::factory_ca_delete,
+        joining::expected_list,
+        joining::expected_create,
+        joining::expected_delete,
+        joining::applicant_list,
+        joining::approve,
+        joining::reject,
         entities::list,
         entities::create,
         entities::show,
@@ -89,6 +99,7 @@ use crate::error::AppError;
         certificates::list,
         certificates::show,
         agent_door::join,
+        agent_door::announce,
         agent_door::challenge,
         agent_door::session,
         health::healthz,
@@ -101,7 +112,10 @@ use crate::error::AppError;
 struct Document;
 
 /// What the parts of a path are.
-const SEGMENTS: [(&str, &str); 11] = [
+const SEGMENTS: [(&str, &str); 14] = [
+    ("factory_ca", "Name of the factory CA"),
+    ("serial", "The serial number"),
+    ("applicant", "Id of the applicant"),
     ("tenant", "Name of the tenant"),
     ("token", "Id of the token"),
     ("agent", "Name of the agent"),
@@ -316,7 +330,7 @@ mod tests {
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
             if ["POST", "PUT"].contains(&route.method)
-                && !["/activate", "/resume", "/restore", "/approve", "/release"]
+                && !["/activate", "/resume", "/restore", "/approve", "/release", "applicant}/reject"]
                     .iter()
                     .any(|verb| route.path.ends_with(verb))
             {

@@ -16,6 +16,7 @@ mod device;
 mod device_registry;
 mod entity;
 mod error;
+mod joining;
 mod listing;
 mod mac_secret;
 mod migrate;
@@ -41,12 +42,13 @@ use trustfleet_telemetry::{in_trace, record_error, trace_span};
 use self::connect::OnBackend;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
-    agent::{Agent, Quarantine},
+    agent::{Agent, JoinedBy, Quarantine},
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
     device_registry::RegisteredDevice,
     error::DbError,
+    joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     listing::{
         CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,
         TrustpointFilter,

@@ -157,6 +157,9 @@ id_params!(
     SecretId,
     TokenId,
     InstanceId,
+    FactoryCaId,
+    ExpectedId,
+    ApplicantId,
     ChangeId
 );
 
