@@ -36,7 +36,7 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     let sql = "INSERT INTO changes SELECT tenant_id, gen_random_uuid(), 'ca_server_delete', 'ca_server', 'default', 1, null, \
                'pending', 'x', 'x', now(), now() + interval '1 day' FROM tenants WHERE name = 'acme' RETURNING change_id";
     let change: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
-    let (anchor, _) = certificate("Factory CA");
+    let (anchor, _) = crate::fixture::certificate("Factory CA");
     let ca = json!({"name": "maker", "anchors": [anchor], "serial_from": "subject_serial_number"});
     house.post("/v1/tenants/acme/factory-cas", &house.platform, ca).await.expect(201);
     house.post("/v1/tenants/acme/expected-agents", &house.platform, json!({"serial": "SN-1"})).await.expect(201);
