@@ -7,7 +7,7 @@ mod resolver;
 mod source;
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::Span;
@@ -22,7 +22,8 @@ use url::Url;
 
 use self::resolver::NamesOnly;
 pub use self::source::{Source, SourceError};
-use crate::tls_roots::{RootsError, TlsRoots};
+use crate::ca_tls::{ClientFiles, Stamp};
+use crate::tls_roots::TlsRoots;
 
 /// Longest answer that is read, bytes (T9).
 pub const ANSWER_MAX: u64 = 1024 * 1024;
@@ -142,25 +143,46 @@ pub struct CmpHttp {
     source: Source,
 }
 
-/// The client for https, made with the first such server.
+/// The client for https, made with the first such server, and anew when one of its files has changed.
 #[derive(Debug)]
 struct Https {
     roots: TlsRoots,
-    agent: OnceLock<ureq::Agent>,
+    client: Option<ClientFiles>,
+    made: Mutex<Option<(Stamp, ureq::Agent)>>,
+}
+
+impl Https {
+    fn agent(&self) -> Result<ureq::Agent, String> {
+        let files = self.client.iter().flat_map(ClientFiles::paths);
+        let stamp = Stamp::of(self.roots.path().into_iter().chain(files));
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, agent)) = made.as_ref()
+            && *of == stamp
+        {
+            return Ok(agent.clone());
+        }
+        let roots = self.roots.http().map_err(|error| error.to_string())?;
+        let client = self.client.as_ref().map(ClientFiles::read).transpose().map_err(|error| error.to_string())?;
+        let agent = CmpHttp::reaching(Reach { client, ..Reach::from(roots) }).agent;
+        *made = Some((stamp, agent.clone()));
+        Ok(agent)
+    }
 }
 
 impl CmpHttp {
-    /// A client; `roots` verify https servers, and are read for the first of them.
-    pub fn new(roots: TlsRoots) -> Self {
+    /// A client; `roots` verify https servers, `client` shows them who we are. Both are read for the first of them.
+    pub fn new(roots: TlsRoots, client: Option<ClientFiles>) -> Self {
         let plain = Self::reaching(Reach::from(RootCerts::from(Vec::new())));
-        Self { https: Some(Arc::new(Https { roots, agent: OnceLock::new() })), ..plain }
+        Self { https: Some(Arc::new(Https { roots, client, made: Mutex::new(None) })), ..plain }
     }
 
     /// A client that reaches servers in its own way. The proxy of the environment is never used.
     pub fn reaching(reach: Reach) -> Self {
         let Reach { roots, client, proxy, source } = reach;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = TlsConfig::builder().root_certs(roots).client_cert(client);
         let config = ureq::Agent::config_builder()
-            .tls_config(TlsConfig::builder().root_certs(roots).client_cert(client).build())
+            .tls_config(tls.unversioned_rustls_crypto_provider(provider).build())
             .proxy(proxy)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -204,17 +226,10 @@ impl CmpHttp {
     fn agent(&self, url: &str) -> Result<ureq::Agent, HttpError> {
         let https = self.https.as_ref().filter(|_| Url::parse(url).is_ok_and(|url| url.scheme() == "https"));
         let Some(https) = https else { return Ok(self.agent.clone()) };
-        let agent = match https.agent.get() {
-            Some(agent) => agent,
-            None => {
-                let no_roots =
-                    |error: RootsError| HttpError::NotConnected { url: url.to_owned(), detail: error.to_string() };
-                let roots = https.roots.http().map_err(no_roots)?;
-                https.agent.get_or_init(|| Self::reaching(Reach::from(roots)).agent)
-            }
-        };
+        let not_ready = |detail| HttpError::NotConnected { url: url.to_owned(), detail };
+        let agent = https.agent().map_err(not_ready)?;
         if self.source == Source::default() {
-            return Ok(agent.clone());
+            return Ok(agent);
         }
         Ok(client_from(agent.config().clone(), &self.source))
     }

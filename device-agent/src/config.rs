@@ -14,6 +14,7 @@ use trustfleet_wire::join::JOIN_TOKEN_MAX;
 use url::{Host, Url};
 
 use crate::accept::{Accept, AcceptConfig, AcceptError};
+use crate::ca_tls::{CaTlsConfig, ClientError, ClientFiles};
 
 /// The name of the agent, over the one in the file: what makes one file good for many devices.
 const NAME_VARIABLE: &str = "TRUSTFLEET_AGENT_NAME";
@@ -49,6 +50,9 @@ pub struct Config {
     /// PEM file with the roots for TLS; by default the system's own bundle.
     #[serde(default)]
     pub tls_ca_file: Option<PathBuf>,
+    /// Our certificate for https CAs that ask for one.
+    #[serde(default)]
+    pub ca_tls: CaTlsConfig,
     /// Where the private keys of trustpoints are kept.
     #[serde(default)]
     pub keys: KeysConfig,
@@ -188,6 +192,9 @@ pub enum ConfigError {
     /// What jobs may order cannot be read.
     #[error("the configuration is wrong: {0}")]
     Accept(#[from] AcceptError),
+    /// Our certificate for https CAs cannot be used.
+    #[error("the configuration is wrong: {0}")]
+    CaTls(#[from] ClientError),
     /// Nobody says how the agent is called.
     #[error("the agent has no name: set name in its configuration file, or the environment variable {NAME_VARIABLE}")]
     NoName,
@@ -268,6 +275,7 @@ impl Config {
         if let Some(announce) = &config.announce {
             announce.check().map_err(wrong)?;
         }
+        ClientFiles::of(&config.ca_tls).map_err(wrong)?;
         config.check_transport("controller_url", &config.controller_url, "http", "https")?;
         Ok(config)
     }
@@ -310,6 +318,19 @@ impl Config {
     /// [`ConfigError::Accept`].
     pub fn accept(&self) -> Result<Accept, ConfigError> {
         Ok(Accept::of(&self.accept)?)
+    }
+
+    /// Our certificate for https CAs, looked into once; those of a trustpoint may come later.
+    ///
+    /// # Errors
+    /// [`ConfigError::CaTls`].
+    pub fn ca_client(&self) -> Result<Option<ClientFiles>, ConfigError> {
+        let Ok(Some(files)) = ClientFiles::of(&self.ca_tls) else { return Ok(None) };
+        if files.paths().iter().all(|path| path.starts_with(&self.state_dir)) {
+            return Ok(Some(files));
+        }
+        files.read()?;
+        Ok(Some(files))
     }
 
     /// The one-time token to join with.
@@ -398,6 +419,19 @@ mod tests {
         assert_eq!(config.hello_s, default_hello_s());
         assert_eq!(config.log_format, LogFormat::default());
         assert!(!config.insecure_plaintext);
+    }
+
+    #[test]
+    fn a_certificate_for_https_cas_needs_its_key_and_files_that_can_be_read() {
+        let half = parse(&format!("{GOOD}[ca_tls]\ncert_file = \"/nowhere/c.pem\"\n")).unwrap_err();
+        assert!(half.contains("ca_tls.key_file belong together"), "{half}");
+        let both = |dir: &str| {
+            let text = format!("{GOOD}[ca_tls]\ncert_file = \"{dir}/c.pem\"\nkey_file = \"{dir}/k.pem\"\n");
+            parse(&text).unwrap().ca_client()
+        };
+        let missing = both("/nowhere").unwrap_err().to_string();
+        assert!(missing.contains("ca_tls.cert_file /nowhere/c.pem"), "{missing}");
+        assert!(both("/var/lib/tfa/devices/d/t/current").unwrap().is_some(), "a trustpoint's own may come later");
     }
 
     #[test]

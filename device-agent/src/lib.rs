@@ -16,6 +16,7 @@
 pub mod accept;
 pub mod activation;
 pub mod backoff;
+pub mod ca_tls;
 pub mod clock;
 pub mod cmp_cli;
 pub mod cmp_http;

@@ -87,6 +87,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
 async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let accept = config.accept()?;
     let roots = TlsRoots::of(&config)?;
+    let client = config.ca_client()?;
     let doors = Arc::new(Doors::new(&config.controller_url, roots.clone()));
     let (membership, keys) = match load_membership(&store)? {
         Some(membership) => (membership, keys),
@@ -98,7 +99,7 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     let (agent_id, name) = (membership.agent_id, membership.name.clone());
     let identity =
         Arc::new(Identity { config, membership, keys, clock: AgentClock::default(), instance: fresh_instance() });
-    let http = CmpHttp::new(roots.clone());
+    let http = CmpHttp::new(roots.clone(), client);
     let key_store = keys::open(&identity.config.keys, &identity.keys)?;
     keys::sweep(key_store.as_ref(), &store);
     let core = Core::new(Arc::clone(&identity), accept, store, key_store, http, stop.clone())?;

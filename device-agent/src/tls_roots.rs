@@ -101,8 +101,13 @@ impl TlsRoots {
         Ok(Arc::new(config))
     }
 
+    /// The file.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+
     fn read(&self) -> Result<(&Path, Vec<u8>), RootsError> {
-        let path = self.0.as_deref().ok_or(RootsError::None)?;
+        let path = self.path().ok_or(RootsError::None)?;
         let unreadable =
             |error: std::io::Error| RootsError::Unreadable { path: path.to_owned(), detail: error.to_string() };
         Ok((path, fs::read(path).map_err(unreadable)?))

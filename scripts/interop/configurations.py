@@ -25,7 +25,9 @@ URLS = {"API_URL": NOWHERE, "SYSTEM_URL": NOWHERE, "OWNER_URL": NOWHERE, "URL": 
 
 GUIDE = pathlib.Path(__file__).resolve().parent.parent.parent / "docs/operator-guide.md"
 # The chart hands the join token over as a file. A pod sees no token of its node, and what reads its keys has no passphrase.
-NOT_BY_CHART = {"join_token", "keys.passphrase_file", "keys.pkcs11_module", "keys.pkcs11_token", "keys.pkcs11_pin_file"}
+# A certificate for https CAs is one agent's own, not that of a set of them.
+NOT_BY_CHART = {"join_token", "keys.passphrase_file", "keys.pkcs11_module", "keys.pkcs11_token", "keys.pkcs11_pin_file",
+                "ca_tls.cert_file", "ca_tls.key_file"}
 
 
 class AnySecret(dict):

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::deferred::Deferred;
 use super::exit;
 
 /// `trustfleet-agent cmp`: speak CMP with a CA by hand.
@@ -19,22 +20,22 @@ pub struct CmpArgs {
 pub enum Verb {
     /// Ask for the first certificate from this CA (initialization request)
     #[command(after_help = exit::help())]
-    Ir(Box<EnrolArgs>),
+    Ir(Deferred<EnrolArgs>),
     /// Ask for another certificate from a CA that knows the entity (certification request)
     #[command(after_help = exit::help())]
-    Cr(Box<EnrolArgs>),
+    Cr(Deferred<EnrolArgs>),
     /// Replace a certificate that is still valid (key update request), signed by --cert and --key
     #[command(after_help = exit::help())]
-    Kur(Box<UpdateArgs>),
+    Kur(Deferred<UpdateArgs>),
     /// Ask for the certificate of a PKCS #10 request that somebody else's key made
     #[command(name = "p10cr", after_help = exit::help())]
-    P10cr(Box<P10Args>),
+    P10cr(Deferred<P10Args>),
     /// Have a certificate revoked (revocation request), signed by --cert and --key
     #[command(after_help = exit::help())]
-    Rr(Box<RevokeArgs>),
+    Rr(Deferred<RevokeArgs>),
     /// Ask the PKI a question (general message)
     #[command(after_help = exit::help())]
-    Genm(Box<AskArgs>),
+    Genm(Deferred<AskArgs>),
 }
 
 /// ir and cr.

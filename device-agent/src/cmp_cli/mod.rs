@@ -9,6 +9,7 @@
 //! ```
 
 pub mod args;
+pub mod deferred;
 pub mod exit;
 mod fault;
 mod files;
@@ -160,7 +161,7 @@ async fn converse(
     }
 }
 
-const fn wants_template(verb: &Verb) -> bool {
+fn wants_template(verb: &Verb) -> bool {
     match verb {
         Verb::Ir(args) | Verb::Cr(args) => args.wanted.ask_template,
         Verb::Kur(args) => args.wanted.ask_template,

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use trustfleet_pki::certificate::Certificate as OurCertificate;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts};
+use ureq::tls::{Certificate, ClientCert, RootCerts};
 use ureq::{Proxy, ProxyProtocol};
 use url::Url;
 
 use super::args::ServerArgs;
 use super::fault::Fault;
 use super::files;
+use crate::ca_tls::client_cert;
 use crate::cmp_http::{CmpHttp, Reach, Source};
 use crate::config::SYSTEM_CA_FILES;
 
@@ -53,11 +54,8 @@ fn roots(args: &ServerArgs) -> Result<Vec<OurCertificate>, Fault> {
 
 fn client(cert: &Path, key: &Path) -> Result<ClientCert, Fault> {
     let chain = files::certificates("--tls-cert", cert)?;
-    let chain: Vec<_> = chain.iter().map(|one| Certificate::from_der(one.as_der()).to_owned()).collect();
     let bytes = files::read("--tls-key", key)?;
-    let key =
-        PrivateKey::from_pem(&bytes).map_err(|error| Fault::usage(format!("--tls-key {}: {error}", key.display())))?;
-    Ok(ClientCert::new_with_certs(&chain, key))
+    client_cert(&chain, &bytes).map_err(|error| Fault::usage(format!("--tls-key {}: {error}", key.display())))
 }
 
 fn proxy(text: &str, no_proxy: Option<&str>) -> Result<Proxy, Fault> {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use trustfleet_cmp::envelope::{Decrypter, SoftwareDecrypter};
 use trustfleet_cmp::{
     Acceptance, Crl, CrlOf, Csr, EnrollRequest, InfoRequest, P10Request, Question, Request, RequestKind,
     RevocationReason, RevokeRequest, Signer, SoftwareKey, Validity,
@@ -66,7 +65,7 @@ pub(super) const fn kind(verb: &Verb) -> RequestKind {
 }
 
 /// The files of an issued certificate, where the verb has one.
-pub(super) const fn issued_files(verb: &Verb) -> Option<&IssuedFiles> {
+pub(super) fn issued_files(verb: &Verb) -> Option<&IssuedFiles> {
     match verb {
         Verb::Ir(args) | Verb::Cr(args) => Some(&args.issued),
         Verb::Kur(args) => Some(&args.issued),
@@ -99,7 +98,7 @@ pub(super) fn prepare(verb: &Verb, resuming: bool, notes: &mut Vec<Note>) -> Res
             let old = args.oldcert.as_deref().map(|path| files::certificate("--oldcert", path)).transpose()?;
             let old = old.or_else(|| own.certificate.clone());
             let (key, new_key) = new_key(&args.newkey, args.common.out.dry_run, resuming)?;
-            acceptance.decrypter = decrypter(&key);
+            acceptance.decrypter = Some(Arc::<SoftwareKey>::clone(&key));
             let signer = material::signer(Arc::clone(&key), &args.common.own)?;
             if old.as_ref().is_some_and(|old| old.spki_der() == key.public_key_der()) {
                 notes.push(Note::new("same_key", "the key stays the same: some CAs refuse that (badCertTemplate)"));
@@ -143,7 +142,7 @@ fn enrol(
     resuming: bool,
 ) -> Result<Prepared, Fault> {
     let (key, new_key) = new_key(&args.newkey, args.common.out.dry_run, resuming)?;
-    acceptance.decrypter = decrypter(&key);
+    acceptance.decrypter = Some(Arc::<SoftwareKey>::clone(&key));
     let signer = material::signer(key, &args.common.own)?;
     let at_hand = own.certificate.clone();
     let recipient = material::recipient(&args.common, &acceptance, at_hand.as_ref())?;
@@ -153,11 +152,6 @@ fn enrol(
 }
 
 /// An RSA key opens a certificate that the CA encrypts to it.
-fn decrypter(key: &SoftwareKey) -> Option<Arc<dyn Decrypter>> {
-    let decrypter = SoftwareDecrypter::from_pkcs8(key.pkcs8_der()).ok()?;
-    Some(Arc::new(decrypter))
-}
-
 fn plain(
     kind: RequestKind,
     wanted: &Wanted,

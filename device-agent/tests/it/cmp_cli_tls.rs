@@ -27,7 +27,7 @@ fn server_certificate(desk: &Desk) {
 }
 
 /// Ends TLS in front of a server of plain HTTP; with `clients`, only for those that the desk's CA certifies.
-fn tls_in_front_of(desk: &Desk, server: SocketAddr, clients: bool) -> SocketAddr {
+pub fn tls_in_front_of(desk: &Desk, server: SocketAddr, clients: bool) -> SocketAddr {
     server_certificate(desk);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));

@@ -1,6 +1,7 @@
 //! An agent with everything but its broker, and the controller's half of the conversation.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub struct House {
     pub controller_key: SigningKey,
     pub agent_id: AgentId,
     pub answer_reports: Arc<Mutex<bool>>,
+    /// Whether the broker takes what the agent publishes; until then it holds it back, unconfirmed and unseen.
+    pub broker_confirms: Arc<AtomicBool>,
+    /// How many publications the broker has been offered.
+    pub offered: Arc<AtomicUsize>,
     /// More of the agent's configuration file, from its next start on.
     pub config: String,
     reports: Arc<Mutex<Vec<Report>>>,
@@ -67,6 +72,8 @@ impl House {
             controller_key: SigningKey::generate().unwrap(),
             agent_id: uuid::Uuid::from_u128(0xa1).into(),
             answer_reports: Arc::new(Mutex::new(true)),
+            broker_confirms: Arc::new(AtomicBool::new(true)),
+            offered: Arc::default(),
             config: config.to_owned(),
             reports: Arc::default(),
             sign_key: keys.sign.public_key(),
@@ -111,7 +118,7 @@ impl House {
             instance: trustfleet_agent::identity::fresh_instance(),
         });
         let (stop, stopping) = watch::channel(false);
-        let http = CmpHttp::new(TlsRoots::default());
+        let http = CmpHttp::new(TlsRoots::of(&identity.config).unwrap(), identity.config.ca_client().unwrap());
         let accept = identity.config.accept().unwrap();
         let core = Core::new(identity, accept, store, Arc::new(FileKeyStore), http, stopping).unwrap();
         let (incoming, received) = mpsc::channel(16);
@@ -125,6 +132,7 @@ impl House {
             self.sign_key.clone(),
             Arc::clone(&self.reports),
             Arc::clone(&self.answer_reports),
+            (Arc::clone(&self.broker_confirms), Arc::clone(&self.offered)),
         ));
         self.running = Some(Running { incoming, stop, driver, controller });
     }
@@ -296,8 +304,13 @@ async fn controller(
     agent_key: Vec<u8>,
     reports: Arc<Mutex<Vec<Report>>>,
     answers: Arc<Mutex<bool>>,
+    (broker_confirms, offered): (Arc<AtomicBool>, Arc<AtomicUsize>),
 ) {
     while let Some(publication) = outgoing.recv().await {
+        offered.fetch_add(1, Ordering::SeqCst);
+        while !broker_confirms.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let envelope = Envelope::from_bytes(&publication.bytes).unwrap();
         let FromAgent::Report(report) = envelope.open(Purpose::FromAgent, &agent_key).unwrap() else { continue };
         assert!(publication.routing_key.starts_with("agent."), "the key to answer to is the job's");

@@ -119,6 +119,24 @@ async fn a_key_made_before_the_power_went_is_the_one_that_is_certified() {
 }
 
 #[tokio::test]
+async fn the_ca_is_asked_only_after_the_broker_has_the_started_report_also_after_a_restart() {
+    let (ca, mut house) = (TestCa::start(), House::start().await);
+    house.broker_confirms.store(false, Ordering::SeqCst);
+    house.send(&house.ir(1, &ca)).await;
+    eventually("the broker is offered the report", || house.offered.load(Ordering::SeqCst) == 1).await;
+    house.kill_agent().await;
+    house.start_agent().await;
+    eventually("the broker is offered it again", || house.offered.load(Ordering::SeqCst) == 2).await;
+    // Long enough for an agent that does not wait to be at the CA.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((ca.heard(), house.kinds()), (vec![], vec![]), "no one was asked before the broker confirmed");
+    house.broker_confirms.store(true, Ordering::SeqCst);
+    house.wait_for("activated").await;
+    assert_eq!((ca.heard(), ca.issued()), (vec!["ir"], 1));
+    assert_eq!(house.kinds(), ["started", "issued", "activated"]);
+}
+
+#[tokio::test]
 async fn only_a_request_that_was_on_its_way_may_have_brought_a_certificate() {
     for (on_its_way, url) in [(true, None), (false, Some(serde_json::Value::Null))] {
         let (ca, mut house) = (TestCa::start(), House::start().await);

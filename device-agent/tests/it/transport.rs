@@ -1,11 +1,15 @@
 //! HTTP as it really is: servers that are down, silent, lying or somewhere else.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use trustfleet_cmp::codec::{FailureBit, PkiMessage};
 use trustfleet_wire::v1::{Request, Task};
+use url::Url;
 
 use crate::ca::{TestCa, Trick};
+use crate::cmp_cli_tls::tls_in_front_of;
+use crate::cmp_shell::Desk;
 use crate::house::House;
 
 /// A URL where nobody listens.
@@ -217,4 +221,28 @@ async fn t3_a_redirect_is_not_followed() {
     let failed = house.failed().await;
     assert_eq!(failed.code, "ca_redirects");
     assert!(elsewhere.heard().is_empty());
+}
+
+#[tokio::test]
+async fn an_https_ca_sees_the_configured_certificate_and_one_that_replaced_it_counts_at_once() {
+    let (ca, desk) = (TestCa::start(), Desk::new());
+    let plain = Url::parse(&ca.url).unwrap().socket_addrs(|| None).unwrap()[0];
+    let port = tls_in_front_of(&desk, plain, true).port();
+    let shown = |certificate: &str, key: &str| {
+        desk.write("shown.crt", &desk.read(certificate));
+        desk.write("shown.key", &desk.read(key));
+    };
+    shown("tls.crt", "tls.key");
+    let folder = desk.folder.path().display();
+    let config = format!(
+        "tls_ca_file = \"{folder}/tls.crt\"\n[ca_tls]\ncert_file = \"{folder}/shown.crt\"\nkey_file = \"{folder}/shown.key\"\n"
+    );
+    let house = House::configured(&config).await;
+    enroll_at(&house, &ca, vec![format!("https://localhost:{port}/pkix/")]).await;
+    house.wait_for("started").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(ca.heard().is_empty(), "a stranger's certificate opens nothing");
+    shown("factory.crt", "factory.key");
+    house.wait_for("activated").await;
+    assert_eq!(ca.heard(), ["ir"]);
 }

@@ -11,7 +11,7 @@ use trustfleet_pki::{certificate::Certificate, chain, name::Name};
 
 use crate::{
     check,
-    codec::{PkiHeader, PkiMessage, oids, raw::directory_name_der},
+    codec::{PkiHeader, PkiMessage, RawSequence, oids, raw::directory_name_der},
     envelope::Decrypter,
     error::MessageError,
     protection::{
@@ -169,14 +169,27 @@ fn may_answer(
 
 /// extraCerts that can be read, kept ones and configured ones.
 fn helpers(message: &PkiMessage, acceptance: &Acceptance, kept: &[Certificate]) -> Vec<Certificate> {
-    let mut helpers = certificates(&message.extra_certs);
+    let mut helpers = acceptance.certificates(&message.extra_certs);
     helpers.extend(kept.iter().chain(&acceptance.untrusted).cloned());
     helpers
 }
 
 /// The certificates of a list that can be read; others do not help.
-pub(crate) fn certificates(list: &[crate::codec::RawSequence]) -> Vec<Certificate> {
+pub(crate) fn certificates(list: &[RawSequence]) -> Vec<Certificate> {
     list.iter().filter_map(|raw| raw.to_tlv().ok()).filter_map(|der| Certificate::from_der(&der).ok()).collect()
+}
+
+impl Acceptance {
+    /// The certificates of a list that can be read. Those that we have already, as CAs like to send their own, are not
+    /// read once more: that is a fifth of what an answer costs beside its cryptography.
+    pub(crate) fn certificates(&self, list: &[RawSequence]) -> Vec<Certificate> {
+        let lists = [&self.enrolment_anchors, &self.anchors, &self.verification_certificates, &self.untrusted];
+        let read = |der: Vec<u8>| {
+            let known = lists.into_iter().flatten().find(|known| known.as_der() == der).cloned();
+            known.or_else(|| Certificate::from_der(&der).ok())
+        };
+        list.iter().filter_map(|raw| raw.to_tlv().ok()).filter_map(read).collect()
+    }
 }
 
 /// Most certificates of one key that are judged: a certificate and its renewals by the same key, say.

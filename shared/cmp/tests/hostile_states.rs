@@ -8,10 +8,10 @@ mod support;
 mod world;
 
 use jiff::SignedDuration;
-use support::{Seeded, covered_bits, ir, name, signature};
+use support::{Seeded, covered_bits, csr::csr_der, ir, name, signature};
 use trustfleet_cmp::{
-    CmpError, Conclusion, Credentials, EnrollRequest, FailureBit, InfoRequest, Input, Question, Request, RequestKind,
-    RevocationReason, RevokeRequest, Step, Transaction, TransactionRecord,
+    CmpError, Conclusion, Credentials, Csr, EnrollRequest, FailureBit, InfoRequest, Input, P10Request, Question,
+    Request, RequestKind, RevocationReason, RevokeRequest, Step, Transaction, TransactionRecord,
     key::KeyType,
     protection::{Hash, MacPolicy},
     responder::{Answer, Request as Heard},
@@ -76,7 +76,7 @@ fn stages(world: &mut World, request: Request, credentials: Credentials) -> Vec<
 fn outcome(world: &World, credentials: &Credentials, (record, _): &Stage, answer: &[u8]) -> Option<String> {
     let (record, credentials, acceptance) = (record.clone(), credentials.clone(), world.acceptance.clone());
     let resumed = match record.kind() {
-        RequestKind::Rr | RequestKind::Genm => {
+        RequestKind::P10cr | RequestKind::Rr | RequestKind::Genm => {
             Transaction::resume_keyless(record, credentials, acceptance, world.now).unwrap()
         }
         _ => Transaction::resume(record, credentials, acceptance, world.key.as_ref(), world.now).unwrap(),
@@ -209,4 +209,23 @@ fn p1_r9_no_flipped_bit_of_a_signed_genp_is_taken_or_it_changes_nothing() {
     let mut world = World::new();
     let (key, certificate) = world.ca.identity("/CN=dev1", KeyType::Ed25519);
     assert_eq!(flip(&mut world, question(), &signature(&key, &certificate), 1), 1);
+}
+
+#[test]
+fn p1_r7_no_flipped_bit_of_a_delayed_answer_to_a_p10cr_is_taken() {
+    let mut world = delaying();
+    let csr = Csr::from_der(&csr_der("/CN=dev1", &world.key, &world.key)).unwrap();
+    let request = P10Request {
+        csr,
+        recipient: world.ca.certificate.subject(),
+        sender: None,
+        implicit_confirm: false,
+        cert_profile: None,
+        extra_certs: vec![],
+    };
+    assert_eq!(
+        flip(&mut world, Request::P10(Box::new(request)), &mac(), 1),
+        6,
+        "cp, pollRep, cp, error, pollRep, pkiConf"
+    );
 }

@@ -22,7 +22,7 @@ use crate::{
     error::{CmpError, MessageError, PeerRefusal, UnfitCertificate},
     fit::{self, Asked},
     outcome::Warning,
-    peer::{Proof, certificates},
+    peer::Proof,
     request::{self, NO_CERT_REQ_ID},
     text,
 };
@@ -162,7 +162,7 @@ impl Transaction {
         }
         // the newest first: no protection covers extraCerts, so those of an earlier answer may be anybody's
         let (mut known, mut room): (Vec<Certificate>, _) = (Vec::new(), MAX_KEPT_BYTES);
-        let newest = certificates(&message.extra_certs).into_iter();
+        let newest = self.acceptance.certificates(&message.extra_certs).into_iter();
         for certificate in newest.chain(std::mem::take(&mut self.context.peer_certificates)) {
             let size = certificate.as_der().len();
             if known.len() < MAX_CERTIFICATES && size <= room && !known.contains(&certificate) {
@@ -211,7 +211,7 @@ impl Transaction {
             Err(error) => return self.fail(error.into(), Some(&peer_nonce), entropy, now),
         };
         let by_mac = matches!(proof, Proof::Mac { .. });
-        let ca_pubs = answer.ca_pubs.as_deref().map(certificates).unwrap_or_default();
+        let ca_pubs = answer.ca_pubs.as_deref().map(|list| self.acceptance.certificates(list)).unwrap_or_default();
         let subject = Name::from_der(&self.context.subject.0).unwrap_or_else(|_| Name::null());
         let asked = Asked { subject: &subject, sans: &self.context.sans.0, public_key: &self.context.public_key.0 };
         let helpers = [self.context.peer_certificates.as_slice(), &ca_pubs].concat();

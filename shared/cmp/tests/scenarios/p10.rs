@@ -1,53 +1,8 @@
 //! p10cr: a certificate for a request that somebody else's key made.
 
 use super::*;
-use der::{
-    Encode, Sequence,
-    asn1::{BitString, OctetString, SetOfVec},
-};
-use trustfleet_cmp::{
-    Csr, P10Request, Request as Begin, Signer as _,
-    codec::{RawSequence, oids},
-    csr::CsrError,
-};
-
-/// SEQUENCE { version, subject, subjectPKInfo, attributes [0] }, made here so that the reader has something foreign.
-#[derive(Sequence)]
-struct Info {
-    version: u8,
-    subject: RawSequence,
-    public_key: RawSequence,
-    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "true")]
-    attributes: SetOfVec<x509_cert::attr::Attribute>,
-}
-
-#[derive(Sequence)]
-struct Outer {
-    info: RawSequence,
-    algorithm: spki::AlgorithmIdentifierOwned,
-    signature: BitString,
-}
-
-fn csr_der(subject: &str, key: &SoftwareKey, signer: &SoftwareKey) -> Vec<u8> {
-    let names = trustfleet_pki::san::extension_value(&[San::parse("dns", "dev1.example").unwrap()]).unwrap();
-    let names = x509_cert::ext::Extension {
-        extn_id: oids::SUBJECT_ALT_NAME,
-        critical: false,
-        extn_value: OctetString::new(names).unwrap(),
-    };
-    let values = SetOfVec::try_from(vec![der::asn1::Any::encode_from(&vec![names]).unwrap()]).unwrap();
-    let extensions = x509_cert::attr::Attribute { oid: oids::EXTENSION_REQUEST, values };
-    let info = Info {
-        version: 0,
-        subject: RawSequence::from_tlv(name(subject).as_der()).unwrap(),
-        public_key: RawSequence::from_tlv(key.public_key_der()).unwrap(),
-        attributes: SetOfVec::try_from(vec![extensions]).unwrap(),
-    };
-    let info = info.to_der().unwrap();
-    let signature = BitString::from_bytes(&signer.sign(&info).unwrap()).unwrap();
-    let info = RawSequence::from_tlv(&info).unwrap();
-    Outer { info, algorithm: signer.algorithm(), signature }.to_der().unwrap()
-}
+use support::csr::csr_der;
+use trustfleet_cmp::{Csr, P10Request, Request as Begin, Signer as _, codec::oids, csr::CsrError};
 
 fn request(world: &World) -> (P10Request, Vec<u8>) {
     let der = csr_der("/CN=dev1", &world.key, &world.key);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // every test binary uses its own part
 
+pub mod csr;
+
 use std::{
     fs,
     path::PathBuf,
