@@ -46,13 +46,13 @@ impl std::fmt::Debug for Denials {
     }
 }
 
-/// A line of the broker's log that tells of an agent.
+/// A line of the broker's log that tells of a denial.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Denied {
-    kind: Denial,
-    agent: AgentId,
-    vhost: Option<String>,
-    what: String,
+enum Denied {
+    /// Something that an agent's token does not allow.
+    Operation { agent: AgentId, vhost: String, what: String },
+    /// To come in; RabbitMQ does not say to whom.
+    Login,
 }
 
 impl Denials {
@@ -85,16 +85,20 @@ impl Denials {
     }
 
     async fn note(&self, denied: Denied) {
-        let Denied { kind, agent, vhost, what } = denied;
-        if vhost.is_some_and(|vhost| vhost != self.vhost) {
-            return;
-        }
+        let (agent, what) = match denied {
+            Denied::Login => {
+                tracing::warn!("the broker has refused a login");
+                return self.metrics.broker_denied(Denial::Login);
+            }
+            Denied::Operation { vhost, .. } if vhost != self.vhost => return,
+            Denied::Operation { agent, what, .. } => (agent, what),
+        };
         let found: Result<Agent, DbError> =
             self.store.system_tx("denials_agent", async move |tx| tx.agent_by_id(agent).await).await;
         match found {
             Ok(agent) => {
-                self.metrics.broker_denied(kind);
-                tracing::warn!(agent.id = %agent.id, kind = kind.as_str(), what, "the broker has denied something to an agent");
+                self.metrics.broker_denied(Denial::Operation);
+                tracing::warn!(agent.id = %agent.id, what, "the broker has denied something to an agent");
                 self.refusals.note(Attempt {
                     tenant: agent.tenant_id,
                     at: self.clock.now(),
@@ -102,7 +106,7 @@ impl Denials {
                     action: "broker_denied",
                     object_kind: "agent",
                     object_id: agent.id.as_uuid(),
-                    detail: serde_json::json!({ "code": kind.as_str(), "what": what }),
+                    detail: serde_json::json!({ "code": Denial::Operation.as_str(), "what": what }),
                 });
             }
             // Of another installation on the same broker.
@@ -112,28 +116,21 @@ impl Denials {
     }
 }
 
-/// What a line tells of an agent; none: it is about something else.
+/// What a line tells; none: it is about something else.
 fn read(line: &str) -> Option<Denied> {
-    let (kind, user) = if line.contains("access_refused") {
-        (Denial::Operation, between(line, "refused for user '")?)
-    } else if line.contains("login refused") {
-        (Denial::Login, between(line, "login refused: user '")?)
-    } else {
+    if line.contains(" login refused: ") {
+        return Some(Denied::Login);
+    }
+    if !line.contains("access_refused") {
         return None;
-    };
-    let agent = user.split_once('.')?.0.parse().ok()?;
-    let vhost = between(line, "in vhost '").map(str::to_owned);
-    let what = match kind {
-        Denial::Operation => {
-            let operation = line.split("operation ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
-            let on =
-                line.split("access to ").nth(1).and_then(|rest| rest.split(" in vhost").next()).unwrap_or_default();
-            format!("{operation} on {on}")
-        }
-        Denial::Login => "login".to_owned(),
-    };
+    }
+    let agent = between(line, "refused for user '")?.split_once('.')?.0.parse().ok()?;
+    let vhost = between(line, "in vhost '")?.to_owned();
+    let operation = line.split("operation ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    let on = line.split("access to ").nth(1).and_then(|rest| rest.split(" in vhost").next()).unwrap_or_default();
+    let what = format!("{operation} on {on}");
     let what = what.chars().filter(|character| !character.is_control()).take(WORD_MAX).collect();
-    Some(Denied { kind, agent, vhost, what })
+    Some(Denied::Operation { agent, vhost, what })
 }
 
 fn between<'a>(line: &'a str, begin: &str) -> Option<&'a str> {
@@ -147,21 +144,19 @@ mod tests {
     const AGENT: &str = "018f0000-0000-7000-8000-0000000000a1";
 
     #[test]
-    fn lines_of_rabbitmq_3_10_about_agents_are_understood_and_others_passed_over() {
+    fn denials_in_the_log_of_rabbitmq_3_10_are_understood_and_other_lines_passed_over() {
         let line = format!(
             "Channel error on connection <0.1.0> (127.0.0.1:1 -> 127.0.0.1:2, vhost: 'v', user: '{AGENT}.ab'), channel 2:\n \
              operation basic.consume caused a channel exception access_refused: access to queue 'agent.x' in vhost 'v' \
              refused for user '{AGENT}.ab'"
         );
-        let denied = read(&line).unwrap();
-        assert_eq!((denied.kind, denied.agent), (Denial::Operation, AGENT.parse().unwrap()));
-        assert_eq!((denied.vhost.as_deref(), denied.what.as_str()), (Some("v"), "basic.consume on queue 'agent.x'"));
-        let line = format!(
-            "Error on AMQP connection <0.1.0> (127.0.0.1:1 -> 127.0.0.1:2, state: starting):\n\
-             PLAIN login refused: user '{AGENT}.ab' - invalid credentials"
-        );
-        assert_eq!(read(&line).unwrap().kind, Denial::Login);
-        for other in ["", "access_refused", "login refused: user 'guest' - invalid credentials", "refused for user '"] {
+        let (agent, vhost) = (AGENT.parse().unwrap(), "v".to_owned());
+        let what = "basic.consume on queue 'agent.x'".to_owned();
+        assert_eq!(read(&line), Some(Denied::Operation { agent, vhost, what }));
+        let line = "Error on AMQP connection <0.1.0> (127.0.0.1:1 -> 127.0.0.1:2, state: starting):\n\
+                    PLAIN login refused: Authentication using an OAuth 2/JWT token failed: provided token is invalid";
+        assert_eq!(read(line), Some(Denied::Login));
+        for other in ["", "access_refused", "login", "refused for user '", "access_refused refused for user 'guest'"] {
             assert_eq!(read(other), None, "{other:?}");
         }
     }

@@ -104,7 +104,7 @@ words! {
     Denial {
         /// Something that its token does not allow: another's queue, another's key, to declare, bind or delete.
         Operation = "operation",
-        /// To come in: its token has ended, or is none of ours.
+        /// To come in: a token has ended, or is none of ours. Whose it was is not known.
         Login = "login",
     }
 }
