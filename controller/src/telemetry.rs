@@ -19,7 +19,8 @@ pub fn start(log: &LogConfig, traces: &TracesConfig, instance: [u8; 16]) -> Resu
         LogFormat::Text => LogForm::Text,
         LogFormat::Json => LogForm::Json { flat: true },
     };
-    let filter = log.filter.clone().unwrap_or_else(|| "info".to_owned());
+    // actix calls a request that cannot be read an error: whoever sends many of them would fill the log.
+    let filter = format!("actix_http::h1=off,{}", log.filter.as_deref().unwrap_or("info"));
     trustfleet_telemetry::start(service, Log { form, filter }, traces)
 }
 

@@ -101,6 +101,10 @@ def guide_keys(title):
 def rendered_keys(pod):
     tree = tomllib.loads(pathlib.Path(pod.arguments()[-1]).read_text())
     for name, below in tree.items():
+        if isinstance(below, list) and below and isinstance(below[0], dict):
+            # An array of tables: its own name, and the keys of each.
+            yield name
+            below = {key: None for table in below for key in table}
         yield from ([f"{name}.{key}" for key in below] if isinstance(below, dict) else [name])
     for variable in pod.environment:
         if variable.startswith("TRUSTFLEET__"):

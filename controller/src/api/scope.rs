@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 15] = [
+pub const NOUNS: [&str; 16] = [
     "tenants",
     "tokens",
     "join-tokens",
@@ -25,6 +25,7 @@ pub const NOUNS: [&str; 15] = [
     "trustpoints",
     "jobs",
     "certificates",
+    "audit",
 ];
 
 /// One scope.

@@ -100,13 +100,13 @@ async fn a_name_is_fixed_by_its_token_and_belongs_to_one_agent() {
     house.close().await;
 }
 
-async fn challenge(house: &House, agent: &JoinedAgent) -> Challenge {
+pub async fn challenge(house: &House, agent: &JoinedAgent) -> Challenge {
     let body = json!({"agent_id": agent.answer.agent_id});
     let answer = house.call("POST", "/agent/v1/challenge", None, Some(body)).await.expect(200);
     serde_json::from_value(answer.body).unwrap()
 }
 
-async fn session(house: &House, agent: &JoinedAgent, key: &SigningKey, challenge: &[u8]) -> Answer {
+pub async fn session(house: &House, agent: &JoinedAgent, key: &SigningKey, challenge: &[u8]) -> Answer {
     let input = SessionRequest::proof_input(agent.answer.agent_id, challenge, None);
     let request = SessionRequest {
         agent_id: agent.answer.agent_id,

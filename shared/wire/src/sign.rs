@@ -4,6 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 /// Bytes of an Ed25519 public key.
@@ -30,6 +31,8 @@ pub enum Purpose {
     AnnounceProof,
     /// Answer to that.
     AnnounceAnswer,
+    /// A link of the controller's audit log.
+    AuditCheckpoint,
 }
 
 impl Purpose {
@@ -44,6 +47,7 @@ impl Purpose {
             Self::Challenge => b"trustfleet v1 challenge\0",
             Self::AnnounceProof => b"trustfleet v1 announce-proof\0",
             Self::AnnounceAnswer => b"trustfleet v1 announce-answer\0",
+            Self::AuditCheckpoint => b"trustfleet v1 audit-checkpoint\0",
         }
     }
 }
@@ -100,6 +104,21 @@ impl SigningKey {
     /// The public key, 32 bytes.
     pub fn public_key(&self) -> Vec<u8> {
         self.0.public_key().as_ref().to_vec()
+    }
+
+    /// A symmetric key for one purpose that follows from this key (HKDF-SHA256): whoever shares the one has the other.
+    ///
+    /// # Errors
+    /// [`SignError::BadKey`] when the library refuses.
+    pub fn derive(&self, purpose: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, SignError> {
+        let seed = self.to_pkcs8()?;
+        let mut key = zeroize::Zeroizing::new(vec![0; 32]);
+        Salt::new(HKDF_SHA256, b"trustfleet v1")
+            .extract(&seed)
+            .expand(&[purpose], HKDF_SHA256)
+            .and_then(|expanded| expanded.fill(&mut key))
+            .map_err(|_| SignError::BadKey)?;
+        Ok(key)
     }
 
     /// Signs `message` for one purpose.
