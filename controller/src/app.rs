@@ -19,7 +19,7 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 use crate::{
     actors::{ActorThreads, Registry},
     api,
-    audit::{Bounds, Refusals},
+    audit::{Bounds, Chainer, Refusals, Sealer},
     bounds::AgentBounds,
     broker::{BrokerHandle, Management},
     commit::CommitHandle,
@@ -32,7 +32,7 @@ use crate::{
     keys::{KeyError, Keys},
     metrics::Metrics,
     outbox::Outbox,
-    purge, telemetry,
+    purge, rotation, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
 };
 
@@ -109,6 +109,12 @@ pub enum StartError {
     /// The schema does not fit.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// Secrets are encrypted under keys that the configuration does not name.
+    #[error(
+        "secrets in the database are encrypted under the key-encryption key {0}, which this controller has not: name its \
+         file in keys.further_key_encryption_key_files; `trustfleet keys status` lists all"
+    )]
+    MissingKey(String),
     /// A database URL cannot be read.
     #[error("a database URL of the configuration cannot be read")]
     Database(#[from] DbError),
@@ -165,7 +171,7 @@ pub fn serve(config: &Path) -> Result<(), StartError> {
     result
 }
 
-fn database_roots(config: &Config) -> Result<ClientTls, TlsError> {
+pub(crate) fn database_roots(config: &Config) -> Result<ClientTls, TlsError> {
     ClientTls::new("database.tls_ca_file", config.database.tls_ca_file.as_deref())
 }
 
@@ -173,7 +179,7 @@ fn broker_roots(config: &Config) -> Result<ClientTls, TlsError> {
     ClientTls::new("broker.tls_ca_file", config.broker.tls_ca_file.as_deref())
 }
 
-fn backend() -> Result<tokio::runtime::Runtime, StartError> {
+pub(crate) fn backend() -> Result<tokio::runtime::Runtime, StartError> {
     Builder::new_multi_thread().enable_all().thread_name("trustfleet-backend").build().map_err(process)
 }
 
@@ -219,9 +225,11 @@ impl Core {
             (Some(certificate), Some(key)) => Some(Arc::new(ServerTls::new(certificate, key)?)),
             _ => None,
         };
+        let sealer = Sealer::new(&keys.signing).map_err(process)?;
         let hangup = signal(SignalKind::hangup()).map_err(process)?;
-        let store = Store::new(&config.database, to_database, backend, Arc::clone(&metrics))?;
+        let store = Store::new(&config.database, to_database, backend, Arc::clone(&metrics), sealer)?;
         store.system_tx("schema_check", async |tx| tx.schema_check().await).await?;
+        rotation::check(&store, &keys.at_rest, clock.now()).await?;
 
         let (intake, commit, broker_token) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -280,9 +288,16 @@ impl Core {
         };
         let certificate = tls::keep(tls.clone(), Arc::clone(&metrics), hangup, intake.clone());
         let recorded = refusals.clone().keep(store.clone(), Arc::clone(&clock), intake.clone());
+        let chainer = Chainer {
+            store: store.clone(),
+            keys: Arc::clone(&keys),
+            clock: Arc::clone(&clock),
+            config: config.audit.clone(),
+        };
         let intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
+            Part { name: "the audit log's chain", task: backend.spawn(chainer.keep(intake.clone())) },
             Part { name: "the cutting off of agents", task: backend.spawn(cutter.run(intake.clone())) },
             Part { name: "the record of refusals", task: backend.spawn(recorded) },
             Part {

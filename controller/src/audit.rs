@@ -1,11 +1,18 @@
-//! What the audit log holds: who did or tried what, on whose behalf, and what it changed. Pure but for [`refusals`].
+//! What the audit log holds: who did or tried what, on whose behalf, and what it changed. Pure but for [`Refusals`]
+//! and [`Chainer`].
 //!
 //! Rows are written with the change itself, by [`crate::db`] and the group commit; refused attempts a moment later and
 //! within bounds, because whoever is refused must not fill the disk.
 
+mod chain;
+mod chainer;
+mod export;
+mod hex_text;
 mod limit;
+mod record;
 mod refusals;
 mod shown;
+mod verify;
 
 use std::net::IpAddr;
 
@@ -13,10 +20,18 @@ use trustfleet_model::ids::TenantId;
 use uuid::Uuid;
 
 pub use self::{
+    chain::{Checkpoint, Hash},
+    chainer::Chainer,
+    export::{FORMAT, Head, Heads, Line, Link, LogLine, RowLine},
     limit::{Attempt, Bounds},
+    record::{Content, Record, Sealer},
     refusals::Refusals,
     shown::{differences, shown},
+    verify::{Finding, Report, Verifier},
 };
+
+/// The row that says what retention has dropped: up to which link.
+pub const DROPPED: &str = "audit_segments_dropped";
 
 /// The log of what belongs to no tenant: attempts with a platform administrator's credential, the keys, the log itself.
 /// It is kept under the nil UUID, which no tenant can have.

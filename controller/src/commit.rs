@@ -198,7 +198,7 @@ impl Committer {
     }
 
     async fn execute(&self, batch: &[Entry]) -> Result<HashSet<usize>, DbError> {
-        let parameters = statement::Parameters::of(batch)?;
+        let parameters = statement::Parameters::of(batch, self.store.sealer())?;
         let client = self.store.system_client().await?;
         let result = statement::execute(&client, &parameters).await;
         if result.as_ref().is_err_and(DbError::is_away) {

@@ -78,6 +78,9 @@ pub struct Config {
     /// Metrics.
     #[serde(default)]
     pub metrics: MetricsConfig,
+    /// The audit log.
+    #[serde(default)]
+    pub audit: AuditConfig,
     /// Logs.
     #[serde(default)]
     pub log: LogConfig,
@@ -212,8 +215,11 @@ pub struct KeysConfig {
     pub signing_key_file: PathBuf,
     /// RSA, PKCS#8 PEM: signs the agents' broker tokens.
     pub broker_token_key_file: PathBuf,
-    /// 32 bytes in base64: encrypts secrets at rest.
+    /// 32 bytes in base64: encrypts secrets at rest. `env:NAME` is the variable NAME instead of a file.
     pub key_encryption_key_file: PathBuf,
+    /// Further keys of that kind, under which secrets are read but not written: those of before, or the next one.
+    #[serde(default)]
+    pub further_key_encryption_key_files: Vec<PathBuf>,
 }
 
 /// Publication of jobs.
@@ -285,6 +291,24 @@ impl Default for MetricsConfig {
     }
 }
 
+/// The audit log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditConfig {
+    /// How long a chained row may wait for a signature over it, seconds, 1 to 3600.
+    #[serde(default = "default_checkpoint_s")]
+    pub checkpoint_s: u32,
+    /// How long rows are kept, days, 2 to 36,500; whole signed segments are dropped. 0: for ever.
+    #[serde(default)]
+    pub retention_days: u32,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { checkpoint_s: default_checkpoint_s(), retention_days: 0 }
+    }
+}
+
 /// Logs.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -352,6 +376,9 @@ const fn default_mailbox() -> usize {
 }
 const fn default_idle_s() -> u32 {
     300
+}
+const fn default_checkpoint_s() -> u32 {
+    60
 }
 const fn default_delete_grace_s() -> u32 {
     2_592_000
@@ -430,6 +457,10 @@ impl Config {
         range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;
         range("actors.mailbox", self.actors.mailbox, 1, 10_000)?;
         range("actors.threads", self.actors.threads, 1, 64)?;
+        range("audit.checkpoint_s", self.audit.checkpoint_s, 1, 3_600)?;
+        if self.audit.retention_days != 0 {
+            range("audit.retention_days", self.audit.retention_days, 2, 36_500)?;
+        }
         range("tenants.delete_grace_s", self.tenants.delete_grace_s, 60, 31_536_000)?;
         range("metrics.tenants_max", self.metrics.tenants_max, 0, 1_000)?;
         range("database.max_connections", self.database.max_connections, 2, 1_000)?;

@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use aws_lc_rs::{
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::{
     config::KeysConfig,
     entropy,
-    secrets::{AtRestKey, KEY_LEN},
+    secrets::{AtRestKey, KEY_LEN, KeyEncryptionKey, KeyRing},
 };
 
 /// Key id of the broker's tokens, as in RabbitMQ's `auth_oauth2.signing_keys.k1`.
@@ -35,8 +36,8 @@ pub struct Keys {
     pub signing: SigningKey,
     /// RSA: signs the agents' broker tokens (RS256, key id [`BROKER_TOKEN_KEY_ID`]).
     pub broker_token: EncodingKey,
-    /// Encrypts secrets at rest.
-    pub at_rest: AtRestKey,
+    /// Encrypt secrets at rest.
+    pub at_rest: KeyRing,
 }
 
 impl std::fmt::Debug for Keys {
@@ -98,13 +99,78 @@ impl Keys {
         let wrong = || KeyError::Wrong { path: path.clone(), expected: "an RSA private key (PKCS#8 PEM)" };
         let broker_token = EncodingKey::from_rsa_pem(&read(path)?).map_err(|_| wrong())?;
 
-        let path = &config.key_encryption_key_file;
-        let wrong = || KeyError::Wrong { path: path.clone(), expected: "32 bytes in base64 on one line" };
-        let text = read(path)?;
-        let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| wrong())?);
-        let at_rest = AtRestKey::new(&bytes).map_err(|_| wrong())?;
-        Ok(Self { signing, broker_token, at_rest })
+        Ok(Self { signing, broker_token, at_rest: Self::ring(config)? })
     }
+
+    /// Reads the key-encryption keys alone.
+    ///
+    /// # Errors
+    /// The first that cannot be read.
+    pub fn ring(config: &KeysConfig) -> Result<KeyRing, KeyError> {
+        let first = source(&config.key_encryption_key_file).load()?;
+        let further = config.further_key_encryption_key_files.iter().map(|path| source(path).load());
+        Ok(KeyRing::new(first, further.collect::<Result<_, _>>()?))
+    }
+}
+
+/// Where a key-encryption key comes from. A key-management service is one more of these, whose key encrypts over there.
+pub trait KeySource {
+    /// The key.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no key.
+    fn load(&self) -> Result<Arc<dyn KeyEncryptionKey>, KeyError>;
+}
+
+/// What a configured path names: a file, or after `env:` a variable of the environment.
+pub fn source(path: &Path) -> Box<dyn KeySource> {
+    match path.to_str().and_then(|text| text.strip_prefix("env:")) {
+        Some(variable) => Box::new(VariableSource(variable.to_owned())),
+        None => Box::new(FileSource(path.to_owned())),
+    }
+}
+
+/// A file with 32 bytes in base64.
+struct FileSource(PathBuf);
+
+impl KeySource for FileSource {
+    fn load(&self) -> Result<Arc<dyn KeyEncryptionKey>, KeyError> {
+        decode(&read(&self.0)?, &self.0)
+    }
+}
+
+/// A variable with 32 bytes in base64.
+struct VariableSource(String);
+
+impl KeySource for VariableSource {
+    fn load(&self) -> Result<Arc<dyn KeyEncryptionKey>, KeyError> {
+        let path = || PathBuf::from(format!("env:{}", self.0));
+        let missing = |error| KeyError::Unreadable { path: path(), source: std::io::Error::other(error) };
+        let text = Zeroizing::new(std::env::var(&self.0).map_err(missing)?);
+        decode(text.as_bytes(), &path())
+    }
+}
+
+fn decode(text: &[u8], path: &Path) -> Result<Arc<dyn KeyEncryptionKey>, KeyError> {
+    let wrong = || KeyError::Wrong { path: path.to_owned(), expected: "32 bytes in base64 on one line" };
+    let bytes = Zeroizing::new(STANDARD.decode(text.trim_ascii()).map_err(|_| wrong())?);
+    Ok(Arc::new(AtRestKey::new(&bytes).map_err(|_| wrong())?))
+}
+
+/// Makes a further key-encryption key in a new file that only its owner may read; returns its id.
+///
+/// # Errors
+/// A file that is there already, or cannot be written, or a key that cannot be made.
+pub fn add(path: &Path) -> Result<String, KeyError> {
+    write_kek(path)?;
+    Ok(source(path).load()?.id().to_owned())
+}
+
+fn write_kek(path: &Path) -> Result<(), KeyError> {
+    let bytes = Zeroizing::new(
+        entropy::random::<KEY_LEN>().map_err(|_| KeyError::Generate { what: "the key-encryption key" })?,
+    );
+    write_new(path, &Zeroizing::new(format!("{}\n", *Zeroizing::new(STANDARD.encode(*bytes)))))
 }
 
 /// Makes `kek.key`, `controller-signing.pem`, `broker-token.pem` and `broker-token.pub.pem` in `dir`, readable by their
@@ -120,10 +186,7 @@ pub fn init(dir: &Path) -> Result<Vec<PathBuf>, KeyError> {
     }
     let [kek, signing, broker_token, broker_token_public] = &paths;
 
-    let bytes = Zeroizing::new(
-        entropy::random::<KEY_LEN>().map_err(|_| KeyError::Generate { what: "the key-encryption key" })?,
-    );
-    write_new(kek, &Zeroizing::new(format!("{}\n", *Zeroizing::new(STANDARD.encode(*bytes)))))?;
+    write_kek(kek)?;
 
     let failed = |_| KeyError::Generate { what: "the signing key" };
     let der = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(failed)?;
@@ -195,6 +258,7 @@ mod tests {
             signing_key_file: dir.path().join("controller-signing.pem"),
             broker_token_key_file: dir.path().join("broker-token.pem"),
             key_encryption_key_file: dir.path().join("kek.key"),
+            further_key_encryption_key_files: Vec::new(),
         };
         Keys::load(&config).unwrap();
         assert!(matches!(init(dir.path()), Err(KeyError::Write { .. })));
@@ -202,6 +266,29 @@ mod tests {
         fs::write(&config.key_encryption_key_file, "c2hvcnQ=").unwrap();
         let error = Keys::load(&config).unwrap_err();
         assert!(error.to_string().contains("kek.key does not hold 32 bytes in base64"), "{error}");
+    }
+
+    #[test]
+    fn a_further_key_joins_the_ring_and_one_may_come_from_the_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path()).unwrap();
+        let second = dir.path().join("kek-2.key");
+        let id = add(&second).unwrap();
+        assert_eq!(fs::metadata(&second).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(add(&second), Err(KeyError::Write { .. })));
+        let config = KeysConfig {
+            signing_key_file: dir.path().join("controller-signing.pem"),
+            broker_token_key_file: dir.path().join("broker-token.pem"),
+            key_encryption_key_file: dir.path().join("kek.key"),
+            further_key_encryption_key_files: vec![second],
+        };
+        let ring = Keys::load(&config).unwrap().at_rest;
+        assert_eq!((ring.ids().len(), ring.ids()[1]), (2, id.as_str()));
+        let missing = source(Path::new("env:TRUSTFLEET_NO_SUCH_KEY")).load().unwrap_err();
+        assert!(missing.to_string().contains("env:TRUSTFLEET_NO_SUCH_KEY"), "{missing}");
+        // A variable that is there in every test run, and no key.
+        let wrong = source(Path::new("env:PATH")).load().unwrap_err();
+        assert!(wrong.to_string().contains("32 bytes in base64"), "{wrong}");
     }
 
     #[test]

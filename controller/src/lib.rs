@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod outbox;
 pub mod program;
 pub mod purge;
+pub mod rotation;
 pub mod secrets;
 pub mod telemetry;
 pub mod tls;

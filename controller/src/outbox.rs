@@ -150,6 +150,11 @@ impl Outbox {
         let span = tracing::debug_span!("publish", job.id = %job.job_id, agent.id = %job.agent_id);
         let body = match span.in_scope(|| message::signed(&job, &self.keys, self.clock.now(), self.config.permit_s)) {
             Ok(body) => body,
+            Err(failure) if failure.code == message::KEY_MISSING => {
+                tracing::error!(job.id = %job.job_id, "job waits: its secret is under a key that this controller has not");
+                record_error(traced, &failure.code, true);
+                return Fate::Release;
+            }
             Err(failure) => {
                 record_error(traced, &failure.code, true);
                 return self.undeliverable(&job, *failure).await;

@@ -247,3 +247,116 @@ async fn a_platform_administrator_leads_a_tenant_through_its_life_and_two_admini
     let restored = shell.json(&["tenant", "restore", "second"]);
     assert_eq!((&restored["state"], &restored["purge_at"]), (&json!("suspended"), &Value::Null));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_log_is_listed_exported_and_verified_by_verbs_and_a_changed_row_ends_with_exit_code_1() {
+    let lab = Lab::start().await;
+    let fleet = lab.fleet(&[], &policy()).await;
+    let shell = Shell::at(&lab);
+    fleet.post("devices", &json!({ "name": "ap-1" })).unwrap();
+    let rows = shell.json(&["audit", "list", "--action", "device_created"]);
+    assert_eq!(rows["items"][0]["after"]["name"], "ap-1", "{rows}");
+    lab.eventually("all is chained", || {
+        let output = shell.run(&["audit", "verify", "--output", "json"], "");
+        let report: Value = serde_json::from_slice(&output.stdout).ok()?;
+        (report["rows"].as_u64()? >= 5 && report["findings"] == json!([])).then_some(())
+    })
+    .await;
+    let file = lab.dir.path().join("export.ndjson");
+    shell.done(&["audit", "export", "--write-to", file.to_str().unwrap()]);
+    let (said, _) = shell.done(&["audit", "verify", "--file", file.to_str().unwrap()]);
+    assert!(said.contains(" rows, signed up to row "), "{said}");
+    shell.done(&["audit", "list", "--platform"]);
+
+    let (client, connection) =
+        tokio_postgres::connect(lab.db.as_ref().unwrap().admin_url().as_str(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let sql = "UPDATE audit SET actor = 'nobody' WHERE action = 'device_created'";
+    assert_eq!(client.execute(sql, &[]).await.unwrap(), 1);
+    let output = shell.run(&["audit", "verify"], "");
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
+    assert!(stdout.contains("was changed") && stderr.contains("not as the controller left it"), "{stdout}{stderr}");
+    // What was exported before is as it was.
+    shell.done(&["audit", "verify", "--file", file.to_str().unwrap()]);
+    let text = fs::read_to_string(&file).unwrap().replace("ap-1", "ap-2");
+    fs::write(&file, text).unwrap();
+    assert_eq!(shell.run(&["audit", "verify", "--file", file.to_str().unwrap()], "").status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s13_secrets_are_imported_line_by_line_and_a_one_time_secret_is_gone_after_its_enrolment() {
+    let lab = Lab::start().await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let (_agent, _files) = fleet.start_agent("site").await.unwrap();
+    let shell = Shell::at(&lab);
+    for device in ["ap-1", "ap-2"] {
+        fleet.post("devices", &json!({ "name": device, "agent": "site" })).unwrap();
+        let body = json!({ "name": "default", "entity": "default", "ca_server": "default", "policy": "default" });
+        fleet.post(&format!("devices/{device}/trustpoints"), &body).unwrap();
+    }
+    let file = lab.dir.path().join("secrets.csv");
+    let lines = "device,trustpoint,reference,secret,one_time\n\
+                 ap-1,default,ref-ap-1,secret-ap-1,true\n\
+                 ap-2,default,what?,plum-4711,\n\
+                 ap-3,default,ref-ap-3,plum-4712,\n\
+                 ap-2,default,plum-4713\n";
+    fs::write(&file, lines).unwrap();
+    let output = shell.run(&["secret", "import", file.to_str().unwrap()], "");
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
+    assert!(stdout.contains("1 taken, 3 refused"), "{stdout}{stderr}");
+    for told in ["line 3: ap-2/default", "line 4: ap-3/default", "line 5:", "warning: 1 of them"] {
+        assert!(stderr.contains(told), "{told} is not in {stderr}");
+    }
+    assert!(!format!("{stdout}{stderr}").contains("plum"), "{stdout}{stderr}");
+
+    let before = fleet.trustpoint("ap-1").unwrap();
+    assert_eq!((&before["mac_secret_stored"], &before["mac_one_time"]), (&json!(true), &json!(true)));
+    assert_eq!(fleet.trustpoint("ap-2").unwrap()["mac_secret_stored"], false);
+    let job = fleet.enroll("ap-1", "ir").unwrap();
+    let after = fleet.enrolled("ap-1", &job, std::time::Duration::from_secs(60)).await.unwrap();
+    assert_eq!(after["mac_secret_stored"], false, "{after}");
+    // The next update is signed, and needs none.
+    let job = fleet.enroll("ap-1", "kur").unwrap();
+    let ended = fleet.job_ended(&job, std::time::Duration::from_secs(60)).await.unwrap();
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_encryption_key_is_replaced_by_verbs_while_the_controller_serves() {
+    let mut lab = Lab::start().await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let (_agent, _files) = fleet.start_agent("ap-1").await.unwrap();
+    fleet.add_device("ap-1", "ap-1").unwrap();
+    let shell = Shell::at(&lab);
+    let config = lab.house.files.config.clone();
+    let config = config.to_str().unwrap();
+    let new = lab.dir.path().join("kek-2.key");
+    let (said, next) = shell.done(&["keys", "add", "--write-to", new.to_str().unwrap()]);
+    let new_id = said.trim().rsplit(' ').next().unwrap().to_owned();
+    assert!(next.contains("further_key_encryption_key_files"), "{next}");
+    let old = lab.env.keys.kek.display().to_string();
+    let text = fs::read_to_string(config).unwrap();
+    let line = format!("key_encryption_key_file = {old:?}");
+    assert!(text.contains(&line), "{text}");
+    let with = |first: &str, further: &str| {
+        let lines = format!("key_encryption_key_file = {first:?}\nfurther_key_encryption_key_files = [{further:?}]");
+        text.replace(&line, &lines)
+    };
+    for (first, further) in [(old.as_str(), new.to_str().unwrap()), (new.to_str().unwrap(), old.as_str())] {
+        fs::write(config, with(first, further)).unwrap();
+        lab.house.controller.terminate(std::time::Duration::from_secs(60)).await.unwrap();
+        lab.house.start_again().await.unwrap();
+    }
+    let (status, _) = shell.done(&["keys", "status", "--config", config]);
+    let old_id = status.lines().find(|line| line.contains("decrypts")).unwrap().split(' ').next().unwrap().to_owned();
+    assert!(status.lines().any(|line| line.starts_with(&new_id) && line.contains("encrypts")), "{status}");
+    let refused = shell.refused(&["keys", "remove", "--config", config, "--id", &old_id], 1);
+    assert!(refused.contains("in use by 1 secret"), "{refused}");
+    let (moved, _) = shell.done(&["keys", "rotate", "--config", config]);
+    assert!(moved.starts_with("1 secret(s) moved"), "{moved}");
+    shell.done(&["keys", "remove", "--config", config, "--id", &old_id]);
+    let job = fleet.enroll("ap-1", "ir").unwrap();
+    assert_eq!(fleet.enrolled("ap-1", &job, std::time::Duration::from_secs(60)).await.unwrap()["status"], "active");
+}

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod agent_door;
 pub mod agents;
+pub mod audit;
 pub mod auth;
 pub mod body;
 mod bounds;
@@ -102,6 +103,7 @@ const DEVICES: &str = "/v1/tenants/{tenant}/devices";
 const DEVICE: &str = "/v1/tenants/{tenant}/devices/{device}";
 const DEVICE_TRUSTPOINTS: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints";
 const TRUSTPOINT: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}";
+const TRUSTPOINT_MAC: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/mac";
 const ENROLL: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/enroll";
 const ACTIVATE: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/activate";
 const TRUSTPOINTS: &str = "/v1/tenants/{tenant}/trustpoints";
@@ -109,6 +111,7 @@ const JOBS: &str = "/v1/tenants/{tenant}/jobs";
 const JOB: &str = "/v1/tenants/{tenant}/jobs/{job}";
 const CERTIFICATES: &str = "/v1/tenants/{tenant}/certificates";
 const CERTIFICATE: &str = "/v1/tenants/{tenant}/certificates/{certificate}";
+const AUDIT: &str = "/v1/tenants/{tenant}/audit";
 
 /// The table.
 pub const ROUTES: &[Route] = &[
@@ -164,6 +167,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", DEVICE_TRUSTPOINTS, Tenant(Operator), "trustpoint_create", || post().to(trustpoints::create)),
     route("GET", TRUSTPOINT, Tenant(Viewer), "trustpoint_show", || get().to(trustpoints::show)),
     route("DELETE", TRUSTPOINT, Tenant(Operator), "trustpoint_delete", || delete().to(trustpoints::remove)),
+    route("PUT", TRUSTPOINT_MAC, Tenant(Operator), "trustpoint_mac_set", || put().to(trustpoints::set_mac)),
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
     route("GET", TRUSTPOINTS, Tenant(Viewer), "trustpoint_list", || get().to(trustpoints::list)),
@@ -171,6 +175,12 @@ pub const ROUTES: &[Route] = &[
     route("GET", JOB, Tenant(Viewer), "job_show", || get().to(jobs::show)),
     route("GET", CERTIFICATES, Tenant(Viewer), "certificate_list", || get().to(certificates::list)),
     route("GET", CERTIFICATE, Tenant(Viewer), "certificate_show", || get().to(certificates::show)),
+    route("GET", AUDIT, Tenant(Viewer), "audit_list", || get().to(audit::list)),
+    route("GET", "/v1/tenants/{tenant}/audit/heads", Tenant(Viewer), "audit_heads", || get().to(audit::heads)),
+    route("GET", "/v1/tenants/{tenant}/audit/export", Tenant(Viewer), "audit_export", || get().to(audit::export)),
+    route("GET", "/v1/audit", Platform, "platform_audit_list", || get().to(audit::platform_list)),
+    route("GET", "/v1/audit/heads", Platform, "platform_audit_heads", || get().to(audit::platform_heads)),
+    route("GET", "/v1/audit/export", Platform, "platform_audit_export", || get().to(audit::platform_export)),
     route("POST", "/agent/v1/join", Public, "agent_join", || post().to(agent_door::join)),
     route("POST", "/agent/v1/challenge", Public, "agent_challenge", || post().to(agent_door::challenge)),
     route("POST", "/agent/v1/session", Public, "agent_session", || post().to(agent_door::session)),

@@ -16,8 +16,8 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, ca_servers, certificates, changes, devices, entities, health, jobs, metrics, platform_tokens,
-    policies, tenants, tokens, trustpoints,
+    agent_door, agents, audit, ca_servers, certificates, changes, devices, entities, health, jobs, metrics,
+    platform_tokens, policies, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -82,12 +82,19 @@ use crate::error::AppError;
         trustpoints::create,
         trustpoints::show,
         trustpoints::remove,
+        trustpoints::set_mac,
         trustpoints::enroll,
         trustpoints::activate,
         jobs::list,
         jobs::show,
         certificates::list,
         certificates::show,
+        audit::list,
+        audit::heads,
+        audit::export,
+        audit::platform_list,
+        audit::platform_heads,
+        audit::platform_export,
         agent_door::join,
         agent_door::challenge,
         agent_door::session,

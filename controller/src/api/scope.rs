@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 12] = [
+pub const NOUNS: [&str; 13] = [
     "tenants",
     "tokens",
     "join-tokens",
@@ -22,6 +22,7 @@ pub const NOUNS: [&str; 12] = [
     "trustpoints",
     "jobs",
     "certificates",
+    "audit",
 ];
 
 /// One scope.

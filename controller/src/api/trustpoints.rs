@@ -5,17 +5,17 @@ use actix_web::http::StatusCode;
 use trustfleet_model::field::{ObjectName, TrustpointName, Violations};
 use trustfleet_model::ids::{CaServerId, DeviceId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
 use trustfleet_model::job::MacCredentials;
-use trustfleet_model::trustpoint::{TrustpointStatus, check_reference, check_secret};
+use trustfleet_model::trustpoint::{TrustpointStatus, check_reference, check_secret, secret_warning};
 use utoipa::IntoParams;
 
 use super::body::Body;
 use super::call::{Call, List, ListQuery, id_bytes, resolved};
 use super::dto::Page;
 use super::dto::job::{EnrollRequest, JobBody};
-use super::dto::trustpoint::{MacCreate, TrustpointBody, TrustpointCreate};
+use super::dto::trustpoint::{MacBody, MacCreate, TrustpointBody, TrustpointCreate};
 use super::problem::{Problem, ProblemBody, json};
 use crate::db::{Counted, ListedTrustpoint, TenantTx, TrustpointFilter};
-use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply};
+use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetMac};
 use crate::error::AppError;
 
 /// Filters of the list of trustpoints.
@@ -120,6 +120,8 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         references = found;
     }
     let mac = body.and_then(|body| body.mac);
+    let one_time = mac.as_ref().is_some_and(|mac| mac.one_time);
+    let warning = mac.as_ref().and_then(|mac| secret_warning(mac.secret.expose()));
     let (name, references) = findings.finish(named.zip(references))?;
 
     let mac = match mac {
@@ -133,6 +135,7 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         ca_server_id: references.ca_server,
         policy_id: references.policy,
         mac: mac.clone(),
+        mac_one_time: one_time,
         requested_by: call.requester(),
     }));
     if let Err(error) = ask(&call, device, command).await {
@@ -141,7 +144,39 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         }
         return Err(error.into());
     }
-    call.created(name.as_str(), &read(&call, device, &name).await?)
+    let mut made = read(&call, device, &name).await?;
+    made.warnings.extend(warning);
+    call.created(name.as_str(), &made)
+}
+
+/// Gives a trustpoint other MAC credentials.
+///
+/// # Errors
+/// 404; 409 while a request is under way; 422 with everything that is wrong.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/mac", tag = "Trustpoints",
+    operation_id = "trustpoint_mac_set", summary = "Give a trustpoint another MAC reference and secret", request_body = MacCreate,
+    responses(
+        (status = 200, description = "Set; the former secret is deleted", body = MacBody),
+        (status = 409, description = "A request is under way", body = ProblemBody, content_type = "application/problem+json")))]
+pub async fn set_mac(call: Call, body: Body<MacCreate>) -> Result<HttpResponse, Problem> {
+    let (device, trustpoint) = find(&call).await?;
+    let mac = body.check(|mac, violations| {
+        check_reference("reference", &mac.reference, violations);
+        check_secret("secret", mac.secret.expose(), violations);
+        Some(mac)
+    })?;
+    let one_time = mac.one_time;
+    let warnings: Vec<String> = secret_warning(mac.secret.expose()).into_iter().collect();
+    let mac = store_secret(&call, mac).await?;
+    let (reference, secret_id) = (mac.reference.clone(), mac.secret_id);
+    let command = Command::SetMac(Box::new(SetMac { trustpoint, mac, one_time, requested_by: call.requester() }));
+    if let Err(error) = ask(&call, device, command).await {
+        if outcome_is_known(&error) {
+            drop_secret(&call, secret_id).await;
+        }
+        return Err(error.into());
+    }
+    json(StatusCode::OK, &MacBody { reference, one_time, warnings })
 }
 
 async fn find_references(call: &Call, body: &TrustpointCreate) -> Result<(Option<References>, Violations), Problem> {

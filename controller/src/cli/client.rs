@@ -73,8 +73,26 @@ impl Client {
     /// [`CliError::Refused`] with the controller's reasons, or that it cannot be reached.
     pub(super) fn send(&self, call: &Call<'_>) -> Result<Value, CliError> {
         let url = self.url(call)?;
+        let (status, text, retry_after) = self.exchange(call, &url)?;
+        read(&url, status, &text, retry_after)
+    }
+
+    /// Sends a call whose answer is a text, such as JSON lines.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(super) fn send_for_text(&self, call: &Call<'_>) -> Result<String, CliError> {
+        let url = self.url(call)?;
+        let (status, text, retry_after) = self.exchange(call, &url)?;
+        if status.is_success() {
+            return Ok(text);
+        }
+        read(&url, status, &text, retry_after).map(|_| String::new())
+    }
+
+    fn exchange(&self, call: &Call<'_>, url: &Url) -> Result<(StatusCode, String, Option<u64>), CliError> {
         let mut request = Request::builder().method(call.method.clone()).uri(url.as_str());
-        request = request.header(header::ACCEPT, "application/json, application/problem+json");
+        request = request.header(header::ACCEPT, "application/json, application/x-ndjson, application/problem+json");
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
@@ -98,7 +116,7 @@ impl Client {
         let status = answer.status();
         let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let text = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_string().map_err(unreachable)?;
-        read(&url, status, &text, retry_after)
+        Ok((status, text, retry_after))
     }
 
     fn url(&self, call: &Call<'_>) -> Result<Url, CliError> {

@@ -57,6 +57,18 @@ pub(super) enum CliError {
         /// How long it was waited for, seconds.
         seconds: u64,
     },
+    /// The audit log is not as the controller left it.
+    #[error("the audit log is not as the controller left it: {findings} finding(s)")]
+    Tampered {
+        /// How many.
+        findings: u64,
+    },
+    /// Lines of a file were refused; each was told.
+    #[error("{lines} line(s) were refused; the others are taken: mend these and import the file again")]
+    Lines {
+        /// How many.
+        lines: usize,
+    },
     /// Standard output does not take what is printed.
     #[error("the answer cannot be printed: {0}")]
     Print(io::Error),
@@ -69,7 +81,12 @@ impl CliError {
             Self::Usage(_) | Self::File { .. } => 2,
             Self::Refused(problem) if problem.status == 503 => 3,
             Self::Unreachable { .. } | Self::NotTrustfleet { .. } => 3,
-            Self::Refused(_) | Self::JobFailed { .. } | Self::StillRunning { .. } | Self::Print(_) => 1,
+            Self::Refused(_)
+            | Self::JobFailed { .. }
+            | Self::StillRunning { .. }
+            | Self::Tampered { .. }
+            | Self::Lines { .. }
+            | Self::Print(_) => 1,
         }
     }
 
@@ -85,7 +102,11 @@ impl CliError {
 
     fn next(&self) -> Option<String> {
         match self {
-            Self::Usage(_) | Self::Print(_) => None,
+            Self::Usage(_) | Self::Print(_) | Self::Lines { .. } => None,
+            Self::Tampered { .. } => Some(
+                "somebody has written to the database past the controller: keep an export and a dump, and find out who could"
+                    .to_owned(),
+            ),
             Self::File { .. } => Some("check the path, and that you may read it".to_owned()),
             Self::Refused(problem) => problem.next(),
             Self::Unreachable { reason, .. } if reason.contains("peer certificate") => Some(

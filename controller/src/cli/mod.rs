@@ -8,6 +8,7 @@
 
 mod agent;
 mod args;
+mod audit;
 mod certificate;
 mod change;
 mod client;
@@ -15,6 +16,7 @@ mod device;
 mod error;
 mod follow;
 mod job;
+mod mac;
 mod output;
 mod problem;
 mod registry;
@@ -31,11 +33,13 @@ use clap::Subcommand;
 use self::{
     agent::AgentVerb,
     args::Noun,
+    audit::AuditVerb,
     certificate::CertificateVerb,
     change::ChangeVerb,
     device::DeviceVerb,
     error::CliError,
     job::JobVerb,
+    mac::SecretVerb,
     registry::{CaServerVerb, EntityVerb, PolicyVerb},
     session::Session,
     tenant::{JoinTokenVerb, TenantVerb, TokenVerb},
@@ -69,10 +73,14 @@ pub enum OperatorCommand {
     Device(Noun<DeviceVerb>),
     /// Trustpoints of devices: enrol and activate certificates
     Trustpoint(Noun<TrustpointVerb>),
+    /// MAC secrets of trustpoints: one by one, or many from a file
+    Secret(Noun<SecretVerb>),
     /// Jobs: what was asked of agents, and how it ended
     Job(Noun<JobVerb>),
     /// Issued certificates
     Certificate(Noun<CertificateVerb>),
+    /// The audit log: who did or tried what, and whether the log is whole
+    Audit(Noun<AuditVerb>),
 }
 
 /// Does what the command line says; everything that went wrong is told on stderr.
@@ -98,7 +106,9 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Change(noun) => change::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Device(noun) => device::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Trustpoint(noun) => trustpoint::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Secret(noun) => mac::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Job(noun) => job::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Audit(noun) => audit::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Certificate(noun) => certificate::run(&Session::open(noun.connection)?, noun.verb),
     }
 }

@@ -35,6 +35,11 @@ impl Session {
         Ok(Self { client, tenant: connection.tenant, output: connection.output })
     }
 
+    fn tenant(&self) -> Result<&str, CliError> {
+        let missing = || CliError::Usage("no tenant: give --tenant NAME or set TRUSTFLEET_TENANT".to_owned());
+        self.tenant.as_deref().ok_or_else(missing)
+    }
+
     /// Whether answers are for programs: then nothing but JSON is printed.
     pub(super) fn is_json(&self) -> bool {
         self.output == Output::Json
@@ -70,12 +75,49 @@ impl Session {
         query: &[(&str, String)],
         headers: &[(&'static str, String)],
     ) -> Result<Value, CliError> {
-        let tenant = self
-            .tenant
-            .as_deref()
-            .ok_or_else(|| CliError::Usage("no tenant: give --tenant NAME or set TRUSTFLEET_TENANT".to_owned()))?;
+        let tenant = self.tenant()?;
         let path: Vec<_> = ["v1", "tenants", tenant].into_iter().chain(path.iter().copied()).collect();
         self.client.send(&Call { method, path: &path, query, body, headers })
+    }
+
+    /// Sends a call inside the tenant, or with `platform` beside all tenants.
+    pub(super) fn call_at(
+        &self,
+        platform: bool,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+    ) -> Result<Value, CliError> {
+        if !platform {
+            return self.call(method, path, body);
+        }
+        let path: Vec<_> = std::iter::once("v1").chain(path.iter().copied()).collect();
+        self.client.send(&Call { body, ..Call::new(method, &path) })
+    }
+
+    /// Reads a text, such as JSON lines, of the tenant or with `platform` beside all tenants.
+    pub(super) fn text_at(&self, platform: bool, path: &[&str], query: &[(&str, String)]) -> Result<String, CliError> {
+        let path =
+            if platform { [&["v1"], path].concat() } else { [&["v1", "tenants", self.tenant()?], path].concat() };
+        self.client.send_for_text(&Call { query, ..Call::new(Method::GET, &path) })
+    }
+
+    /// Reads a list of the tenant, or with `platform` one beside all tenants: one page, or all of them.
+    pub(super) fn list_at(
+        &self,
+        platform: bool,
+        path: &[&str],
+        page: &Page,
+        filters: &[(&str, String)],
+    ) -> Result<Value, CliError> {
+        if !platform {
+            return self.list(path, page, filters);
+        }
+        let path: Vec<_> = std::iter::once("v1").chain(path.iter().copied()).collect();
+        collect(page, |query| {
+            let query: Vec<_> = filters.iter().cloned().chain(query).collect();
+            self.client.send(&Call { query: &query, ..Call::new(Method::GET, &path) })
+        })
     }
 
     /// Reads a list of the tenant: one page, or all of them.
@@ -121,6 +163,16 @@ impl Session {
             return Ok(());
         }
         output::print(&format!("{what} {name} is deleted"))
+    }
+
+    /// The warnings in an answer, on stderr; programs find them in the answer itself.
+    pub(super) fn warn(&self, answer: &Value) {
+        if self.is_json() {
+            return;
+        }
+        for warning in answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            eprintln!("warning: {}", output::plain(warning));
+        }
     }
 
     /// The line that says what to do next; programs do not get it.

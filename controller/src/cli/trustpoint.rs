@@ -66,6 +66,9 @@ pub enum TrustpointVerb {
         /// File with the MAC secret, `-` for stdin [env: TRUSTFLEET_MAC_SECRET]
         #[arg(long, value_name = "FILE", requires = "mac_reference")]
         mac_secret_file: Option<PathBuf>,
+        /// Delete the secret when an enrolment by it has succeeded
+        #[arg(long, requires = "mac_reference")]
+        mac_one_time: bool,
     },
     /// Delete a trustpoint; its certificates stay known
     Delete {
@@ -166,15 +169,25 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
             let next = next_after(&trustpoint, &device, &name);
             session.print_object(&trustpoint, FIRST, &next)
         }
-        TrustpointVerb::Create { device, name, entity, ca_server, policy, mac_reference, mac_secret_file } => {
+        TrustpointVerb::Create {
+            device,
+            name,
+            entity,
+            ca_server,
+            policy,
+            mac_reference,
+            mac_secret_file,
+            mac_one_time,
+        } => {
             let mut body = json!({ "name": name, "entity": entity, "ca_server": ca_server, "policy": policy });
             if let Some(reference) = mac_reference {
                 let secret = mac_secret(mac_secret_file.as_deref())?.ok_or_else(|| {
                     CliError::Usage(format!("no MAC secret: give --mac-secret-file FILE or set {MAC_SECRET_VARIABLE}"))
                 })?;
-                body["mac"] = json!({ "reference": reference, "secret": secret.expose() });
+                body["mac"] = json!({ "reference": reference, "secret": secret.expose(), "one_time": mac_one_time });
             }
             let trustpoint = session.call(Method::POST, &["devices", &device, "trustpoints"], Some(&body))?;
+            session.warn(&trustpoint);
             let next = format!("trustfleet trustpoint enroll {device} {name} --wait");
             session.print_object(&trustpoint, FIRST, &next)
         }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::Entry;
 use crate::{
+    audit::{Content, Outcome, Sealer},
     db::DbError,
     device::{CertificateInsert, JobInsert, JobUpdate, SlotChange, TrustpointChange},
 };
@@ -84,12 +85,13 @@ WITH i AS (
     WHERE s.tenant_id = u.tenant_id AND s.secret_id = g.secret_id
 ), audited AS (
     INSERT INTO audit (tenant_id, at, actor, role, source, request_id, trace_id, action, object_kind, object_id, before,
-                       after, detail, outcome)
+                       after, detail, outcome, seal)
     SELECT u.tenant_id, u.at, a.actor, a.role, a.source, a.request_id, a.trace_id, a.action, a.object_kind, a.object_id,
-           a.before, a.after, a.detail, 'done'
+           a.before, a.after, a.detail, 'done',
+           decode(a.seal, 'hex')
     FROM u JOIN jsonb_to_recordset($14) AS a(n int, place int, actor text, role text, source inet, request_id uuid,
                                              trace_id text, action text, object_kind text, object_id uuid, before jsonb,
-                                             after jsonb, detail jsonb) USING (n)
+                                             after jsonb, detail jsonb, seal text) USING (n)
     ORDER BY n, place
 )
 SELECT n FROM u";
@@ -113,7 +115,7 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    pub(super) fn of(batch: &[Entry]) -> Result<Self, DbError> {
+    pub(super) fn of(batch: &[Entry], sealer: &Sealer) -> Result<Self, DbError> {
         let mut all = Self {
             numbers: Vec::with_capacity(batch.len()),
             tenants: Vec::with_capacity(batch.len()),
@@ -131,12 +133,12 @@ impl Parameters {
             audit: Vec::new(),
         };
         for (n, entry) in (0_i32..).zip(batch) {
-            all.add(n, entry)?;
+            all.add(n, entry, sealer)?;
         }
         Ok(all)
     }
 
-    fn add(&mut self, n: i32, entry: &Entry) -> Result<(), DbError> {
+    fn add(&mut self, n: i32, entry: &Entry, sealer: &Sealer) -> Result<(), DbError> {
         let changes = &entry.changes;
         self.numbers.push(n);
         self.tenants.push(entry.tenant.as_uuid());
@@ -168,6 +170,18 @@ impl Parameters {
         self.outbox.extend(changes.outbox.iter().map(|job_id| json!({ "n": n, "job_id": job_id })));
         self.secrets_gone.extend(changes.secrets_gone.iter().map(|id| json!({ "n": n, "secret_id": id })));
         self.audit.extend(changes.audit.iter().enumerate().map(|(place, line)| {
+            let content = Content {
+                tenant: entry.tenant,
+                at: changes.at,
+                requester: &line.requester,
+                action: line.action,
+                outcome: Outcome::Done.as_str(),
+                object_kind: line.object_kind,
+                object_id: line.object_id,
+                before: line.before.as_ref(),
+                after: line.after.as_ref(),
+                detail: &line.detail,
+            };
             json!({
                 "n": n,
                 "place": place,
@@ -182,6 +196,7 @@ impl Parameters {
                 "before": line.before,
                 "after": line.after,
                 "detail": line.detail,
+                "seal": hex::encode(sealer.seal(&content.encode())),
             })
         }));
         Ok(())

@@ -6,6 +6,7 @@
 //! static name, used in metrics and `updated_by`.
 
 mod agent;
+mod audit;
 mod ca_server;
 mod change;
 mod column;
@@ -16,6 +17,7 @@ mod device;
 mod device_registry;
 mod entity;
 mod error;
+mod key_encryption;
 mod listing;
 mod mac_secret;
 mod migrate;
@@ -42,11 +44,13 @@ use self::connect::OnBackend;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
     agent::{Agent, Quarantine},
+    audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
     device_registry::RegisteredDevice,
     error::DbError,
+    key_encryption::{KekUse, StoredSecret},
     listing::{
         CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,
         TrustpointFilter,
@@ -61,6 +65,7 @@ pub use self::{
     tx::{SystemTx, TenantTx},
 };
 use crate::{
+    audit::Sealer,
     config::{DatabaseConfig, SecretUrl},
     metrics::{Metrics, TxOutcome},
     tls::ClientTls,
@@ -80,6 +85,7 @@ struct Inner {
     api: Pool,
     system: Pool,
     metrics: Arc<Metrics>,
+    sealer: Arc<Sealer>,
 }
 
 /// What the failure of an attempt says about another one.
@@ -104,7 +110,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Makes the pools; connections are opened when they are needed, and their drivers run on `backend`. `tls` verifies the
-    /// server on those that are encrypted.
+    /// server on those that are encrypted; `sealer` seals rows of the audit log.
     ///
     /// # Errors
     /// URLs that PostgreSQL's driver cannot read.
@@ -113,12 +119,19 @@ impl Store {
         tls: Option<Arc<ClientTls>>,
         backend: &Handle,
         metrics: Arc<Metrics>,
+        sealer: Sealer,
     ) -> Result<Self, DbError> {
         let pool = |url| {
             let tls = tls.clone().filter(|_| config.is_encrypted(url));
             pool(url, config.max_connections, OnBackend { backend: backend.clone(), tls })
         };
-        Ok(Self { inner: Arc::new(Inner { api: pool(&config.api_url)?, system: pool(&config.system_url)?, metrics }) })
+        let (api, system) = (pool(&config.api_url)?, pool(&config.system_url)?);
+        Ok(Self { inner: Arc::new(Inner { api, system, metrics, sealer: Arc::new(sealer) }) })
+    }
+
+    /// Seals rows of the audit log.
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.inner.sealer
     }
 
     /// Runs `work` in a transaction of one tenant, repeatable read, under the API's role; commits when it returns `Ok`.
@@ -134,7 +147,8 @@ impl Store {
         E: From<DbError>,
     {
         let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL trustfleet.tenant = '{tenant}'");
-        self.run(&self.inner.api, name, &begin, |client| TenantTx::new(client, tenant, name), work).await
+        let sealer = || Arc::clone(&self.inner.sealer);
+        self.run(&self.inner.api, name, &begin, |client| TenantTx::new(client, tenant, name, sealer()), work).await
     }
 
     /// Runs `work` in a transaction across tenants, read committed, under the system role; otherwise as
@@ -147,7 +161,8 @@ impl Store {
         F: AsyncFn(&SystemTx) -> Result<T, E>,
         E: From<DbError>,
     {
-        self.run(&self.inner.system, name, "BEGIN", |client| SystemTx::new(client, name), work).await
+        let sealer = || Arc::clone(&self.inner.sealer);
+        self.run(&self.inner.system, name, "BEGIN", |client| SystemTx::new(client, name, sealer()), work).await
     }
 
     /// A connection of the system role for one statement that is a transaction by itself (the group commit).
@@ -282,9 +297,9 @@ mod tests {
         let url = format!("postgres://trustfleet@127.0.0.1:{port}/trustfleet");
         let config = serde_json::json!({ "api_url": url, "system_url": url });
         let metrics = Arc::new(Metrics::new(1).unwrap());
-        let store =
-            Store::new(&serde_json::from_value(config).unwrap(), None, &Handle::current(), Arc::clone(&metrics))
-                .unwrap();
+        let sealer = Sealer::new(&trustfleet_wire::sign::SigningKey::generate().unwrap()).unwrap();
+        let config = serde_json::from_value(config).unwrap();
+        let store = Store::new(&config, None, &Handle::current(), Arc::clone(&metrics), sealer).unwrap();
         let result: Result<(), DbError> = store.system_tx("test", async |_| Ok(())).await;
         assert!(matches!(result, Err(DbError::Unavailable { .. })));
         let (text, _) = metrics.render().unwrap();

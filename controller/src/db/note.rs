@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::tx::Id;
 use super::{DbError, SystemTx, TenantTx};
-use crate::audit::{Outcome, Requester};
+use crate::audit::{Content, Outcome, Requester};
 
 /// One line of the audit log.
 #[derive(Clone, Debug)]
@@ -49,24 +49,43 @@ impl<'a> Note<'a> {
     /// With the object, or what changes of it, before and after.
     #[must_use]
     pub fn change(self, before: Option<Value>, after: Option<Value>) -> Self {
-        Self { before, after, ..self }
+        // JSON's null and no object are the same, and stored as one.
+        let some = |value: Option<Value>| value.filter(|value| !value.is_null());
+        Self { before: some(before), after: some(after), ..self }
+    }
+
+    /// What is sealed and chained of it.
+    const fn content(&self, tenant: TenantId) -> Content<'_> {
+        Content {
+            tenant,
+            at: self.at,
+            requester: self.requester,
+            action: self.action,
+            outcome: self.outcome.as_str(),
+            object_kind: self.object_kind,
+            object_id: self.object_id,
+            before: self.before.as_ref(),
+            after: self.after.as_ref(),
+            detail: &self.detail,
+        }
     }
 }
 
 const SQL: &str = "/* audit_note */ INSERT INTO audit (tenant_id, at, actor, role, source, request_id, trace_id, action, \
-                   object_kind, object_id, before, after, detail, outcome) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+                   object_kind, object_id, before, after, detail, outcome, seal) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
 macro_rules! audit_note {
-    ($tx:expr, [$($tenant:expr)?], $note:expr) => {{
+    ($tx:expr, $tenant:expr, [$($first:expr)?], $note:expr) => {{
+        let seal = $tx.sealer().seal(&$note.content($tenant).encode());
         let Note { at, requester, action, object_kind, object_id, before, after, detail, outcome } = $note;
         let Requester { actor, role, source, request_id, trace_id } = requester;
         let outcome = outcome.as_str();
         let count = $tx
             .execute(
                 SQL,
-                &[$($tenant,)? at, actor, role, source, request_id, trace_id, action, object_kind, object_id, before, after,
-                  detail, &outcome],
+                &[$($first,)? at, actor, role, source, request_id, trace_id, action, object_kind, object_id, before, after,
+                  detail, &outcome, &seal],
             )
             .await?;
         DbError::one_row(count, "audit line")
@@ -79,7 +98,7 @@ impl TenantTx {
     /// # Errors
     /// The database's own.
     pub async fn audit_note(&self, note: &Note<'_>) -> Result<(), DbError> {
-        audit_note!(self, [], note)
+        audit_note!(self, self.tenant_id(), [], note)
     }
 }
 
@@ -89,6 +108,6 @@ impl SystemTx {
     /// # Errors
     /// The database's own.
     pub async fn audit_note(&self, tenant: TenantId, note: &Note<'_>) -> Result<(), DbError> {
-        audit_note!(self, [&Id(tenant)], note)
+        audit_note!(self, tenant, [&Id(tenant)], note)
     }
 }

@@ -5,7 +5,10 @@
 
 use std::{
     fmt, mem,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use deadpool_postgres::Object;
@@ -16,6 +19,7 @@ use tokio_postgres::{
 use trustfleet_model::ids::TenantId;
 
 use super::{DbError, error};
+use crate::audit::Sealer;
 
 /// A statement's parameters.
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -34,6 +38,7 @@ pub(super) trait Transaction {
 pub struct TenantTx {
     raw: Raw,
     tenant: TenantId,
+    sealer: Arc<Sealer>,
 }
 
 impl fmt::Debug for TenantTx {
@@ -43,8 +48,13 @@ impl fmt::Debug for TenantTx {
 }
 
 impl TenantTx {
-    pub(super) const fn new(client: Object, tenant: TenantId, name: &'static str) -> Self {
-        Self { raw: Raw::new(client, name), tenant }
+    pub(super) const fn new(client: Object, tenant: TenantId, name: &'static str, sealer: Arc<Sealer>) -> Self {
+        Self { raw: Raw::new(client, name), tenant, sealer }
+    }
+
+    /// Seals rows of the audit log.
+    pub(in crate::db) fn sealer(&self) -> &Sealer {
+        &self.sealer
     }
 
     /// The tenant.
@@ -80,6 +90,7 @@ impl TenantTx {
 /// inbox, token look-up, tenants and statistics; nothing else.
 pub struct SystemTx {
     raw: Raw,
+    sealer: Arc<Sealer>,
 }
 
 impl fmt::Debug for SystemTx {
@@ -89,8 +100,13 @@ impl fmt::Debug for SystemTx {
 }
 
 impl SystemTx {
-    pub(super) const fn new(client: Object, name: &'static str) -> Self {
-        Self { raw: Raw::new(client, name) }
+    pub(super) const fn new(client: Object, name: &'static str, sealer: Arc<Sealer>) -> Self {
+        Self { raw: Raw::new(client, name), sealer }
+    }
+
+    /// Seals rows of the audit log.
+    pub(in crate::db) fn sealer(&self) -> &Sealer {
+        &self.sealer
     }
 
     /// The transaction's name, for `updated_by`.

@@ -20,6 +20,8 @@ use crate::audit::Requester;
 pub enum Command {
     /// Make a trustpoint.
     AddTrustpoint(Box<AddTrustpoint>),
+    /// Give a trustpoint other MAC credentials.
+    SetMac(Box<SetMac>),
     /// Remove a trustpoint that has nothing under way.
     RemoveTrustpoint(RemoveTrustpoint),
     /// Get a certificate (S27 to S30).
@@ -47,6 +49,21 @@ pub struct AddTrustpoint {
     pub policy_id: PolicyId,
     /// MAC reference and the id of its secret, which is stored already (S12, S13).
     pub mac: Option<MacCredentials>,
+    /// The secret is deleted when an enrolment by it has succeeded.
+    pub mac_one_time: bool,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// Give a trustpoint other MAC credentials; the former secret goes.
+#[derive(Clone, Debug)]
+pub struct SetMac {
+    /// Its name.
+    pub trustpoint: TrustpointName,
+    /// MAC reference and the id of its secret, which is stored already (S12, S13).
+    pub mac: MacCredentials,
+    /// The secret is deleted when an enrolment by it has succeeded.
+    pub one_time: bool,
     /// Who asks.
     pub requested_by: Requester,
 }

@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 use super::{
     Activate, AddTrustpoint, AuditEntry, Changes, Command, Decision, DeviceState, Enroll, JobInsert, JobKind,
-    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, SlotChange, TrustpointChange, Undeliverable,
+    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, SetMac, SlotChange, TrustpointChange, Undeliverable,
 };
+use crate::audit::differences;
 
 mod order;
 mod report;
@@ -95,6 +96,7 @@ impl Rejection {
 pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<Decision, Rejection> {
     match command {
         Command::AddTrustpoint(add) => add_trustpoint(state, add, now),
+        Command::SetMac(set) => set_mac(state, set, now),
         Command::RemoveTrustpoint(remove) => remove_trustpoint(state, remove, now),
         Command::Enroll(enroll) => self::enroll(state, enroll, now),
         Command::Activate(activate) => self::activate(state, activate, now),
@@ -122,6 +124,7 @@ fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> R
         policy_id: add.policy_id,
         mac_reference: add.mac.as_ref().map(|mac| mac.reference.clone()),
         mac_secret_id: add.mac.as_ref().map(|mac| mac.secret_id),
+        mac_one_time: add.mac_one_time,
         request: RequestState::Nothing,
         active: None,
         staged: None,
@@ -140,6 +143,38 @@ fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> R
         detail: serde_json::json!({ "device": state.device.name, "name": add.name }),
     });
     changes.write(trustpoint);
+    Ok(changed(changes, reply))
+}
+
+fn set_mac(state: &DeviceState, set: &SetMac, now: Timestamp) -> Result<Decision, Rejection> {
+    let trustpoint = state.trustpoint(&set.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    let reply = Reply::Trustpoint { id: trustpoint.id };
+    if trustpoint.mac_secret_id == Some(set.mac.secret_id) {
+        return Ok(unchanged(reply));
+    }
+    // Its order names the former secret, which must be there until it is published.
+    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
+        return Err(Rejection::RequestUnderWay { job_id, kind });
+    }
+    let mut changes = Changes::next(state, now);
+    changes.secrets_gone.extend(trustpoint.mac_secret_id);
+    let changed_to = Trustpoint {
+        mac_reference: Some(set.mac.reference.clone()),
+        mac_secret_id: Some(set.mac.secret_id),
+        mac_one_time: set.one_time,
+        ..trustpoint.clone()
+    };
+    let (before, after) = differences(&told(trustpoint), &told(&changed_to));
+    changes.audit.push(AuditEntry {
+        requester: set.requested_by.clone(),
+        action: "trustpoint_mac_set",
+        object_kind: "trustpoint",
+        object_id: trustpoint.id.as_uuid(),
+        before: Some(before),
+        after: Some(after),
+        detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
+    });
+    changes.write(changed_to);
     Ok(changed(changes, reply))
 }
 
@@ -325,6 +360,7 @@ fn told(trustpoint: &Trustpoint) -> serde_json::Value {
         "policy_id": trustpoint.policy_id,
         "mac_reference": trustpoint.mac_reference,
         "mac_secret_id": trustpoint.mac_secret_id,
+        "mac_one_time": trustpoint.mac_one_time,
     })
 }
 

@@ -13,7 +13,7 @@ pub use crate::audit::Requester;
 pub use self::{
     command::{
         Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Reply,
-        Report, ReportEvent, Undeliverable,
+        Report, ReportEvent, SetMac, Undeliverable,
     },
     decide::{Rejection, decide},
     effect::{AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobUpdate, SlotChange, TrustpointChange},

@@ -17,8 +17,10 @@ use trustfleet_wire::{
     v1::{Blob, Enroll, Job, Mac, Request, San, Source, Task, ToAgent},
 };
 
-use crate::{db::ClaimedJob, keys::Keys};
+use crate::{db::ClaimedJob, keys::Keys, secrets::AtRestError};
 
+/// The secret is under a key that this controller has not: another one may have it, and this one after a restart.
+pub(super) const KEY_MISSING: &str = "key_missing";
 /// How long a signature outlives the permit: a late agent can still return the job.
 const VALID_AFTER_PERMIT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -111,9 +113,12 @@ fn open_secret(
 ) -> Result<trustfleet_model::secret::SecretBytes, Box<Failure>> {
     let missing = "the trustpoint's MAC secret is not stored any more: give the trustpoint its secret again";
     let (kek_id, ciphertext) = job.secret.as_ref().ok_or_else(|| failure("secret_missing", missing))?;
-    keys.at_rest
-        .open(job.claim.tenant_id, secret_id, kek_id, ciphertext)
-        .map_err(|error| failure("secret_unreadable", format!("the trustpoint's MAC secret: {error}")))
+    keys.at_rest.open(job.claim.tenant_id, secret_id, kek_id, ciphertext).map_err(|error| {
+        failure(
+            if error == AtRestError::OtherKey { KEY_MISSING } else { "secret_unreadable" },
+            format!("the trustpoint's MAC secret: {error}"),
+        )
+    })
 }
 
 fn certificates(field: &str, list: &[String]) -> Result<Vec<Blob>, Box<Failure>> {

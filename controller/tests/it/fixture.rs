@@ -121,6 +121,7 @@ impl Fixture {
             ca_server_id: self.ca_server,
             policy_id: self.policy,
             mac: Some(MacCredentials { reference: "ref-1".to_owned(), secret_id }),
+            mac_one_time: false,
             requested_by: Requester::new("test", "operator"),
         };
         self.ask(device, Command::AddTrustpoint(Box::new(add))).await.map(|_| id)

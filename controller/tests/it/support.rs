@@ -154,6 +154,11 @@ pub async fn manage(management: &Url, method: &str, path: &str, body: &str) -> S
     tokio::task::spawn_blocking(move || ureq::run(request).unwrap().body_mut().read_to_string().unwrap()).await.unwrap()
 }
 
+/// One of the stack's variables.
+pub fn variable_text(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| outside(name))
+}
+
 /// One of the stack's URLs.
 pub fn variable(name: &str) -> Url {
     env::var(name).unwrap_or_else(|_| outside(name)).parse().unwrap()

@@ -135,6 +135,13 @@ insecure_plaintext = {{ $config.broker.insecure_plaintext }}
 signing_key_file = "/etc/trustfleet/keys/controller-signing.pem"
 broker_token_key_file = "/etc/trustfleet/keys/broker-token.pem"
 key_encryption_key_file = "/etc/trustfleet/keys/kek.key"
+{{- with .Values.keys.furtherKeyEncryptionKeys }}
+further_key_encryption_key_files = [
+{{- range $i, $key := . }}
+  "/etc/trustfleet/keys/kek-further-{{ $i }}.key",
+{{- end }}
+]
+{{- end }}
 
 [outbox]
 claim_s = {{ int $config.outbox.claim_s }}
@@ -154,6 +161,10 @@ delete_grace_s = {{ int $config.tenants.delete_grace_s }}
 
 [metrics]
 tenants_max = {{ int $config.metrics.tenants_max }}
+
+[audit]
+checkpoint_s = {{ int $config.audit.checkpoint_s }}
+retention_days = {{ int $config.audit.retention_days }}
 
 [log]
 format = {{ $config.log.format | toJson }}

@@ -30,6 +30,9 @@ pub struct Trustpoint {
     pub mac_reference: Option<String>,
     /// MAC secret, by reference (S13).
     pub mac_secret_id: Option<SecretId>,
+    /// The secret is deleted when an enrolment by it has succeeded.
+    #[serde(default)]
+    pub mac_one_time: bool,
     /// What is under way (S50).
     pub request: RequestState,
     /// The certificate in use.
@@ -88,6 +91,42 @@ pub struct LastRequest {
     pub job_id: JobId,
     /// The client's idempotency key, where it gave one.
     pub request_key: Option<String>,
+}
+
+/// Fewest bits of entropy that a MAC secret should have.
+pub const SECRET_BITS: u32 = 128;
+
+/// The most bits of entropy that a secret of this length and these kinds of characters can have: its length times the
+/// logarithm of the size of the alphabets that it draws from. A secret that a person has chosen has far fewer.
+pub fn secret_bits_at_most(secret: &str) -> u32 {
+    const ALPHABETS: [(fn(char) -> bool, f64); 5] = [
+        (|c| c.is_ascii_digit(), 10.0),
+        (|c| c.is_ascii_lowercase(), 26.0),
+        (|c| c.is_ascii_uppercase(), 26.0),
+        (|c| c.is_ascii() && !c.is_ascii_alphanumeric(), 33.0),
+        (|c| !c.is_ascii(), 1024.0),
+    ];
+    let alphabet: f64 = ALPHABETS.iter().filter(|(is_in, _)| secret.chars().any(is_in)).map(|(_, size)| size).sum();
+    let length = f64::from(u32::try_from(secret.chars().count()).unwrap_or(u32::MAX));
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most some thousands, never negative"
+    )]
+    let bits = (length * alphabet.max(1.0).log2()).floor() as u32;
+    bits
+}
+
+/// What an operator should know of a secret that is too short to resist guessing; it is accepted nevertheless, because CAs
+/// hand out such.
+pub fn secret_warning(secret: &str) -> Option<String> {
+    let bits = secret_bits_at_most(secret);
+    (bits < SECRET_BITS).then(|| {
+        format!(
+            "the MAC secret has at most {bits} bits of entropy (its length, times the alphabets it draws from), less than \
+             {SECRET_BITS}: whoever sees one request can try to guess it; use a longer random one"
+        )
+    })
 }
 
 /// The state of a trustpoint in one word, for lists.
@@ -155,6 +194,16 @@ pub fn check_secret(field: &str, text: &str, violations: &mut Violations) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_judged_by_its_length_and_the_alphabets_it_draws_from() {
+        assert_eq!(secret_bits_at_most(""), 0);
+        assert_eq!(secret_bits_at_most("12345678"), 26);
+        assert_eq!(secret_bits_at_most(&"a1".repeat(16)), 165);
+        assert!(secret_warning(&"0123456789".repeat(4)).is_none());
+        let told = secret_warning("melon-8841").unwrap();
+        assert!(told.contains("at most 61 bits") && !told.contains("melon"), "{told}");
+    }
 
     #[test]
     fn s12_a_reference_value_has_1_to_256_characters_and_no_question_mark() {

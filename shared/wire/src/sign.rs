@@ -4,6 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 /// Bytes of an Ed25519 public key.
@@ -26,6 +27,8 @@ pub enum Purpose {
     SessionProof,
     /// The controller's own challenge.
     Challenge,
+    /// A link of the controller's audit log.
+    AuditCheckpoint,
 }
 
 impl Purpose {
@@ -38,6 +41,7 @@ impl Purpose {
             Self::JoinProof => b"trustfleet v1 join-proof\0",
             Self::SessionProof => b"trustfleet v1 session-proof\0",
             Self::Challenge => b"trustfleet v1 challenge\0",
+            Self::AuditCheckpoint => b"trustfleet v1 audit-checkpoint\0",
         }
     }
 }
@@ -94,6 +98,21 @@ impl SigningKey {
     /// The public key, 32 bytes.
     pub fn public_key(&self) -> Vec<u8> {
         self.0.public_key().as_ref().to_vec()
+    }
+
+    /// A symmetric key for one purpose that follows from this key (HKDF-SHA256): whoever shares the one has the other.
+    ///
+    /// # Errors
+    /// [`SignError::BadKey`] when the library refuses.
+    pub fn derive(&self, purpose: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, SignError> {
+        let seed = self.to_pkcs8()?;
+        let mut key = zeroize::Zeroizing::new(vec![0; 32]);
+        Salt::new(HKDF_SHA256, b"trustfleet v1")
+            .extract(&seed)
+            .expand(&[purpose], HKDF_SHA256)
+            .and_then(|expanded| expanded.fill(&mut key))
+            .map_err(|_| SignError::BadKey)?;
+        Ok(key)
     }
 
     /// Signs `message` for one purpose.

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod agent_door;
+pub mod audit;
 pub mod ca_server;
 pub mod certificate;
 pub mod change;

@@ -55,6 +55,21 @@ pub struct MacCreate {
     /// Secret, 1 to 128 characters (S13). Never shown again.
     #[schema(value_type = String, min_length = 1, max_length = 128, write_only, format = Password)]
     pub secret: SecretText,
+    /// Delete the secret when an enrolment by it (ir or cr) has succeeded; default false.
+    #[serde(default)]
+    pub one_time: bool,
+}
+
+/// MAC credentials as they are shown: without the secret.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Mac)]
+pub struct MacBody {
+    /// Reference value.
+    pub reference: String,
+    /// The secret is deleted when an enrolment by it has succeeded.
+    pub one_time: bool,
+    /// What should be better about the secret.
+    pub warnings: Vec<String>,
 }
 
 /// What is under way on a trustpoint.
@@ -120,6 +135,10 @@ pub struct TrustpointBody {
     /// MAC reference value; the secret is never shown.
     #[schema(required)]
     pub mac_reference: Option<String>,
+    /// Whether a MAC secret is stored.
+    pub mac_secret_stored: bool,
+    /// The secret is deleted when an enrolment by it has succeeded.
+    pub mac_one_time: bool,
     /// Its state in one word.
     pub status: TrustpointStatusBody,
     /// What is under way.
@@ -139,6 +158,9 @@ pub struct TrustpointBody {
     /// When it was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
+    /// In the answer that makes it: what should be better.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl From<crate::db::ListedTrustpoint> for TrustpointBody {
@@ -153,6 +175,9 @@ impl From<crate::db::ListedTrustpoint> for TrustpointBody {
             ca_server: listed.ca_server.into(),
             policy: listed.policy.into(),
             mac_reference: trustpoint.mac_reference,
+            mac_secret_stored: trustpoint.mac_secret_id.is_some(),
+            mac_one_time: trustpoint.mac_one_time,
+            warnings: Vec::new(),
             status,
             request: trustpoint.request.into(),
             active: trustpoint.active.map(Into::into),

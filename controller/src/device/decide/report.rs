@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use trustfleet_model::{
     certificate::Slot,
     ids::JobId,
-    job::{Failure, JobState},
+    job::{Failure, JobState, RequestKind},
     trustpoint::{RequestState, Trustpoint},
 };
 
@@ -124,10 +124,15 @@ impl Story<'_> {
         if let Some(unused) = &self.trustpoint.staged {
             changes.retire(unused.id);
         }
+        // By ir and cr; an update is signed, and leaves a secret for the day when it is needed.
+        let by_secret = matches!(self.open_kind(), Some(JobKind::Enroll(RequestKind::Ir | RequestKind::Cr)));
+        let used_up = self.trustpoint.mac_secret_id.filter(|_| by_secret && self.trustpoint.mac_one_time);
+        changes.secrets_gone.extend(used_up);
         changes.write(Trustpoint {
             request: RequestState::Nothing,
             staged: Some(issued.facts.clone()),
             last_failure: None,
+            mac_secret_id: self.trustpoint.mac_secret_id.filter(|_| used_up.is_none()),
             ..self.trustpoint.clone()
         });
         changes.certificates.push(CertificateInsert {
@@ -146,6 +151,7 @@ impl Story<'_> {
             "issuer": issued.facts.issuer,
             "not_after": issued.facts.not_after,
             "warnings": issued.warnings,
+            "one_time_secret_deleted": used_up.is_some(),
         });
         self.audit(&mut changes, "certificate_issued", detail);
         changed(changes, Reply::Taken)

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{Rejection, TRUSTPOINTS_MAX, decide};
 use crate::device::{
     Activate, AddTrustpoint, Changes, Command, DeviceState, Enroll, EnrollContext, IssuedCertificate, JobFacts,
-    JobKind, RemoveTrustpoint, Reply, Report, ReportEvent, Requester, TrustpointChange, Undeliverable,
+    JobKind, RemoveTrustpoint, Reply, Report, ReportEvent, Requester, SetMac, TrustpointChange, Undeliverable,
 };
 
 const AGENT: u128 = 10;
@@ -65,6 +65,7 @@ pub(super) fn add(n: u128, name: &str) -> Command {
         ca_server_id: id::<CaServerId>(31),
         policy_id: id::<PolicyId>(32),
         mac: Some(MacCredentials { reference: "ref".to_owned(), secret_id: id::<SecretId>(33) }),
+        mac_one_time: false,
         requested_by: requester(),
     }))
 }
@@ -463,4 +464,44 @@ fn a_job_that_its_agent_has_begun_is_not_ended_because_it_cannot_be_sent_again()
     let command = Command::Undeliverable(Undeliverable { job_id: id(40), failure: failure("secret_unreadable") });
     assert_eq!(unchanged(&begun, &command), Reply::Known);
     assert!(mgmt(&changes(&begun, &report(40, issued(50))).state).staged.is_some());
+}
+
+#[test]
+fn a_one_time_secret_goes_with_the_enrolment_that_it_was_for_and_not_before() {
+    let mut state = ready();
+    state.trustpoints.get_mut(&id::<TrustpointId>(TRUSTPOINT)).unwrap().mac_one_time = true;
+    let state = after(&state, &enroll(100, RequestKind::Ir, None));
+    let failed_first = changes(&state, &report(100, failed("refused")));
+    assert_eq!(failed_first.secrets_gone, []);
+    let issued_first = changes(&state, &report(100, issued(500)));
+    assert_eq!(issued_first.secrets_gone, [id::<SecretId>(33)]);
+    let trustpoint = &issued_first.state.trustpoints[&id::<TrustpointId>(TRUSTPOINT)];
+    assert_eq!((trustpoint.mac_secret_id, trustpoint.mac_reference.as_deref()), (None, Some("ref")));
+    // Without it the next request by MAC names what is missing.
+    let again = decide(&issued_first.state, &enroll(101, RequestKind::Cr, None), now()).unwrap_err();
+    assert!(matches!(again, Rejection::NotReady(_)), "{again:?}");
+}
+
+#[test]
+fn a_secret_that_is_not_for_once_stays_after_an_enrolment() {
+    let state = after(&ready(), &enroll(100, RequestKind::Ir, None));
+    assert_eq!(changes(&state, &report(100, issued(500))).secrets_gone, []);
+}
+
+#[test]
+fn other_mac_credentials_take_the_place_of_the_former_ones_whose_secret_goes() {
+    let set = Command::SetMac(Box::new(SetMac {
+        trustpoint: "mgmt".parse().unwrap(),
+        mac: MacCredentials { reference: "ref-2".to_owned(), secret_id: id::<SecretId>(34) },
+        one_time: true,
+        requested_by: requester(),
+    }));
+    let state = ready();
+    let changes = changes(&state, &set);
+    assert_eq!(changes.secrets_gone, [id::<SecretId>(33)]);
+    assert_eq!(changes.audit[0].before.as_ref().unwrap()["mac_reference"], "ref");
+    assert_eq!(changes.audit[0].after.as_ref().unwrap()["mac_reference"], "ref-2");
+    assert!(decide(&changes.state, &set, now()).unwrap().changes.is_none(), "the same again changes nothing");
+    let under_way = after(&state, &enroll(100, RequestKind::Ir, None));
+    assert!(matches!(decide(&under_way, &set, now()), Err(Rejection::RequestUnderWay { .. })));
 }
