@@ -18,7 +18,9 @@ pub fn texts(input: &[u8]) {
     let clean = sanitise(&text);
     harmless(&clean);
     assert!(clean.chars().count() <= MAX_CHARACTERS + 1);
-    assert_eq!(sanitise(&clean).trim_end_matches('…'), clean.trim_end_matches('…').trim(), "what is harmless stays");
+    // a text that was cut may end with a space before the ellipsis
+    let said = |text: &str| text.trim_end_matches('…').trim().to_owned();
+    assert_eq!(said(&sanitise(&clean)), said(&clean), "what is harmless stays");
     if let Ok(name) = Name::parse(&text) {
         quiet(&name.to_string());
         let shown = if name.is_null() { "/".to_owned() } else { name.to_string() };
