@@ -26,6 +26,7 @@ use crate::{
     config::{Config, ConfigError},
     cut_off::Cutter,
     db::{self, DbError, SchemaError, Store},
+    denials::Denials,
     entropy,
     error::AppError,
     inbox::Inbox,
@@ -234,7 +235,7 @@ impl Core {
         let (intake, commit, broker_token) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (broker, broker_task) =
-            BrokerHandle::start(&config.broker, to_broker, backend, Arc::clone(&metrics), broker_token.clone());
+            BrokerHandle::start(&config.broker, to_broker.clone(), backend, Arc::clone(&metrics), broker_token.clone());
         let new_jobs = Arc::new(Notify::new());
         let (commits, commit_task) =
             CommitHandle::start(backend, store.clone(), Arc::clone(&metrics), Arc::clone(&new_jobs), commit.clone());
@@ -268,6 +269,21 @@ impl Core {
             orders: Arc::clone(&cut_offs),
         };
         let refusals = Refusals::new(Bounds::USUAL);
+        let log = config.broker.log_url.as_ref().map(|url| {
+            let vhost = api::virtual_host(config.broker.agent_url.path());
+            let queue = format!("trustfleet.broker-log.{vhost}");
+            let (log, task) = BrokerHandle::start_log(url.expose(), &queue, to_broker.clone(), backend, intake.clone());
+            let denials = Denials {
+                broker: log,
+                queue,
+                vhost,
+                store: store.clone(),
+                refusals: refusals.clone(),
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+            };
+            (task, denials)
+        });
         let inbox = Inbox {
             store: store.clone(),
             registry: registry.clone(),
@@ -294,7 +310,7 @@ impl Core {
             clock: Arc::clone(&clock),
             config: config.audit.clone(),
         };
-        let intake_parts = vec![
+        let mut intake_parts = vec![
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
             Part { name: "the audit log's chain", task: backend.spawn(chainer.keep(intake.clone())) },
@@ -307,6 +323,10 @@ impl Core {
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },
         ];
+        if let Some((task, denials)) = log {
+            intake_parts.push(Part { name: "the connection to the broker's log", task });
+            intake_parts.push(Part { name: "the broker's log", task: backend.spawn(denials.run(intake.clone())) });
+        }
         Ok(Self {
             services: Services {
                 store,

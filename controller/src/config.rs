@@ -185,16 +185,16 @@ pub struct BrokerConfig {
     /// agents in quarantine are closed. Without it they last until their token ends.
     #[serde(default)]
     pub management_url: Option<SecretUrl>,
+    /// Where RabbitMQ publishes its log (`log.exchange = true`): the controller's account on that virtual host. What the broker
+    /// denies to agents is counted and noted from it.
+    #[serde(default)]
+    pub log_url: Option<SecretUrl>,
 }
 
 /// Bounds on what agents may send.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentsConfig {
-    /// Attempts at the agents' doors from one address that may be refused within a minute, at each replica; further requests
-    /// of that address are answered 429. 0: no bound.
-    #[serde(default = "default_refusals_per_min")]
-    pub refusals_per_min: u32,
     /// Messages of one agent that a replica works on in a second, ten times as many at once, 1 to 100,000; what comes beyond
     /// is dropped, and its agent repeats it.
     #[serde(default = "default_messages_per_s")]
@@ -203,7 +203,7 @@ pub struct AgentsConfig {
 
 impl Default for AgentsConfig {
     fn default() -> Self {
-        Self { refusals_per_min: default_refusals_per_min(), messages_per_s: default_messages_per_s() }
+        Self { messages_per_s: default_messages_per_s() }
     }
 }
 
@@ -356,9 +356,6 @@ const fn default_max_connections() -> usize {
 const fn default_token_lifetime_s() -> u32 {
     900
 }
-const fn default_refusals_per_min() -> u32 {
-    300
-}
 const fn default_messages_per_s() -> u32 {
     200
 }
@@ -451,7 +448,6 @@ impl Config {
         }
         range("broker.token_lifetime_s", self.broker.token_lifetime_s, 60, 86_400)?;
         range("agents.messages_per_s", self.agents.messages_per_s, 1, 100_000)?;
-        range("agents.refusals_per_min", self.agents.refusals_per_min, 0, 100_000)?;
         range("outbox.claim_s", self.outbox.claim_s, 1, 3_600)?;
         range("outbox.permit_s", self.outbox.permit_s, 10, 604_800)?;
         range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;

@@ -145,10 +145,10 @@ impl Inbox {
         // The broker lets an agent write its own keys alone: this is who sent it, whatever it says inside.
         let writer = sender_of(delivery.routing_key());
         if let Some(agent) = writer
-            && !self.bounds.may_send(agent, self.clock.now())
+            && !self.bounds.may_send(agent)
         {
             self.metrics.report_refused(Refusal::TooMany);
-            if self.bounds.may_tell(agent, self.clock.now()) {
+            if self.bounds.may_tell(agent) {
                 tracing::warn!(agent.id = %agent, "an agent sends more than it may; what is beyond is dropped");
                 self.note(agent, Refusal::TooMany).await;
             }

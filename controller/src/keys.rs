@@ -173,6 +173,18 @@ fn write_kek(path: &Path) -> Result<(), KeyError> {
     write_new(path, &Zeroizing::new(format!("{}\n", *Zeroizing::new(STANDARD.encode(*bytes)))))
 }
 
+/// The id of the signing key in a file, by which agents know their controller.
+///
+/// # Errors
+/// The file cannot be read, or holds no such key.
+pub fn signing_key_id(path: &Path) -> Result<String, KeyError> {
+    let wrong = || KeyError::Wrong { path: path.to_owned(), expected: "an Ed25519 private key (PKCS#8 PEM)" };
+    let pem = read(path)?;
+    let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).map_err(|_| wrong())?;
+    let key = SigningKey::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| wrong())?;
+    Ok(trustfleet_wire::sign::key_id(&key.public_key()))
+}
+
 /// Makes `kek.key`, `controller-signing.pem`, `broker-token.pem` and `broker-token.pub.pem` in `dir`, readable by their
 /// owner alone; the last one is the public key for RabbitMQ's configuration.
 ///

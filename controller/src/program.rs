@@ -51,6 +51,12 @@ enum KeysVerb {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Print the id of a controller's signing key: what agents without a token name as announce.controller_key
+    Id {
+        /// The file controller-signing.pem
+        #[arg(long, value_name = "FILE")]
+        signing_key: PathBuf,
+    },
     /// Make a further key-encryption key, to be named in keys.further_key_encryption_key_files of every controller
     Add {
         /// New file for it, mode 0600
@@ -105,6 +111,9 @@ pub fn run() -> ExitCode {
                 }
             }),
         ),
+        Verb::Keys(KeysVerb::Id { signing_key }) => {
+            ended("keys id", keys::signing_key_id(&signing_key).map(|id| println!("{id}")))
+        }
         Verb::Keys(KeysVerb::Add { write_to }) => ended(
             "keys add",
             keys::add(&write_to).map(|id| {

@@ -40,6 +40,9 @@ pub struct Config {
     /// File that holds the one-time token.
     #[serde(default)]
     pub join_token_file: Option<PathBuf>,
+    /// How to join without a token.
+    #[serde(default)]
+    pub announce: Option<AnnounceConfig>,
     /// Allow `http://` and `amqp://` to the controller and the broker beyond loopback. CMP itself may always use
     /// `http://`: its messages carry their own protection.
     #[serde(default)]
@@ -69,6 +72,41 @@ pub struct Config {
     /// Traces.
     #[serde(default)]
     pub traces: TracesConfig,
+}
+
+/// How to join without a token: by a factory identity (IDevID), or by a serial number that an operator approves.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnnounceConfig {
+    /// Name of the tenant to belong to.
+    pub tenant: ObjectName,
+    /// Id of the controller's signing key, 32 hexadecimal digits: no other controller is believed.
+    pub controller_key: String,
+    /// Serial number of the device; a factory identity says it itself.
+    #[serde(default)]
+    pub serial: Option<String>,
+    /// PEM file with the factory's certificate of the device, then those that lead to the factory's CA.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with the certificate's private key.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+}
+
+impl AnnounceConfig {
+    /// What does not go together.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.controller_key.len() != 32 || !self.controller_key.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err("announce.controller_key must be the 32 hexadecimal digits that `trustfleet keys id` prints");
+        }
+        if self.certificate_file.is_some() != self.key_file.is_some() {
+            return Err("announce.certificate_file and announce.key_file belong together; set both, or none");
+        }
+        if self.certificate_file.is_none() && self.serial.is_none() {
+            return Err("announce needs a serial, or certificate_file and key_file");
+        }
+        Ok(())
+    }
 }
 
 /// Where the private keys of trustpoints are kept: in files beside their certificates, or in a token.
@@ -189,7 +227,7 @@ pub enum ConfigError {
     },
     /// The agent has not joined yet and has no token for it.
     #[error(
-        "the agent has not joined yet: set join_token or join_token_file (make one with: trustfleet join-token create)"
+        "the agent has not joined yet: set join_token or join_token_file (make one with: trustfleet join-token create), or the section announce"
     )]
     NoJoinToken,
     /// No TLS roots.
@@ -234,6 +272,9 @@ impl Config {
         config.name()?;
         config.traces.check().map_err(|source| ConfigError::Traces { path: path.to_owned(), source })?;
         config.keys.check().map_err(wrong)?;
+        if let Some(announce) = &config.announce {
+            announce.check().map_err(wrong)?;
+        }
         ClientFiles::of(&config.ca_tls).map_err(wrong)?;
         config.check_transport("controller_url", &config.controller_url, "http", "https")?;
         Ok(config)
@@ -309,6 +350,11 @@ impl Config {
             return Err(ConfigError::Wrong { path: path.clone(), detail });
         }
         Ok(SecretText::new(token.to_owned()))
+    }
+
+    /// Whether there is a token to join with.
+    pub const fn has_join_token(&self) -> bool {
+        self.join_token.is_some() || self.join_token_file.is_some()
     }
 
     /// The PEM file with the TLS roots.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use trustfleet_model::clock::{Clock as _, SystemClock};
+use trustfleet_model::secret::SecretText;
+use trustfleet_wire::sign::key_id;
 
 use crate::backoff::Backoff;
 use crate::clock::AgentClock;
 use crate::cmp_http::CmpHttp;
-use crate::config::{Config, ConfigError};
+use crate::config::{AnnounceConfig, Config, ConfigError};
 use crate::controller_link::Link;
 use crate::core::{Core, stopping};
 use crate::driver;
@@ -21,6 +23,9 @@ use crate::tls_roots::{TlsRoots, TlsRootsError};
 
 /// Waits between tries to join while the controller cannot be reached.
 const JOIN_BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+
+/// Waits between questions while an operator has yet to approve the agent, besides what the controller asks for.
+const APPROVAL_BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(600) };
 
 /// Threads for the disk and the controller besides those that ask CAs.
 const BESIDES: usize = 4;
@@ -111,6 +116,13 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     Ok(())
 }
 
+/// How an agent joins.
+#[derive(Clone)]
+enum Way {
+    Token(SecretText),
+    Announce(Box<AnnounceConfig>),
+}
+
 /// Joins, as often as it takes to reach the controller; `None` when told to stop.
 async fn join(
     config: &Config,
@@ -119,25 +131,46 @@ async fn join(
     keys: IdentityKeys,
     stop: &watch::Receiver<bool>,
 ) -> Result<Option<(Membership, IdentityKeys)>, RunError> {
-    let (token, name) = (config.join_token()?, config.name()?);
+    let way = match &config.announce {
+        Some(announce) if !config.has_join_token() => Way::Announce(Box::new(announce.clone())),
+        _ => Way::Token(config.join_token()?),
+    };
+    let name = config.name()?;
     let keys = Arc::new(keys);
-    let mut failures = 0_u32;
+    let (mut failures, mut asked) = (0_u32, 0_u32);
+    let random = u64::from(std::process::id());
     let membership = loop {
-        let (doors, token, name, keys) = (Arc::clone(&doors), token.clone(), name.clone(), Arc::clone(&keys));
-        let joining = tokio::task::spawn_blocking(move || doors.join(&token, &name, &keys, SystemClock.now()));
+        let (doors, way, name, keys) = (Arc::clone(&doors), way.clone(), name.clone(), Arc::clone(&keys));
+        let key = key_id(&keys.sign.public_key());
+        let joining = tokio::task::spawn_blocking(move || match way {
+            Way::Token(token) => doors.join(&token, &name, &keys, SystemClock.now()).map(Ok),
+            Way::Announce(announce) => doors.announce(&announce, &name, &keys, SystemClock.now()),
+        });
         let joined = joining.await.map_err(|error| RunError::Setup(error.to_string()))?;
-        match joined {
-            Ok(membership) => break membership,
+        let wait = match joined {
+            Ok(Ok(membership)) => break membership,
+            Ok(Err(retry_after_s)) => {
+                failures = 0;
+                asked = asked.saturating_add(1);
+                let wait = Duration::from_secs(retry_after_s.into()) + APPROVAL_BACKOFF.wait(asked, random);
+                tracing::info!(
+                    key.id = key,
+                    wait_s = wait.as_secs(),
+                    "announced, and waits to be approved by an operator"
+                );
+                wait
+            }
             Err(error) if error.is_transient() => {
                 failures = failures.saturating_add(1);
-                let wait = JOIN_BACKOFF.wait(failures, u64::from(std::process::id()));
+                let wait = JOIN_BACKOFF.wait(failures, random);
                 tracing::warn!(%error, wait_s = wait.as_secs(), "not joined yet");
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = stopping(stop) => return Ok(None),
-                }
+                wait
             }
             Err(error) => return Err(error.into()),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopping(stop) => return Ok(None),
         }
     };
     store::save_json(&store.agent_file(), &membership)?;

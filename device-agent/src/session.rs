@@ -3,24 +3,30 @@
 //! The one-time token names the controller's key before the first byte is exchanged; from then on nothing counts that
 //! is not signed with that key, whatever TLS says. The token and the broker's password never appear in a log or error.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use trustfleet_cmp::key::{Signer as _, SoftwareKey};
 use trustfleet_cmp::text::sanitise;
 use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::{AgentId, InstanceId, TenantId};
 use trustfleet_model::secret::SecretText;
-use trustfleet_wire::join::{Challenge, ChallengeRequest, JoinAnswer, JoinRequest, SessionAnswer, SessionRequest};
+use trustfleet_pki::Certificate;
+use trustfleet_wire::join::{
+    AnnounceAnswer, AnnounceRequest, Challenge, ChallengeRequest, FactoryProof, JoinAnswer, JoinRequest, SessionAnswer,
+    SessionRequest,
+};
 use trustfleet_wire::sign::{PUBLIC_KEY_LEN, Purpose, key_id};
 use trustfleet_wire::v1::Blob;
 use trustfleet_wire::{Envelope, WireError};
 use url::Url;
 
 use crate::cmp_http::BUFFER;
-use crate::config::{Config, ConfigError, parse_broker_url};
+use crate::config::{AnnounceConfig, Config, ConfigError, parse_broker_url};
 use crate::keys::IdentityKeys;
 use crate::store::{self, Store, StoreError};
 use crate::tls_roots::{RootsError, TlsRoots};
@@ -59,6 +65,9 @@ pub enum SessionError {
     /// The disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The factory identity in the configuration.
+    #[error("the factory identity cannot be used: {0}")]
+    Factory(String),
     /// Not a join token.
     #[error("the join token is malformed: it must read tfj1.ID.SECRET.KEY; copy it again, whole")]
     BadToken,
@@ -124,6 +133,7 @@ impl SessionError {
             Self::Refused { status, .. } => *status >= 500 || matches!(*status, 408 | 429),
             Self::Config(_)
             | Self::Store(_)
+            | Self::Factory(_)
             | Self::BadToken
             | Self::WrongController { .. }
             | Self::Untrusted { .. }
@@ -224,6 +234,66 @@ impl Doors {
         })
     }
 
+    /// Joins without a token; says how many seconds later to ask again when an operator has yet to approve it. Blocks.
+    ///
+    /// # Errors
+    /// Not reached, refused, not the configured controller, or a factory identity that cannot be used.
+    pub fn announce(
+        &self,
+        announce: &AnnounceConfig,
+        name: &ObjectName,
+        keys: &IdentityKeys,
+        now: Timestamp,
+    ) -> Result<Result<Membership, u32>, SessionError> {
+        let client = self.client()?;
+        let challenge: Challenge = self.call(&client, &self.url("challenge"), &ChallengeRequest { agent_id: None })?;
+        let sign_key = keys.sign.public_key();
+        let mut request = AnnounceRequest {
+            tenant: announce.tenant.to_string(),
+            name: name.to_string(),
+            serial: announce.serial.clone(),
+            sign_key: Blob(sign_key.clone()),
+            seal_key: Blob(keys.open.public_key()),
+            software: SOFTWARE.to_owned(),
+            challenge: challenge.challenge,
+            factory: None,
+            proof: Blob(Vec::new()),
+        };
+        request.proof = Blob(keys.sign.sign(Purpose::AnnounceProof, &request.proof_input()));
+        if let (Some(certificate), Some(key)) = (&announce.certificate_file, &announce.key_file) {
+            let input = request.factory_input();
+            request.factory = Some(factory_proof(certificate, key, &input).map_err(SessionError::Factory)?);
+        }
+        let url = self.url("announce");
+        let envelope: Envelope = self.call(&client, &url, &request)?;
+        let untrusted = |source| SessionError::Untrusted { url: url.clone(), source };
+        // The key comes inside the answer, and counts only when it is the configured one.
+        let controller_key = match envelope.peek::<AnnounceAnswer>().map_err(untrusted)? {
+            AnnounceAnswer::Joined(JoinAnswer { controller_key, .. })
+            | AnnounceAnswer::Pending { controller_key, .. } => controller_key.0,
+        };
+        let got = key_id(&controller_key);
+        if controller_key.len() != PUBLIC_KEY_LEN || !got.eq_ignore_ascii_case(&announce.controller_key) {
+            return Err(SessionError::WrongController { expected: announce.controller_key.clone(), got });
+        }
+        let answer: AnnounceAnswer = envelope.open(Purpose::AnnounceAnswer, &controller_key).map_err(untrusted)?;
+        let unfit = || SessionError::Unfit { url: url.clone(), what: "it is for another agent's key" };
+        match answer {
+            AnnounceAnswer::Joined(answer) if answer.sign_key.0 == sign_key => Ok(Ok(Membership {
+                version: 1,
+                tenant_id: answer.tenant_id,
+                agent_id: answer.agent_id,
+                name: answer.name,
+                controller_key: answer.controller_key,
+                joined_at: now,
+            })),
+            AnnounceAnswer::Pending { sign_key: told, retry_after_s, .. } if told.0 == sign_key => {
+                Ok(Err(retry_after_s))
+            }
+            AnnounceAnswer::Joined(_) | AnnounceAnswer::Pending { .. } => Err(unfit()),
+        }
+    }
+
     /// Opens a session: proves possession of the key, gets the broker's address and token. Blocks.
     ///
     /// # Errors
@@ -237,7 +307,8 @@ impl Doors {
     ) -> Result<SessionAnswer, SessionError> {
         let agent_id = membership.agent_id;
         let client = self.client()?;
-        let challenge: Challenge = self.call(&client, &self.url("challenge"), &ChallengeRequest { agent_id })?;
+        let challenge: Challenge =
+            self.call(&client, &self.url("challenge"), &ChallengeRequest { agent_id: Some(agent_id) })?;
         let proof = SessionRequest::proof_input(agent_id, &challenge.challenge.0, Some(instance));
         let proof = Blob(keys.sign.sign(Purpose::SessionProof, &proof));
         let url = self.url("session");
@@ -284,6 +355,28 @@ impl Doors {
         serde_json::from_slice(&body)
             .map_err(|source| SessionError::Untrusted { url: url.to_owned(), source: WireError::BadPayload(source) })
     }
+}
+
+/// The factory's certificate, and its key's signature over `input`; read anew each time, and not kept.
+fn factory_proof(certificate: &Path, key: &Path, input: &[u8]) -> Result<FactoryProof, String> {
+    let read = |path: &Path| fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
+    let pem = read(certificate)?;
+    let bundle = Certificate::pem_bundle(&pem).map_err(|error| format!("{}: {error}", certificate.display()))?;
+    let [own, chain @ ..] = bundle.as_slice() else {
+        return Err(format!("{} holds no certificate", certificate.display()));
+    };
+    let pem = zeroize::Zeroizing::new(read(key)?);
+    let signer = SoftwareKey::from_pem(&pem).map_err(|error| format!("{}: {error}", key.display()))?;
+    if signer.public_key_der() != own.spki_der() {
+        return Err(format!("{} is not the key of the first certificate in {}", key.display(), certificate.display()));
+    }
+    let signature = signer.sign(input).map_err(|error| format!("{}: {error}", key.display()))?;
+    Ok(FactoryProof {
+        certificate: Blob(own.as_der().to_vec()),
+        chain: chain.iter().map(|certificate| Blob(certificate.as_der().to_vec())).collect(),
+        algorithm: signer.signature_algorithm().name().to_owned(),
+        signature: Blob(signature),
+    })
 }
 
 /// Reads what is known of an earlier joining.

@@ -78,6 +78,23 @@ fn every_test_that_the_checklist_names_exists() {
     assert!(named > 40, "only {named} tests were found in the table");
 }
 
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let mut code = String::new();
+    for member in ["shared", "controller", "device-agent", "lab"] {
+        sources(&root().join(member), &mut code);
+    }
+    let document = read("SECURITY.md");
+    let is_test = |word: &&str| {
+        word.matches('_').count() > 4 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let named: BTreeSet<_> = quoted(&document).filter(is_test).filter(|word| !is_metric(word)).collect();
+    assert!(named.len() > 20, "only {named:?}");
+    for test in named {
+        assert!(code.contains(&format!("fn {test}(")), "there is no test {test}");
+    }
+}
+
 /// One of them begins with the rule's id, unless the row says why it does not apply.
 #[test]
 fn every_rule_of_the_cmp_client_has_a_row_with_a_test_of_its_own_and_its_tests_exist() {

@@ -113,6 +113,10 @@ async fn an_agents_token_opens_nothing_but_its_own_queue_and_keys() {
         let bound = on.queue_bind(own.into(), exchange.into(), "#".into(), options, nothing());
         is_refused(bound.await, "binding its queue to what is for others");
     }
+    // The broker's own log tells, and the controller reads it.
+    let sample = "trustfleet_broker_denials_total{kind=\"operation\"}";
+    lab.eventually("what was denied is counted", || lab.metric(sample).filter(|count| *count >= 20.0)).await;
+    noted(&lab, "broker_denied", "operation").await;
     // After all of this it still may do what it may.
     let on = channel(&connection).await;
     on.basic_consume(own.into(), "own".into(), BasicConsumeOptions::default(), nothing()).await.unwrap();
@@ -153,6 +157,8 @@ async fn expired_and_foreign_broker_tokens_open_nothing() {
     ] {
         assert!(try_connect(&session, &token).await.is_err(), "a token that is {what} opened the broker");
     }
+    let sample = "trustfleet_broker_denials_total{kind=\"login\"}";
+    lab.eventually("the attempts are counted", || lab.metric(sample).filter(|count| *count >= 1.0)).await;
 }
 
 fn hello(tenant_id: TenantId, agent_id: AgentId) -> FromAgent {

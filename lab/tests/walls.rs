@@ -25,7 +25,7 @@ use trustfleet_wire::{
 fn session_of(fleet: &Fleet, name: &str, files: &AgentFiles) -> SessionAnswer {
     let agent_id = fleet.get(&format!("agents/{name}")).unwrap()["id"].as_str().unwrap().parse().unwrap();
     let key = SigningKey::from_pkcs8(&fs::read(files.state.join("keys/sign.pk8")).unwrap()).unwrap();
-    let body = serde_json::to_value(ChallengeRequest { agent_id }).unwrap();
+    let body = serde_json::to_value(ChallengeRequest { agent_id: Some(agent_id) }).unwrap();
     let challenge: Challenge = serde_json::from_value(fleet.rest.post("/agent/v1/challenge", &body).unwrap()).unwrap();
     let proof = key.sign(Purpose::SessionProof, &SessionRequest::proof_input(agent_id, &challenge.challenge.0, None));
     let body = SessionRequest { agent_id, challenge: challenge.challenge, instance: None, proof: Blob(proof) };

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""api.py SCHEMATHESIS TRUSTFLEET: a running controller against what its own OpenAPI document says, inside `trustfleet-lab stack`.
+"""api.py SCHEMATHESIS TRUSTFLEET: a running controller against its own OpenAPI document, inside `trustfleet-lab stack`.
 
-All checks of Schemathesis, over all operations, as a tenant's administrator, as a platform administrator and without a token: no
-server error, no status, header or body that is not documented, no authorization that is ignored. The limits of rates are
-off. Options after the two programs go to Schemathesis (such as `--seed 1`).
+All checks of Schemathesis, over all operations, as a tenant's administrator, as a platform administrator and without a
+token: no server error, no status, header or body that is not documented, no authorization that is ignored. The limits of
+rates are off. Options after the two programs go to Schemathesis (such as `--seed 1`).
 """
 
 import json
@@ -34,11 +34,12 @@ def main():
             # Together with the lists they would take back the very token of the run: they go alone.
             taking_back = {"token_delete", "platform_token_delete"}
             # The platform's operations end the life of a tenant that nobody else needs.
+            platform = controller.platform
             failures = [
                 controller.check("a tenant's administrator", admin, "acme", of_tenant - taking_back),
                 controller.check("a tenant's administrator, tokens", admin, "acme", of_tenant & taking_back),
-                controller.check("a platform administrator", controller.platform, "spare", of_platform - taking_back),
-                controller.check("a platform administrator, tokens", controller.platform, "spare", of_platform & taking_back),
+                controller.check("a platform administrator", platform, "spare", of_platform - taking_back),
+                controller.check("a platform administrator, tokens", platform, "spare", of_platform & taking_back),
                 controller.check("nobody", None, "acme"),
             ]
         finally:

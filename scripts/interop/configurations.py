@@ -20,14 +20,16 @@ from pod import Pod
 
 # In plain text, so that no roots are needed that only a cluster has.
 NOWHERE = "postgres://trustfleet_owner@127.0.0.1:1/trustfleet?sslmode=disable"
-URLS = {"API_URL": NOWHERE, "SYSTEM_URL": NOWHERE, "OWNER_URL": NOWHERE, "URL": "amqp://u:p@127.0.0.1:1/%2f"}
+URLS = {"API_URL": NOWHERE, "SYSTEM_URL": NOWHERE, "OWNER_URL": NOWHERE, "URL": "amqp://u:p@127.0.0.1:1/%2f",
+        "LOG_URL": "amqp://u:p@127.0.0.1:1/%2f", "MANAGEMENT_URL": "http://u:p@127.0.0.1:1"}
 
 
 GUIDE = pathlib.Path(__file__).resolve().parent.parent.parent / "docs/operator-guide.md"
 # The chart hands the join token over as a file. A pod sees no token of its node, and what reads its keys has no passphrase.
-# A certificate for https CAs is one agent's own, not that of a set of them.
+# A certificate for https CAs is one agent's own, not that of a set of them; so is a serial number or a factory identity.
 NOT_BY_CHART = {"join_token", "keys.passphrase_file", "keys.pkcs11_module", "keys.pkcs11_token", "keys.pkcs11_pin_file",
-                "ca_tls.cert_file", "ca_tls.key_file"}
+                "ca_tls.cert_file", "ca_tls.key_file", "announce", "announce.tenant", "announce.controller_key",
+                "announce.serial", "announce.certificate_file", "announce.key_file"}
 
 
 class AnySecret(dict):

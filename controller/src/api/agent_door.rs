@@ -3,6 +3,7 @@
 //! Answers are signed, so that an agent that knows the controller's key needs to trust nobody in between. Nothing here
 //! says whether a token or an agent exists: every wrong attempt looks the same.
 
+mod announce;
 mod broker_token;
 mod challenge;
 mod knock;
@@ -21,7 +22,9 @@ use trustfleet_wire::routing::agent_user;
 use trustfleet_wire::sign::{PUBLIC_KEY_LEN, Purpose, SigningKey, key_id, verify};
 use trustfleet_wire::v1::Blob;
 
+pub use self::announce::{__path_announce, announce};
 use self::broker_token::session_answer;
+pub use self::broker_token::virtual_host;
 use self::challenge::{check_challenge, make_challenge};
 use self::knock::{Knock, Refused};
 use super::auth::{Api, sha256};
@@ -31,7 +34,7 @@ use super::dto::agent_door::{ChallengeBody, ChallengeRequestBody, EnvelopeBody, 
 use super::problem::{Problem, ProblemBody, json};
 use crate::app::Services;
 use crate::broker::BrokerError;
-use crate::db::{Agent, CutOff, DbError, JoinToken, Note, SystemTx};
+use crate::db::{Agent, CutOff, DbError, JoinToken, JoinedBy, Note, SystemTx};
 use crate::entropy;
 use crate::error::AppError;
 use crate::metrics::DoorRefusal;
@@ -51,12 +54,10 @@ const TOKEN_SLACK: SignedDuration = SignedDuration::from_secs(60);
         (status = 401, description = "The token or the proof is not good", body = ProblemBody,
             content_type = "application/problem+json"),
         (status = 409, description = "The name is taken, or the keys are another agent's", body = ProblemBody,
-            content_type = "application/problem+json"),
-        (status = 429, description = "Too many attempts from this address were refused", body = ProblemBody,
             content_type = "application/problem+json")))]
 pub async fn join(api: web::Data<Api>, http: HttpRequest, body: Body<JoinRequest>) -> Result<HttpResponse, Problem> {
     let services = &api.services;
-    let knock = Knock::at(services, &http, "join_refused")?;
+    let knock = Knock::at(services, &http, "join_refused");
     let (request, name) = body.check(check_join)?;
     let (agent, is_again) = match take_in(services, &knock, request, name).await? {
         Ok(joined) => joined,
@@ -104,6 +105,8 @@ async fn take_in(
         // Replaced below by the tenant and the labels of the token.
         tenant_id: uuid::Uuid::nil().into(),
         labels: trustfleet_model::device::Labels::default(),
+        serial: None,
+        joined_by: JoinedBy::Token,
         id: services.fresh(AgentId::fresh)?,
         name,
         sign_key: request.sign_key.0,
@@ -229,18 +232,16 @@ async fn note(
 /// Gives an agent something to sign; it holds the controller's time, so that a device with a wrong clock gets in.
 ///
 /// # Errors
-/// 422 for an unreadable body, 429 for an address that was refused too often.
+/// 422 for an unreadable body.
 #[utoipa::path(post, path = "/agent/v1/challenge", tag = "Agents' doors", operation_id = "agent_challenge",
     summary = "An agent asks for something to sign", request_body = ChallengeRequestBody,
-    responses((status = 200, description = "The challenge, good for one minute and one session", body = ChallengeBody),
-        (status = 429, description = "Too many attempts from this address were refused", body = ProblemBody,
-            content_type = "application/problem+json")))]
+    responses((status = 200, description = "The challenge, good for one minute and one session", body = ChallengeBody)))]
 pub async fn challenge(
     api: web::Data<Api>,
     http: HttpRequest,
     body: Body<ChallengeRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let now = Knock::at(&api.services, &http, "session_refused")?.now;
+    let now = Knock::at(&api.services, &http, "session_refused").now;
     body.check(|request, _| Some(request.agent_id))?;
     let challenge = make_challenge(now, entropy::random()?, &api.services.keys.signing);
     json(StatusCode::OK, &Challenge { challenge: Blob(challenge), now })
@@ -256,8 +257,6 @@ pub async fn challenge(
         (status = 401, description = "The agent, the challenge or the proof is not good", body = ProblemBody,
             content_type = "application/problem+json"),
         (status = 403, description = "The agent is in quarantine", body = ProblemBody,
-            content_type = "application/problem+json"),
-        (status = 429, description = "Too many attempts from this address were refused", body = ProblemBody,
             content_type = "application/problem+json")))]
 pub async fn session(
     api: web::Data<Api>,
@@ -265,7 +264,7 @@ pub async fn session(
     body: Body<SessionRequest>,
 ) -> Result<HttpResponse, Problem> {
     let services = &api.services;
-    let knock = Knock::at(services, &http, "session_refused")?;
+    let knock = Knock::at(services, &http, "session_refused");
     let request = body.check(|request, _| Some(request))?;
     let agent = match prove(services, &knock, &request).await? {
         Ok(agent) => agent,

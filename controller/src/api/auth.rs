@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, web};
@@ -409,6 +410,12 @@ pub async fn guard(
         let problem = Problem::from(AppError::internal("the API's state is missing"));
         return Ok(request.into_response(problem.response()));
     };
+    let source = request.peer_addr().map(|address| address.ip());
+    // An agent proves itself in the body: by a token, or by a signature.
+    let takes_proof = route.path.starts_with("/agent/");
+    if takes_proof && let Err(error) = api.limits.may_try(source) {
+        return Ok(request.into_response(Problem::from(error).response()));
+    }
     if route.access != Access::Public {
         match api.admit(route, &request).await {
             Ok(admitted) => {
@@ -427,6 +434,9 @@ pub async fn guard(
     let method = request.method().clone();
     let result = next.call(request).await.map(ServiceResponse::map_into_boxed_body);
     let status = result.as_ref().map_or(0, |response| response.status().as_u16());
+    if takes_proof && status == StatusCode::UNAUTHORIZED.as_u16() {
+        api.limits.failed(source);
+    }
     let duration_ms = start.elapsed().as_millis();
     // The pattern, not the path: names of devices are nobody's business who reads logs for something else.
     tracing::debug!(http.method = %method, http.route = route.path, http.status = status, duration_ms, "request answered");

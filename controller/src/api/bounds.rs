@@ -24,7 +24,7 @@ const HEAD_MAX: usize = 16 * 1024;
 /// Longest body of an operation, bytes: trust anchors are large, what an agent says of itself is small.
 pub(super) fn body_max(operation: &str) -> usize {
     match operation {
-        "ca_server_create" | "ca_server_update" => 256 * 1024,
+        "ca_server_create" | "ca_server_update" | "factory_ca_create" => 256 * 1024,
         "agent_join" | "agent_challenge" | "agent_session" => 16 * 1024,
         _ => 64 * 1024,
     }

@@ -24,6 +24,7 @@ pub mod first_token;
 mod guarded;
 pub mod health;
 pub mod jobs;
+pub mod joining;
 mod json;
 mod limits;
 pub mod metrics;
@@ -43,6 +44,7 @@ pub mod trustpoints;
 
 use actix_web::web::{delete, get, post, put};
 
+pub use self::agent_door::virtual_host;
 pub use self::first_token::ensure_first_token;
 pub use self::server::{configure, serve};
 use access::Access::{self, Platform, Public, Tenant};
@@ -89,6 +91,13 @@ const AGENT: &str = "/v1/tenants/{tenant}/agents/{agent}";
 const AGENT_QUARANTINE: &str = "/v1/tenants/{tenant}/agents/{agent}/quarantine";
 const AGENT_RELEASE: &str = "/v1/tenants/{tenant}/agents/{agent}/release";
 const AGENT_REJOIN: &str = "/v1/tenants/{tenant}/agents/{agent}/rejoin";
+const FACTORY_CAS: &str = "/v1/tenants/{tenant}/factory-cas";
+const FACTORY_CA: &str = "/v1/tenants/{tenant}/factory-cas/{factory_ca}";
+const EXPECTED_AGENTS: &str = "/v1/tenants/{tenant}/expected-agents";
+const EXPECTED_AGENT: &str = "/v1/tenants/{tenant}/expected-agents/{serial}";
+const APPLICANTS: &str = "/v1/tenants/{tenant}/applicants";
+const APPLICANT_APPROVE: &str = "/v1/tenants/{tenant}/applicants/{applicant}/approve";
+const APPLICANT_REJECT: &str = "/v1/tenants/{tenant}/applicants/{applicant}/reject";
 const ENTITIES: &str = "/v1/tenants/{tenant}/entities";
 const ENTITY: &str = "/v1/tenants/{tenant}/entities/{entity}";
 const CA_SERVERS: &str = "/v1/tenants/{tenant}/ca-servers";
@@ -137,6 +146,16 @@ pub const ROUTES: &[Route] = &[
     route("POST", AGENT_QUARANTINE, Tenant(Operator), "agent_quarantine", || post().to(agents::quarantine)),
     route("POST", AGENT_RELEASE, Tenant(Admin), "agent_release", || post().to(agents::release)),
     route("POST", AGENT_REJOIN, Tenant(Admin), "agent_rejoin", || post().to(agents::rejoin)),
+    route("GET", FACTORY_CAS, Tenant(Viewer), "factory_ca_list", || get().to(joining::factory_ca_list)),
+    route("POST", FACTORY_CAS, Tenant(Admin), "factory_ca_create", || post().to(joining::factory_ca_create)),
+    route("GET", FACTORY_CA, Tenant(Viewer), "factory_ca_show", || get().to(joining::factory_ca_show)),
+    route("DELETE", FACTORY_CA, Tenant(Admin), "factory_ca_delete", || delete().to(joining::factory_ca_delete)),
+    route("GET", EXPECTED_AGENTS, Tenant(Viewer), "expected_agent_list", || get().to(joining::expected_list)),
+    route("POST", EXPECTED_AGENTS, Tenant(Admin), "expected_agent_create", || post().to(joining::expected_create)),
+    route("DELETE", EXPECTED_AGENT, Tenant(Admin), "expected_agent_delete", || delete().to(joining::expected_delete)),
+    route("GET", APPLICANTS, Tenant(Viewer), "applicant_list", || get().to(joining::applicant_list)),
+    route("POST", APPLICANT_APPROVE, Tenant(Admin), "applicant_approve", || post().to(joining::approve)),
+    route("POST", APPLICANT_REJECT, Tenant(Admin), "applicant_reject", || post().to(joining::reject)),
     route("GET", ENTITIES, Tenant(Viewer), "entity_list", || get().to(entities::list)),
     route("POST", ENTITIES, Tenant(Admin), "entity_create", || post().to(entities::create)),
     route("GET", ENTITY, Tenant(Viewer), "entity_show", || get().to(entities::show)),
@@ -182,6 +201,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/v1/audit/heads", Platform, "platform_audit_heads", || get().to(audit::platform_heads)),
     route("GET", "/v1/audit/export", Platform, "platform_audit_export", || get().to(audit::platform_export)),
     route("POST", "/agent/v1/join", Public, "agent_join", || post().to(agent_door::join)),
+    route("POST", "/agent/v1/announce", Public, "agent_announce", || post().to(agent_door::announce)),
     route("POST", "/agent/v1/challenge", Public, "agent_challenge", || post().to(agent_door::challenge)),
     route("POST", "/agent/v1/session", Public, "agent_session", || post().to(agent_door::session)),
     route("GET", "/healthz", Public, "healthz", || get().to(health::healthz)),

@@ -16,7 +16,7 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, ca_servers, certificates, changes, devices, entities, health, jobs, metrics,
+    agent_door, agents, audit, ca_servers, certificates, changes, devices, entities, health, jobs, joining, metrics,
     platform_tokens, policies, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
@@ -53,6 +53,16 @@ use crate::error::AppError;
         agents::quarantine,
         agents::release,
         agents::rejoin,
+        joining::factory_ca_list,
+        joining::factory_ca_create,
+        joining::factory_ca_show,
+        joining::factory_ca_delete,
+        joining::expected_list,
+        joining::expected_create,
+        joining::expected_delete,
+        joining::applicant_list,
+        joining::approve,
+        joining::reject,
         entities::list,
         entities::create,
         entities::show,
@@ -96,6 +106,7 @@ use crate::error::AppError;
         audit::platform_heads,
         audit::platform_export,
         agent_door::join,
+        agent_door::announce,
         agent_door::challenge,
         agent_door::session,
         health::healthz,
@@ -108,7 +119,10 @@ use crate::error::AppError;
 struct Document;
 
 /// What the parts of a path are.
-const SEGMENTS: [(&str, &str); 11] = [
+const SEGMENTS: [(&str, &str); 14] = [
+    ("factory_ca", "Name of the factory CA"),
+    ("serial", "The serial number"),
+    ("applicant", "Id of the applicant"),
     ("tenant", "Name of the tenant"),
     ("token", "Id of the token"),
     ("agent", "Name of the agent"),
@@ -323,7 +337,7 @@ mod tests {
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
             if ["POST", "PUT"].contains(&route.method)
-                && !["/activate", "/resume", "/restore", "/approve", "/release"]
+                && !["/activate", "/resume", "/restore", "/approve", "/release", "applicant}/reject"]
                     .iter()
                     .any(|verb| route.path.ends_with(verb))
             {

@@ -9,11 +9,14 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 13] = [
+pub const NOUNS: [&str; 16] = [
     "tenants",
     "tokens",
     "join-tokens",
     "agents",
+    "factory-cas",
+    "expected-agents",
+    "applicants",
     "entities",
     "ca-servers",
     "policies",

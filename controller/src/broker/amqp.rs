@@ -38,6 +38,11 @@ const FRAME_MAX: &str = "131072";
 /// Queues of agents that are not seen for 30 days go away; PostgreSQL keeps their jobs.
 const AGENT_QUEUE_EXPIRES_MS: i64 = 30 * 24 * 3600 * 1000;
 const DEAD_LETTERS_MAX: i64 = 10_000;
+/// Where RabbitMQ publishes its log (`log.exchange`).
+const LOG_EXCHANGE: &str = "amq.rabbitmq.log";
+/// Lines of the broker's log that wait for somebody to read them, and how long their queue is kept without.
+const LOG_LINES_MAX: i64 = 1_000;
+const LOG_QUEUE_EXPIRES_MS: i64 = 24 * 3600 * 1000;
 
 /// The connection as of now. Cheap to clone; it goes on living behind a lost connection.
 #[derive(Clone)]
@@ -79,7 +84,26 @@ impl BrokerHandle {
             url.query_pairs_mut().append_pair("frame_max", FRAME_MAX);
         }
         let (sender, live) = watch::channel(None);
-        let task = backend.spawn(keep_connected(url.to_string(), tls, sender, metrics, shutdown));
+        let task =
+            backend.spawn(keep_connected(url.to_string(), tls, Topology::House, sender, Some(metrics), shutdown));
+        (Self { live, backend: backend.clone() }, task)
+    }
+
+    /// Keeps a connection to where RabbitMQ publishes its log, whose lines go to the queue of this name.
+    pub fn start_log(
+        url: &url::Url,
+        queue: &str,
+        tls: Option<Arc<ClientTls>>,
+        backend: &Handle,
+        shutdown: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let mut url = url.clone();
+        if !url.query_pairs().any(|(key, _)| key == "frame_max") {
+            url.query_pairs_mut().append_pair("frame_max", FRAME_MAX);
+        }
+        let (sender, live) = watch::channel(None);
+        let topology = Topology::Log(queue.to_owned());
+        let task = backend.spawn(keep_connected(url.to_string(), tls, topology, sender, None, shutdown));
         (Self { live, backend: backend.clone() }, task)
     }
 
@@ -257,21 +281,30 @@ impl Delivery {
     }
 }
 
+/// What is declared on a connection.
+enum Topology {
+    /// Exchanges and queues of jobs and reports.
+    House,
+    /// A queue of the broker's log.
+    Log(String),
+}
+
 async fn keep_connected(
     url: String,
     tls: Option<Arc<ClientTls>>,
+    topology: Topology,
     live: watch::Sender<Option<Arc<Live>>>,
-    metrics: Arc<Metrics>,
+    metrics: Option<Arc<Metrics>>,
     shutdown: CancellationToken,
 ) {
     let mut pause = FIRST_PAUSE;
     while !shutdown.is_cancelled() {
-        match timeout(CONNECT_TIMEOUT, connect(&url, tls.as_ref())).await {
+        match timeout(CONNECT_TIMEOUT, connect(&url, tls.as_ref(), &topology)).await {
             Ok(Ok(connection)) => {
                 tracing::info!("connected to the broker");
                 pause = FIRST_PAUSE;
                 let connection = Arc::new(connection);
-                metrics.set_broker_connected(true);
+                metrics.iter().for_each(|metrics| metrics.set_broker_connected(true));
                 live.send_replace(Some(Arc::clone(&connection)));
                 while connection.is_up() {
                     tokio::select! {
@@ -280,7 +313,7 @@ async fn keep_connected(
                     }
                 }
                 live.send_replace(None);
-                metrics.set_broker_connected(false);
+                metrics.iter().for_each(|metrics| metrics.set_broker_connected(false));
                 if connection.connection.status().connected()
                     && let Err(error) = connection.connection.close(200, "bye".into()).await
                 {
@@ -307,7 +340,7 @@ fn scattered(pause: Duration) -> Duration {
     pause / 2 + pause.mul_f64(f64::from(random) / 510.0)
 }
 
-async fn connect(url: &str, tls: Option<&Arc<ClientTls>>) -> Result<Live, lapin::Error> {
+async fn connect(url: &str, tls: Option<&Arc<ClientTls>>, topology: &Topology) -> Result<Live, lapin::Error> {
     let properties = ConnectionProperties::default().with_connection_name("trustfleet controller".into());
     let uri: AMQPUri = url.parse().map_err(|error: String| std::io::Error::other(error))?;
     let tls = tls.cloned();
@@ -327,7 +360,10 @@ async fn connect(url: &str, tls: Option<&Arc<ClientTls>>) -> Result<Live, lapin:
     let runtime = lapin::runtime::default_runtime()?;
     let connection = Connection::connector(uri, runtime, stream, properties).await?;
     let channel = connection.create_channel().await?;
-    declare_topology(&channel).await?;
+    match topology {
+        Topology::House => declare_topology(&channel).await?,
+        Topology::Log(queue) => declare_log(&channel, queue).await?,
+    }
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(Live { connection, publish: channel })
 }
@@ -346,6 +382,14 @@ async fn declare_topology(channel: &Channel) -> Result<(), lapin::Error> {
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(DEAD_LETTERS_MAX));
     channel.queue_declare(DEAD_LETTER_QUEUE.into(), QueueDeclareOptions::durable(), arguments).await?;
     Ok(())
+}
+
+async fn declare_log(channel: &Channel, queue: &str) -> Result<(), lapin::Error> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(LOG_LINES_MAX));
+    arguments.insert("x-expires".into(), AMQPValue::LongLongInt(LOG_QUEUE_EXPIRES_MS));
+    channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments).await?;
+    bind(channel, queue, LOG_EXCHANGE, "#").await
 }
 
 async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<(), lapin::Error> {

@@ -16,6 +16,7 @@ mod device;
 mod error;
 mod follow;
 mod job;
+mod joining;
 mod mac;
 mod output;
 mod problem;
@@ -39,6 +40,7 @@ use self::{
     device::DeviceVerb,
     error::CliError,
     job::JobVerb,
+    joining::{ApplicantVerb, ExpectedAgentVerb, FactoryCaVerb},
     mac::SecretVerb,
     registry::{CaServerVerb, EntityVerb, PolicyVerb},
     session::Session,
@@ -61,6 +63,12 @@ pub enum OperatorCommand {
     JoinToken(Noun<JoinTokenVerb>),
     /// Agents that have joined
     Agent(Noun<AgentVerb>),
+    /// CAs whose factory identities (IDevID) let agents in
+    FactoryCa(Noun<FactoryCaVerb>),
+    /// Serial numbers whose agents may announce themselves
+    ExpectedAgent(Noun<ExpectedAgentVerb>),
+    /// Agents that announced themselves and wait for an operator
+    Applicant(Noun<ApplicantVerb>),
     /// PKI entities: the subject and alternative names that requests carry
     Entity(Noun<EntityVerb>),
     /// CA servers: whom requests go to, and what is trusted in the answers
@@ -100,6 +108,9 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Token(noun) => tenant::run_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::JoinToken(noun) => tenant::run_join_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Agent(noun) => agent::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::FactoryCa(noun) => joining::run_factory_ca(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::ExpectedAgent(noun) => joining::run_expected(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Applicant(noun) => joining::run_applicant(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Entity(noun) => registry::run_entity(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::CaServer(noun) => registry::run_ca_server(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Policy(noun) => registry::run_policy(&Session::open(noun.connection)?, noun.verb),

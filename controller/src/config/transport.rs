@@ -27,6 +27,7 @@ impl Config {
         let manages_plainly = |url: &SecretUrl| url.expose().scheme() == "http" && !is_local(url.expose());
         if plain(self.broker.url.expose())
             || plain(&self.broker.agent_url)
+            || self.broker.log_url.as_ref().is_some_and(|url| plain(url.expose()))
             || self.broker.management_url.as_ref().is_some_and(manages_plainly)
         {
             found.push("broker.insecure_plaintext is on: a connection to the broker is not encrypted".to_owned());
@@ -49,7 +50,13 @@ impl Config {
                 plaintext(url.expose(), "database.insecure_plaintext", database.insecure_plaintext)?;
             }
         }
-        for (key, url) in [("broker.url", self.broker.url.expose()), ("broker.agent_url", &self.broker.agent_url)] {
+        let log_url = self.broker.log_url.as_ref().map(SecretUrl::expose);
+        for (key, url) in [
+            ("broker.url", Some(self.broker.url.expose())),
+            ("broker.agent_url", Some(&self.broker.agent_url)),
+            ("broker.log_url", log_url),
+        ] {
+            let Some(url) = url else { continue };
             match url.scheme() {
                 "amqps" => {}
                 "amqp" => plaintext(url, "broker.insecure_plaintext", self.broker.insecure_plaintext)?,
@@ -114,6 +121,7 @@ impl BrokerConfig {
     /// Whether the controller's own connection is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.url.expose().scheme() == "amqps"
+            || self.log_url.as_ref().is_some_and(|url| url.expose().scheme() == "amqps")
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio_postgres::Row;
-use trustfleet_model::device::Labels;
+use trustfleet_model::device::{Labels, Word};
 use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::{AgentId, InstanceId, TenantId};
 
@@ -32,6 +32,10 @@ pub struct Agent {
     pub software: String,
     /// Labels from the token that it joined with.
     pub labels: Labels,
+    /// Serial number that its factory identity vouched for or an operator approved; none: it joined by a token.
+    pub serial: Option<Word>,
+    /// How it first joined.
+    pub joined_by: JoinedBy,
     /// When it joined, with its present keys.
     pub joined_at: Timestamp,
     /// Last session, hello or report.
@@ -42,6 +46,32 @@ pub struct Agent {
     pub cut_off_at: Option<Timestamp>,
     /// When two processes with its keys were last found alive at once.
     pub live_twice_at: Option<Timestamp>,
+}
+
+/// How an agent first joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinedBy {
+    /// By a one-time token.
+    Token,
+    /// By a factory identity.
+    Factory,
+    /// By an operator's approval of its keys.
+    Approval,
+}
+
+impl JoinedBy {
+    /// The word in SQL and in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Factory => "factory",
+            Self::Approval => "approval",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Token, Self::Factory, Self::Approval].into_iter().find(|way| way.as_str() == word)
+    }
 }
 
 /// Why an agent is let in no more.
@@ -56,7 +86,7 @@ pub struct Quarantine {
 /// The columns that [`read`] wants, of `agents a`.
 macro_rules! columns {
     () => {
-        "a.tenant_id, a.agent_id, a.name, a.sign_key, a.seal_key, a.software, a.labels, a.joined_at, a.last_seen_at, \
+        "a.tenant_id, a.agent_id, a.name, a.sign_key, a.seal_key, a.software, a.labels, a.serial, a.joined_by, a.joined_at, a.last_seen_at, \
          a.quarantined_at, a.quarantine_reason, a.live_twice_at, \
          (SELECT max(c.done_at) FROM broker_cut_offs c WHERE c.tenant_id = a.tenant_id AND c.agent_id = a.agent_id \
           AND c.with_queue) AS cut_off_at"
@@ -116,10 +146,12 @@ impl SystemTx {
     /// [`DbError::Conflict`] when its name or its key is taken in its tenant.
     pub async fn agent_insert(&self, agent: &Agent) -> Result<(), DbError> {
         let sql = "/* agent_insert */ INSERT INTO agents \
-                   (tenant_id, agent_id, name, sign_key, seal_key, software, labels, joined_at, last_seen_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+                   (tenant_id, agent_id, name, sign_key, seal_key, software, labels, joined_at, last_seen_at, serial, \
+                   joined_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let Agent { tenant_id, id, name, sign_key, seal_key, software, labels, joined_at, last_seen_at, .. } = agent;
         let labels = to_json("agents", "labels", id, labels)?;
+        let (serial, joined_by) = (agent.serial.as_ref().map(AsRef::as_ref), agent.joined_by.as_str());
+        let serial: Option<&str> = serial;
         let count = self
             .execute(
                 sql,
@@ -133,6 +165,8 @@ impl SystemTx {
                     &labels,
                     joined_at,
                     last_seen_at,
+                    &serial,
+                    &joined_by,
                 ],
             )
             .await?;
@@ -175,6 +209,19 @@ impl SystemTx {
         let sql =
             concat!("/* agent_by_name */ SELECT ", columns!(), " FROM agents a WHERE a.tenant_id = $1 AND a.name = $2");
         self.query_opt(sql, &[&Id(tenant), &name.as_str()]).await?.as_ref().map(read).transpose()
+    }
+
+    /// The agent of this serial number in `tenant`, if there is one.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn agent_by_serial(&self, tenant: TenantId, serial: &Word) -> Result<Option<Agent>, DbError> {
+        let sql = concat!(
+            "/* agent_by_serial */ SELECT ",
+            columns!(),
+            " FROM agents a WHERE a.tenant_id = $1 AND a.serial = $2"
+        );
+        self.query_opt(sql, &[&Id(tenant), &serial.as_ref()]).await?.as_ref().map(read).transpose()
     }
 
     /// Uses a challenge for a session of an agent; of several, each must be newer than those before. Returns whether it
@@ -241,6 +288,7 @@ fn read(row: &Row) -> Result<Agent, DbError> {
     let columns = Columns::new(row, "agents", "agent_id");
     let (since, reason): (Option<Timestamp>, Option<String>) =
         (columns.read("quarantined_at")?, columns.read("quarantine_reason")?);
+    let joined_by: String = columns.read("joined_by")?;
     Ok(Agent {
         tenant_id: columns.read::<Id<TenantId>>("tenant_id")?.0,
         id: columns.read::<Id<AgentId>>("agent_id")?.0,
@@ -249,6 +297,9 @@ fn read(row: &Row) -> Result<Agent, DbError> {
         seal_key: columns.read("seal_key")?,
         software: columns.read("software")?,
         labels: columns.json("labels")?,
+        serial: columns.parse_opt::<String, _>("serial")?,
+        joined_by: JoinedBy::from_word(&joined_by)
+            .ok_or_else(|| columns.wrong("joined_by", format!("{joined_by:?} is unknown")))?,
         joined_at: columns.read("joined_at")?,
         last_seen_at: columns.read("last_seen_at")?,
         quarantine: since.zip(reason).map(|(since, reason)| Quarantine { since, reason }),

@@ -17,6 +17,7 @@ mod device;
 mod device_registry;
 mod entity;
 mod error;
+mod joining;
 mod key_encryption;
 mod listing;
 mod mac_secret;
@@ -43,13 +44,14 @@ use trustfleet_telemetry::{in_trace, record_error, trace_span};
 use self::connect::OnBackend;
 pub(crate) use self::row::stored_trustpoint;
 pub use self::{
-    agent::{Agent, Quarantine},
+    agent::{Agent, JoinedBy, Quarantine},
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
     device_registry::RegisteredDevice,
     error::DbError,
+    joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},
     listing::{
         CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,

@@ -173,6 +173,9 @@ id_params!(
     SecretId,
     TokenId,
     InstanceId,
+    FactoryCaId,
+    ExpectedId,
+    ApplicantId,
     ChangeId
 );
 

@@ -37,6 +37,7 @@ pub(super) struct Families {
     pub(super) door_refusals: IntCounterVec,
     pub(super) cut_offs: IntCounterVec,
     pub(super) live_twice: IntCounter,
+    pub(super) broker_denials: IntCounterVec,
     pub(super) actors: IntGauge,
     pub(super) actors_activated: IntCounter,
     pub(super) mailboxes_full: IntCounter,
@@ -136,6 +137,11 @@ impl Families {
                 "trustfleet_agent_cut_offs_total",
                 "Orders to close an agent's connections to the broker that were carried out or tried, by what became of them.",
                 &["outcome"],
+            )?,
+            broker_denials: add.counters(
+                "trustfleet_broker_denials_total",
+                "What the broker denied to agents, as its log tells, by kind.",
+                &["kind"],
             )?,
             live_twice: add.counter(
                 "trustfleet_agents_live_twice_total",

@@ -94,8 +94,18 @@ words! {
         UnknownAgent = "unknown_agent",
         /// The agent is in quarantine.
         Quarantined = "quarantined",
-        /// The address had too many attempts refused.
+        /// More agents announce a serial number than are remembered.
         TooMany = "too_many",
+    }
+}
+
+words! {
+    /// What the broker denied to an agent.
+    Denial {
+        /// Something that its token does not allow: another's queue, another's key, to declare, bind or delete.
+        Operation = "operation",
+        /// To come in: a token has ended, or is none of ours. Whose it was is not known.
+        Login = "login",
     }
 }
 

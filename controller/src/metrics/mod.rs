@@ -27,7 +27,7 @@ use self::{families::Families, tenants::TenantLabels};
 pub use self::{
     fleet::{PoolUse, TenantCount},
     labels::{
-        ConnectionRole, ConnectionState, CutOffOutcome, DoorRefusal, ExchangeResult, FailInfo, LastSeen,
+        ConnectionRole, ConnectionState, CutOffOutcome, Denial, DoorRefusal, ExchangeResult, FailInfo, LastSeen,
         OTHER_OPERATION, PublishOutcome, Refusal, Renewal, StatusClass, TimeLeft, TxOutcome,
     },
 };
@@ -99,6 +99,9 @@ impl Metrics {
         }
         for reason in DoorRefusal::ALL {
             families.door_refusals.with_label_values(&[reason.as_str()]);
+        }
+        for kind in Denial::ALL {
+            families.broker_denials.with_label_values(&[kind.as_str()]);
         }
         for outcome in CutOffOutcome::ALL {
             families.cut_offs.with_label_values(&[outcome.as_str()]);
@@ -242,6 +245,10 @@ impl Metrics {
 
     pub(crate) fn cut_off(&self, outcome: CutOffOutcome) {
         self.families.cut_offs.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn broker_denied(&self, kind: Denial) {
+        self.families.broker_denials.with_label_values(&[kind.as_str()]).inc();
     }
 
     pub(crate) fn agent_lives_twice(&self) {

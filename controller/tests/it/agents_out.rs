@@ -215,23 +215,6 @@ async fn a_challenge_opens_one_session_and_a_replay_is_counted_and_noted() {
 }
 
 #[actix::test]
-async fn an_address_that_was_refused_too_often_is_asked_to_wait() {
-    let house = House::open_with(|config| config.agents.refusals_per_min = 5).await;
-    house.tenant("acme").await;
-    let agent = house.agent("acme", "site-1").await;
-    let made = challenge(&house, &agent).await;
-    for _ in 0..5 {
-        session_with(&house, &agent, b"guess", None).await.expect(401);
-    }
-    let refused = session_with(&house, &agent, &made, None).await.expect(429);
-    assert_eq!(refused.str("/code"), "too_many_attempts");
-    let (sign, open) = keys();
-    house.join(&House::join_request("x", "site-1", &sign, &open)).await.expect(429);
-    assert!(metric(&house, "trustfleet_agent_door_refusals_total{reason=\"too_many\"}").await >= 2.0);
-    house.close().await;
-}
-
-#[actix::test]
 async fn two_processes_with_the_keys_of_one_agent_are_found_when_the_first_speaks_again() {
     let house = House::open().await;
     house.tenant("acme").await;

@@ -19,7 +19,7 @@ pub fn fill(path: &str, values: &BTreeMap<&str, String>) -> String {
 }
 
 /// Kinds of objects that are named by an id.
-pub const IDS: [&str; 4] = ["token", "job", "certificate", "change"];
+pub const IDS: [&str; 5] = ["token", "job", "certificate", "change", "applicant"];
 
 /// One object of each kind in tenant `acme`.
 pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
@@ -36,7 +36,17 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     let sql = "INSERT INTO changes SELECT tenant_id, gen_random_uuid(), 'ca_server_delete', 'ca_server', 'default', 1, null, \
                'pending', 'x', 'x', now(), now() + interval '1 day' FROM tenants WHERE name = 'acme' RETURNING change_id";
     let change: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
+    let (anchor, _) = crate::fixture::certificate("Factory CA");
+    let ca = json!({"name": "maker", "anchors": [anchor], "serial_from": "subject_serial_number"});
+    house.post("/v1/tenants/acme/factory-cas", &house.platform, ca).await.expect(201);
+    house.post("/v1/tenants/acme/expected-agents", &house.platform, json!({"serial": "SN-1"})).await.expect(201);
+    let sql = "INSERT INTO agent_applicants SELECT tenant_id, gen_random_uuid(), serial, 'ap-9', ''::bytea, ''::bytea, '', null, \
+               'pending', now(), now() FROM expected_agents RETURNING applicant_id";
+    let applicant: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
     BTreeMap::from([
+        ("factory_ca", "maker".to_owned()),
+        ("serial", "SN-1".to_owned()),
+        ("applicant", applicant.to_string()),
         ("tenant", "acme".to_owned()),
         ("token", token),
         ("agent", "site-1".to_owned()),

@@ -182,7 +182,7 @@ async fn a_credential_over_its_rate_is_told_when_to_come_back_while_others_are_s
 }
 
 #[actix::test]
-async fn an_address_that_guesses_has_to_wait_and_whoever_is_in_stays_in() {
+async fn an_address_that_guesses_waits_at_every_door_and_whoever_is_in_stays_in() {
     let house = House::open_with(|config| config.http.failed_limit_per_min = 5).await;
     let [viewer, ..] = house.tenant("acme").await;
     house.get("/v1/tenants/acme", &viewer).await.expect(200);
@@ -192,6 +192,8 @@ async fn an_address_that_guesses_has_to_wait_and_whoever_is_in_stays_in() {
         statuses.push(house.get("/v1/tenants/acme", &guess).await.status);
     }
     assert_eq!(statuses, [401, 401, 401, 401, 401, 401, 429, 429]);
+    let door = json!({"agent_id": "018f0000-0000-7000-8000-0000000000a1"});
+    house.call("POST", "/agent/v1/challenge", None, Some(door)).await.expect(429);
     house.get("/v1/tenants/acme", &viewer).await.expect(200);
     house.get("/v1/tenants/acme", "no token at all").await.expect(429);
     house.call("GET", "/healthz", None, None).await.expect(200);

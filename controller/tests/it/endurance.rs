@@ -234,6 +234,7 @@ async fn amqps_begins_with_a_tls_handshake_and_never_with_plain_amqp() {
     let port = listener.local_addr().unwrap().port();
     let config = trustfleet_controller::config::BrokerConfig {
         management_url: None,
+        log_url: None,
         url: format!("amqps://u:p@localhost:{port}/%2f").parse::<url::Url>().unwrap().into(),
         agent_url: "amqps://localhost/%2f".parse().unwrap(),
         token_lifetime_s: 900,

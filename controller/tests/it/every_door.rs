@@ -10,8 +10,9 @@ use crate::api_access::{IDS, fill, objects};
 use crate::api_house::{Answer, House};
 
 /// Operations without a token, and what whoever shows nothing gets from them.
-const PUBLIC: [(&str, u16); 7] = [
+const PUBLIC: [(&str, u16); 8] = [
     ("agent_join", 422),
+    ("agent_announce", 422),
     ("agent_challenge", 422),
     ("agent_session", 422),
     ("healthz", 200),

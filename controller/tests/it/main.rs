@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod agents_out;
+mod announcing;
 mod api_access;
 mod api_agents;
 mod api_changes;

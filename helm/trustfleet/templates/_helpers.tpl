@@ -148,7 +148,6 @@ claim_s = {{ int $config.outbox.claim_s }}
 permit_s = {{ int $config.outbox.permit_s }}
 
 [agents]
-refusals_per_min = {{ int $config.agents.refusals_per_min }}
 messages_per_s = {{ int $config.agents.messages_per_s }}
 
 [actors]

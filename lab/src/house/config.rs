@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::stack::StackEnv;
+use crate::stack::{StackEnv, with_vhost};
 
 /// What a controller needs to know in order to start on a stack.
 #[derive(Clone, Debug)]
@@ -37,7 +37,8 @@ impl ControllerFiles {
             // What is measured here is not to be limited, and tests ask faster than people.
             "http": { "listen": format!("127.0.0.1:{port}"), "rate_limit_per_s": 0, "failed_limit_per_min": 0 },
             "database": { "api_url": env.db_api_url, "system_url": env.db_system_url, "owner_url": env.db_owner_url },
-            "broker": { "url": env.amqp_url, "agent_url": agent_url, "management_url": env.amqp_management_url },
+            "broker": { "url": env.amqp_url, "agent_url": agent_url, "management_url": env.amqp_management_url,
+                "log_url": with_vhost(&env.amqp_url, "/") },
             "keys": {
                 "signing_key_file": env.keys.signing_key,
                 "broker_token_key_file": env.keys.broker_token_key,

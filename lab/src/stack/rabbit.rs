@@ -170,7 +170,9 @@ impl Rabbit {
              default_user_tags.administrator = true\n\
              disk_free_limit.absolute = 50MB\n\
              max_message_size = 1048576\n\
-             log.console = false\n",
+             log.console = false\n\
+             log.exchange = true\n\
+             log.exchange.level = warning\n",
             management = self.ports.management,
             public = keys.broker_token_public.display(),
             password = self.password,

@@ -32,7 +32,7 @@ where
 pub(crate) fn try_session(fleet: &Fleet, name: &str, files: &AgentFiles) -> (u16, Value) {
     let agent_id = id_of(fleet, "agents", name);
     let key = key_of(&files.state);
-    let body = serde_json::to_value(ChallengeRequest { agent_id }).unwrap();
+    let body = serde_json::to_value(ChallengeRequest { agent_id: Some(agent_id) }).unwrap();
     let challenge: Challenge = serde_json::from_value(fleet.rest.post("/agent/v1/challenge", &body).unwrap()).unwrap();
     let input = SessionRequest::proof_input(agent_id, &challenge.challenge.0, None);
     let proof = Blob(key.sign(Purpose::SessionProof, &input));

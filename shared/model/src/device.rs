@@ -95,6 +95,14 @@ impl Labels {
         Self(labels)
     }
 
+    /// Both together; where both have a key, that of `over` counts. What is beyond [`Labels::MAX`] is left out.
+    #[must_use]
+    pub fn merged(base: Option<&Self>, over: Option<&Self>) -> Self {
+        let all = [base, over].into_iter().flatten().flat_map(|labels| labels.0.clone());
+        let all: BTreeMap<Word, Word> = all.collect();
+        Self(all.into_iter().take(Self::MAX).collect())
+    }
+
     /// The value of a label.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k.as_ref() == key).map(|(_, v)| v.as_ref())

@@ -90,6 +90,12 @@ id!(/// A message between agent and controller.
     MessageId);
 id!(/// One process of an agent, from its start to its end.
     InstanceId);
+id!(/// A CA whose factory identities let agents in.
+    FactoryCaId);
+id!(/// A serial number that an operator expects.
+    ExpectedId);
+id!(/// An agent that asked to be let in.
+    ApplicantId);
 
 fn uuid_v7(now: Timestamp, random: [u8; 10]) -> Uuid {
     let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);

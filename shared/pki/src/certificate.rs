@@ -5,15 +5,17 @@
 use std::{fmt, hash, sync::Arc};
 
 use der::{
-    Decode, Tag, TagNumber,
-    asn1::ObjectIdentifier,
+    Decode, Sequence, Tag, TagNumber,
+    asn1::{ObjectIdentifier, OctetString},
     oid::AssociatedOid as _,
     pem::{self, LineEnding},
 };
 use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use spki::AlgorithmIdentifierOwned;
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier};
+use x509_cert::ext::pkix::{
+    BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier, name::GeneralName,
+};
 
 use crate::{
     bounds::{self, BoundsError},
@@ -63,6 +65,23 @@ struct Inner {
     extended_key_usages: Vec<ObjectIdentifier>,
     subject_key_id: Option<Vec<u8>>,
     parsed: x509_cert::Certificate,
+}
+
+/// id-on-hardwareModuleName (RFC 4108 section 5).
+const HARDWARE_MODULE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.4");
+/// id-at-serialNumber (X.520).
+const SERIAL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.5");
+
+/// ```text
+/// HardwareModuleName ::= SEQUENCE {
+///   hwType OBJECT IDENTIFIER,
+///   hwSerialNum OCTET STRING }
+/// ```
+#[derive(Sequence)]
+struct HardwareModuleName {
+    #[allow(dead_code, reason = "must be there, and says nothing here")]
+    kind: ObjectIdentifier,
+    serial: OctetString,
 }
 
 impl Certificate {
@@ -248,6 +267,23 @@ impl Certificate {
     /// Its alternative names of the kinds that exist in [`San`].
     pub fn sans(&self) -> Vec<San> {
         self.general_names().iter().filter_map(|der| San::from_der(der)).collect()
+    }
+
+    /// The serial number of the hardware that it was made for: hwSerialNum of the hardwareModuleName among its alternative
+    /// names (RFC 4108 section 5), as IEEE 802.1AR demands of an IDevID that has one.
+    pub fn hardware_serial(&self) -> Option<Vec<u8>> {
+        self.general_names().iter().find_map(|der| match GeneralName::from_der(der) {
+            Ok(GeneralName::OtherName(other)) if other.type_id == HARDWARE_MODULE_NAME => {
+                let module = other.value.decode_as::<HardwareModuleName>().ok()?;
+                Some(module.serial.as_bytes().to_vec())
+            }
+            _ => None,
+        })
+    }
+
+    /// The values of the attribute serialNumber (2.5.4.5) in its subject.
+    pub fn subject_serial_numbers(&self) -> Vec<String> {
+        self.0.subject.values_of(SERIAL_NUMBER)
     }
 
     /// The extended key usages; empty where the extension is absent.

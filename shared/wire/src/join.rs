@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! POST /agent/v1/join       JoinRequest      -> Envelope with JoinAnswer, signed by the controller's key
+//! POST /agent/v1/announce   AnnounceRequest  -> Envelope with AnnounceAnswer, signed by the controller's key
 //! POST /agent/v1/challenge  ChallengeRequest -> Challenge
 //! POST /agent/v1/session    SessionRequest   -> Envelope with SessionAnswer, signed by the controller's key
 //! ```
@@ -67,12 +68,86 @@ pub struct JoinAnswer {
     pub sign_key: Blob,
 }
 
-/// An agent wants to open a session.
+/// An agent without a token says who it is: by its factory identity, or by a serial number that an operator knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnnounceRequest {
+    /// Name of the tenant that it wants to belong to.
+    pub tenant: String,
+    /// Name wanted; the operator may have fixed another one for the serial number.
+    pub name: String,
+    /// Serial number, as the device says; a factory identity says it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Ed25519 public key, 32 bytes: proves possession, signs reports.
+    pub sign_key: Blob,
+    /// X25519 public key, 32 bytes: receives secrets.
+    pub seal_key: Blob,
+    /// Version of the agent's software.
+    pub software: String,
+    /// A challenge of the controller as it came.
+    pub challenge: Blob,
+    /// The factory identity, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factory: Option<FactoryProof>,
+    /// Signature with the Ed25519 key over [`AnnounceRequest::proof_input`].
+    pub proof: Blob,
+}
+
+/// A factory identity (IDevID, IEEE 802.1AR), and that its key speaks for the agent's own keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactoryProof {
+    /// The certificate, DER.
+    pub certificate: Blob,
+    /// CA certificates between it and the factory's anchor, DER.
+    #[serde(default)]
+    pub chain: Vec<Blob>,
+    /// Signature algorithm, such as `ecdsa-sha256`.
+    pub algorithm: String,
+    /// Signature with the certificate's key over [`AnnounceRequest::factory_input`].
+    pub signature: Blob,
+}
+
+impl AnnounceRequest {
+    /// What the agent's own key signs: everything but software and proofs, each with its length before it.
+    pub fn proof_input(&self) -> Vec<u8> {
+        let serial = self.serial.as_deref().unwrap_or_default();
+        let texts = [self.tenant.as_bytes(), self.name.as_bytes(), serial.as_bytes()];
+        let [tenant, name, serial] = texts;
+        lengths_and_bytes(&[tenant, name, serial, &self.sign_key.0, &self.seal_key.0, &self.challenge.0])
+    }
+
+    /// What the factory identity's key signs: the same, marked so that it is worthless for anything else.
+    pub fn factory_input(&self) -> Vec<u8> {
+        [b"trustfleet v1 factory-proof\0".as_slice(), &self.proof_input()].concat()
+    }
+}
+
+/// What becomes of an agent that announced itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum AnnounceAnswer {
+    /// It is taken in.
+    Joined(JoinAnswer),
+    /// An operator has to approve it.
+    Pending {
+        /// Ed25519 public key of the controller.
+        controller_key: Blob,
+        /// The agent's own Ed25519 key, as the controller stored it.
+        sign_key: Blob,
+        /// When to ask again at the earliest, seconds.
+        retry_after_s: u32,
+    },
+}
+
+/// An agent wants something to sign.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChallengeRequest {
-    /// The agent.
-    pub agent_id: AgentId,
+    /// The agent; one that has not joined yet has no id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<AgentId>,
 }
 
 /// What the agent has to sign. It holds the controller's own time, so that a device with a wrong clock gets in.

@@ -27,6 +27,10 @@ pub enum Purpose {
     SessionProof,
     /// The controller's own challenge.
     Challenge,
+    /// An agent's proof when it announces itself.
+    AnnounceProof,
+    /// Answer to that.
+    AnnounceAnswer,
     /// A link of the controller's audit log.
     AuditCheckpoint,
 }
@@ -41,6 +45,8 @@ impl Purpose {
             Self::JoinProof => b"trustfleet v1 join-proof\0",
             Self::SessionProof => b"trustfleet v1 session-proof\0",
             Self::Challenge => b"trustfleet v1 challenge\0",
+            Self::AnnounceProof => b"trustfleet v1 announce-proof\0",
+            Self::AnnounceAnswer => b"trustfleet v1 announce-answer\0",
             Self::AuditCheckpoint => b"trustfleet v1 audit-checkpoint\0",
         }
     }

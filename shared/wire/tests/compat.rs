@@ -9,7 +9,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use trustfleet_wire::join::{Challenge, ChallengeRequest, JoinAnswer, JoinRequest, SessionAnswer, SessionRequest};
+use trustfleet_wire::join::{
+    AnnounceAnswer, AnnounceRequest, Challenge, ChallengeRequest, JoinAnswer, JoinRequest, SessionAnswer,
+    SessionRequest,
+};
 use trustfleet_wire::sign::{Purpose, SigningKey, verify};
 use trustfleet_wire::v1::{FromAgent, ToAgent};
 use trustfleet_wire::{Envelope, WireError};
@@ -28,7 +31,9 @@ const TEST_KEY_PKCS8: [u8; 48] = {
 
 /// What begins a sample's file name, and the type that reads it; the first that fits counts.
 type Reader = fn(&str) -> Result<String, serde_json::Error>;
-const READERS: [(&str, Reader); 9] = [
+const READERS: [(&str, Reader); 11] = [
+    ("announce_request", rewrite::<AnnounceRequest>),
+    ("announce_answer", rewrite::<AnnounceAnswer>),
     ("to_agent_", rewrite::<ToAgent>),
     ("from_agent_", rewrite::<FromAgent>),
     ("join_request", rewrite::<JoinRequest>),

@@ -61,7 +61,7 @@ pub(super) fn session_answer(
 }
 
 /// The virtual host in an AMQP URL's path; without one it is `/`.
-fn virtual_host(path: &str) -> String {
+pub fn virtual_host(path: &str) -> String {
     let encoded = path.strip_prefix('/').unwrap_or(path).as_bytes();
     let mut bytes = Vec::with_capacity(encoded.len());
     let mut i = 0;

@@ -1,9 +1,8 @@
-//! Who knocks at the agents' doors, and what a refusal leaves behind: a number, a line of the audit log, less patience.
+//! Who knocks at the agents' doors, and what a refusal leaves behind: a number and a line of the audit log.
 
 use std::net::IpAddr;
 
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use jiff::Timestamp;
 use serde_json::json;
 use trustfleet_model::ids::TenantId;
@@ -45,18 +44,15 @@ pub(super) struct Knock<'a> {
 }
 
 impl<'a> Knock<'a> {
-    /// Lets a request come to a door; `action` is what a refusal is called in the audit log.
-    ///
-    /// # Errors
-    /// 429 for an address that was refused too often.
-    pub(super) fn at(services: &'a Services, request: &'a HttpRequest, action: &'static str) -> Result<Self, Problem> {
-        let (now, address) = (services.clock.now(), request.peer_addr().map(|peer| peer.ip()));
-        if services.agent_bounds.may_knock(address, now) {
-            return Ok(Self { services, request, address, action, now });
-        }
-        services.metrics.door_refused(DoorRefusal::TooMany);
-        let detail = "too many attempts from this address were refused: repeat the request in a minute";
-        Err(Problem::http(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail))
+    /// Somebody at a door; `action` is what a refusal is called in the audit log.
+    pub(super) fn at(services: &'a Services, request: &'a HttpRequest, action: &'static str) -> Self {
+        let address = request.peer_addr().map(|peer| peer.ip().to_canonical());
+        Self { services, request, address, action, now: services.clock.now() }
+    }
+
+    /// Where the request came from.
+    pub(super) fn address(&self) -> Option<String> {
+        self.address.map(|address| address.to_string())
     }
 
     /// Who knocks, for the audit log.
@@ -68,10 +64,6 @@ impl<'a> Knock<'a> {
     pub(super) fn refuse(&self, refused: Refused) -> Problem {
         let Refused { reason, code, about, problem } = refused;
         self.services.metrics.door_refused(reason);
-        // Who is in quarantine has proven who it is, and knocks on; its neighbours must not suffer for it.
-        if reason != DoorRefusal::Quarantined {
-            self.services.agent_bounds.refused(self.address, self.now);
-        }
         let address = self.address.map(|address| address.to_string());
         tracing::info!(action = self.action, reason = reason.as_str(), code, address, "an agent is not let in");
         if let Some((tenant, kind, id)) = about {

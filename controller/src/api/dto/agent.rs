@@ -22,6 +22,11 @@ pub struct AgentBody {
     pub software: String,
     /// Labels from the token that it joined with.
     pub labels: BTreeMap<String, String>,
+    /// Serial number that its factory identity vouched for or an operator approved; null: it joined by a token.
+    #[schema(required)]
+    pub serial: Option<String>,
+    /// How it first joined: `token`, `factory` or `approval`.
+    pub joined_by: &'static str,
     /// When it joined with its present keys.
     #[schema(value_type = String, format = DateTime)]
     pub joined_at: Timestamp,
@@ -95,6 +100,8 @@ impl From<crate::db::Agent> for AgentBody {
             state: if agent.quarantine.is_some() { AgentState::Quarantined } else { AgentState::Active },
             software: agent.software,
             labels: agent.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            serial: agent.serial.map(Into::into),
+            joined_by: agent.joined_by.as_str(),
             joined_at: agent.joined_at,
             last_seen_at: agent.last_seen_at,
             key_id: trustfleet_wire::sign::key_id(&agent.sign_key),

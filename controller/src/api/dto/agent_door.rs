@@ -27,12 +27,54 @@ pub struct JoinRequestBody {
     proof: String,
 }
 
+/// An agent without a token says who it is.
+#[derive(Debug, ToSchema)]
+#[schema(as = AnnounceRequest)]
+pub struct AnnounceRequestBody {
+    /// Name of the tenant that it wants to belong to.
+    #[schema(max_length = 63)]
+    tenant: String,
+    /// Name wanted; the operator may have fixed another one for the serial number.
+    #[schema(max_length = 63)]
+    name: String,
+    /// Serial number, as the device says; a factory identity says it itself.
+    #[schema(max_length = 63)]
+    serial: Option<String>,
+    /// Ed25519 public key, 32 bytes, base64.
+    sign_key: String,
+    /// X25519 public key, 32 bytes, base64.
+    seal_key: String,
+    /// Version of the agent's software.
+    #[schema(max_length = 64)]
+    software: String,
+    /// A challenge of the controller as it came, base64.
+    challenge: String,
+    /// The factory identity, where there is one.
+    factory: Option<FactoryProofBody>,
+    /// Signature with the Ed25519 key over all of it but software and proofs, base64.
+    proof: String,
+}
+
+/// A factory identity (IDevID, IEEE 802.1AR), and that its key speaks for the agent's own keys.
+#[derive(Debug, ToSchema)]
+#[schema(as = FactoryProof)]
+pub struct FactoryProofBody {
+    /// The certificate, DER in base64.
+    certificate: String,
+    /// CA certificates between it and the factory's anchor, DER in base64.
+    chain: Vec<String>,
+    /// Signature algorithm, such as `ecdsa-sha256`.
+    algorithm: String,
+    /// Signature with the certificate's key, base64.
+    signature: String,
+}
+
 /// An agent wants to open a session.
 #[derive(Debug, ToSchema)]
 #[schema(as = ChallengeRequest)]
 pub struct ChallengeRequestBody {
-    /// The agent.
-    agent_id: Uuid,
+    /// The agent; one that has not joined yet has no id.
+    agent_id: Option<Uuid>,
 }
 
 /// What the agent has to sign.
@@ -80,7 +122,9 @@ mod tests {
 
     use serde_json::{Value, json};
     use trustfleet_wire::Envelope;
-    use trustfleet_wire::join::{Challenge, ChallengeRequest, JoinRequest, SessionRequest};
+    use trustfleet_wire::join::{
+        AnnounceRequest, Challenge, ChallengeRequest, FactoryProof, JoinRequest, SessionRequest,
+    };
     use trustfleet_wire::v1::Blob;
 
     use super::*;
@@ -109,7 +153,21 @@ mod tests {
             proof: blob(),
         };
         assert_eq!(documented::<JoinRequestBody>(), sent(&join));
-        assert_eq!(documented::<ChallengeRequestBody>(), sent(&ChallengeRequest { agent_id }));
+        let factory = FactoryProof { certificate: blob(), chain: Vec::new(), algorithm: text(), signature: blob() };
+        assert_eq!(documented::<FactoryProofBody>(), sent(&factory));
+        let announce = AnnounceRequest {
+            tenant: text(),
+            name: text(),
+            serial: Some(text()),
+            sign_key: blob(),
+            seal_key: blob(),
+            software: text(),
+            challenge: blob(),
+            factory: Some(factory),
+            proof: blob(),
+        };
+        assert_eq!(documented::<AnnounceRequestBody>(), sent(&announce));
+        assert_eq!(documented::<ChallengeRequestBody>(), sent(&ChallengeRequest { agent_id: Some(agent_id) }));
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(documented::<ChallengeBody>(), sent(&Challenge { challenge: blob(), now }));
         let session = SessionRequest { agent_id, challenge: blob(), instance: Some(Uuid::nil().into()), proof: blob() };

@@ -12,6 +12,7 @@ pub mod change;
 pub mod device;
 pub mod entity;
 pub mod job;
+pub mod joining;
 pub mod policy;
 pub mod tenant;
 pub mod trustpoint;
