@@ -272,7 +272,8 @@ impl Certificate {
     /// The serial number of the hardware that it was made for: hwSerialNum of the hardwareModuleName among its alternative
     /// names (RFC 4108 section 5), as IEEE 802.1AR demands of an IDevID that has one.
     pub fn hardware_serial(&self) -> Option<Vec<u8>> {
-        self.general_names().iter().find_map(|der| match GeneralName::from_der(der) {
+        let mut names = self.general_names().into_iter().filter(|der| bounds::check(der).is_ok());
+        names.find_map(|der| match GeneralName::from_der(&der) {
             Ok(GeneralName::OtherName(other)) if other.type_id == HARDWARE_MODULE_NAME => {
                 let module = other.value.decode_as::<HardwareModuleName>().ok()?;
                 Some(module.serial.as_bytes().to_vec())
