@@ -99,7 +99,9 @@ pub const SECRET_BITS: u32 = 128;
 /// The most bits of entropy that a secret of this length and these kinds of characters can have: its length times the
 /// logarithm of the size of the alphabets that it draws from. A secret that a person has chosen has far fewer.
 pub fn secret_bits_at_most(secret: &str) -> u32 {
-    const ALPHABETS: [(fn(char) -> bool, f64); 5] = [
+    /// Which characters are of it, and how many there are.
+    type Alphabet = (fn(char) -> bool, f64);
+    const ALPHABETS: [Alphabet; 5] = [
         (|c| c.is_ascii_digit(), 10.0),
         (|c| c.is_ascii_lowercase(), 26.0),
         (|c| c.is_ascii_uppercase(), 26.0),
