@@ -15,10 +15,6 @@ fn main() {
     if var("HOST") == var("TARGET") && glibc().is_some_and(|version| version >= (2, 36)) {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
-    // Functions that came out alike become one. The compiler's own linker can do that, GNU's cannot.
-    if var("CARGO_CFG_TARGET_ARCH") == "x86_64" && !var("CARGO_ENCODED_RUSTFLAGS").contains("link") {
-        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
-    }
 }
 
 /// Version of the C library here: older ones do not know packed relocations.

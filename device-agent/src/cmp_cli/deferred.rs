@@ -1,6 +1,6 @@
 //! Options that are told to the parser only when their verb is the one that is used.
 //!
-//! Every verb has some fifty options. To make those of all verbs took longer than a whole exchange with a CA.
+//! Every verb has some fifty options, and a process needs those of one verb.
 
 use std::ops::Deref;
 

@@ -151,7 +151,6 @@ fn enrol(
     Ok(Prepared { request, own, acceptance, key: Some(signer), new_key })
 }
 
-/// An RSA key opens a certificate that the CA encrypts to it.
 fn plain(
     kind: RequestKind,
     wanted: &Wanted,

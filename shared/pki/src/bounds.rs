@@ -1,8 +1,8 @@
 //! What a message or a certificate may cost before anything is decoded: a walk over the tags and lengths only.
 //!
 //! The typed decoders believe lengths (they make room for what is promised before they see that it is not there) and
-//! recurse; this walk refuses first what is too long, too deep, or
-//! claims more than is there. It never allocates and never recurses.
+//! recurse; this walk refuses first what is too long, too deep, or claims more than is there. It never allocates and
+//! never recurses.
 
 use thiserror::Error;
 
