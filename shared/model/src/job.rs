@@ -118,6 +118,9 @@ pub struct EnrollmentOrder {
     pub policy_revision: u32,
     /// Reference and secret, where the request is protected by MAC.
     pub mac: Option<MacCredentials>,
+    /// Nobody has asked for it by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automatic: bool,
 }
 
 /// Reference value and secret of a MAC-protected request (S12, S13).

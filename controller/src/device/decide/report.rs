@@ -131,8 +131,11 @@ impl Story<'_> {
         changes.write(Trustpoint {
             request: RequestState::Nothing,
             staged: Some(issued.facts.clone()),
-            last_failure: None,
             mac_secret_id: self.trustpoint.mac_secret_id.filter(|_| used_up.is_none()),
+            issued_at: Some(self.now),
+            last_failure: None,
+            failures: 0,
+            last_failed_at: None,
             ..self.trustpoint.clone()
         });
         changes.certificates.push(CertificateInsert {
@@ -200,7 +203,7 @@ impl Story<'_> {
             trustpoint.request = RequestState::Nothing;
             changes.finish(self.job_id(), JobState::Succeeded, |_| {});
         }
-        trustpoint.last_failure = None;
+        trustpoint.succeed();
         changes.write(trustpoint);
         Ok(changed(changes, Reply::Taken))
     }
@@ -221,7 +224,7 @@ impl Story<'_> {
                 return unchanged(Reply::Known);
             }
         }
-        trustpoint.last_failure = Some(failure.clone());
+        trustpoint.fail(failure.clone(), self.now);
         changes.write(trustpoint);
         let detail =
             serde_json::json!({ "culprit": failure.culprit, "code": failure.code, "message": failure.message });

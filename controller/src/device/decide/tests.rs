@@ -66,6 +66,7 @@ pub(super) fn add(n: u128, name: &str) -> Command {
         policy_id: id::<PolicyId>(32),
         mac: Some(MacCredentials { reference: "ref".to_owned(), secret_id: id::<SecretId>(33) }),
         mac_one_time: false,
+        binding: None,
         requested_by: requester(),
     }))
 }
@@ -83,21 +84,26 @@ pub(super) fn enroll(job: u128, request: RequestKind, key: Option<&str>) -> Comm
         request_key: key.map(str::to_owned),
         requested_by: requester(),
         traceparent: None,
-        context: EnrollContext {
-            trustpoint_id: id::<TrustpointId>(TRUSTPOINT),
-            entity: EntitySpec { subject: "/O=Acme/CN={device.name}".to_owned(), sans: Vec::new() },
-            ca_server: CaServerSpec {
-                ca_name: "/CN=CA".to_owned(),
-                primary_url: "http://ca.example/".to_owned(),
-                secondary_url: None,
-                trust_anchors: vec!["pem".to_owned()],
-                verification_certificates: Vec::new(),
-            },
-            policy: serde_json::from_str(r#"{"key":{"algorithm":"rsa-2048"}}"#).unwrap(),
-            policy_revision: 3,
-            known_job: None,
-        },
+        context: context(),
     }))
+}
+
+/// The configuration of `mgmt`.
+pub(super) fn context() -> EnrollContext {
+    EnrollContext {
+        trustpoint_id: id::<TrustpointId>(TRUSTPOINT),
+        entity: EntitySpec { subject: "/O=Acme/CN={device.name}".to_owned(), sans: Vec::new() },
+        ca_server: CaServerSpec {
+            ca_name: "/CN=CA".to_owned(),
+            primary_url: "http://ca.example/".to_owned(),
+            secondary_url: None,
+            trust_anchors: vec!["pem".to_owned()],
+            verification_certificates: Vec::new(),
+        },
+        policy: serde_json::from_str(r#"{"key":{"algorithm":"rsa-2048"}}"#).unwrap(),
+        policy_revision: 3,
+        known_job: None,
+    }
 }
 
 pub(super) fn activate(job: u128) -> Command {
@@ -188,7 +194,7 @@ fn changes(state: &DeviceState, command: &Command) -> Changes {
     changes
 }
 
-fn after(state: &DeviceState, command: &Command) -> DeviceState {
+pub(super) fn after(state: &DeviceState, command: &Command) -> DeviceState {
     changes(state, command).state
 }
 
@@ -198,11 +204,11 @@ fn unchanged(state: &DeviceState, command: &Command) -> Reply {
     decision.reply
 }
 
-fn refusal(state: &DeviceState, command: &Command) -> Rejection {
+pub(super) fn refusal(state: &DeviceState, command: &Command) -> Rejection {
     decide(state, command, now()).unwrap_err()
 }
 
-fn mgmt(state: &DeviceState) -> &Trustpoint {
+pub(super) fn mgmt(state: &DeviceState) -> &Trustpoint {
     &state.trustpoints[&id::<TrustpointId>(TRUSTPOINT)]
 }
 
@@ -212,7 +218,7 @@ fn under_way() -> DeviceState {
 }
 
 /// A device with certificate 50 in use, of job 40.
-fn in_use() -> DeviceState {
+pub(super) fn in_use() -> DeviceState {
     let state = after(&under_way(), &report(40, issued(50)));
     after(&state, &report(40, activated(50)))
 }
