@@ -273,7 +273,7 @@ fn issued(session: &Session, device: &str, name: &str, job: &Value) -> Result<Va
     let trustpoint = session.read(&["devices", device, "trustpoints", name])?;
     let policy = session.read(&["policies", &text(&trustpoint, "/policy")])?;
     let by_kind = &policy["activation_by_kind"][text(job, "/kind")];
-    let automatic = by_kind.as_bool().unwrap_or(policy["activation"] == "automatic");
+    let automatic = by_kind.as_bool().unwrap_or_else(|| policy["activation"] == "automatic");
     let whole = Page { limit: 1, after: None, all: true };
     loop {
         let list = session.list(&["certificates"], &whole, &[("device", device.to_owned())])?;
