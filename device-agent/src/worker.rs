@@ -231,8 +231,11 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
     Ok(())
 }
 
-async fn fail(core: &Core, entry: &Entry, failed: Box<Failed>) {
+async fn fail(core: &Core, entry: &Entry, mut failed: Box<Failed>) {
     let live = entry.snapshot().await;
+    if let (State::Ca { exchange }, true) = (&live.record.state, failed.transcript.is_empty()) {
+        failed.transcript = outcome::told(&exchange.transcript);
+    }
     tracing::warn!(
         job.id = %live.job.job_id,
         culprit = %failed.culprit,

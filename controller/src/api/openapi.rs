@@ -108,6 +108,7 @@ use crate::error::AppError;
         trustpoints::activate,
         jobs::list,
         jobs::show,
+        jobs::transcript,
         certificates::list,
         certificates::show,
         audit::list,

@@ -10,6 +10,7 @@ use trustfleet_model::{
     ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
     job::{Failure, MacCredentials, RequestKind},
     policy::PolicySpec,
+    transcript::Transcript,
 };
 
 use super::JobKind;
@@ -195,6 +196,8 @@ pub struct Report {
     pub offered_again: bool,
     /// Who says so.
     pub requested_by: Requester,
+    /// What went to and fro, at the end of an exchange of which the agent tells.
+    pub transcript: Option<Transcript>,
     /// What happened.
     pub event: ReportEvent,
 }

@@ -435,6 +435,7 @@ impl Changes {
             transaction_id: None,
             started_at: None,
             finished_at: None,
+            transcript: None,
         };
         fill(&mut update);
         self.job_updates.push(update);

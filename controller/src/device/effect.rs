@@ -5,6 +5,7 @@ use trustfleet_model::{
     certificate::Slot,
     ids::{AgentId, CertificateId, JobId, SecretId, TrustpointId},
     job::{Failure, JobState, JobTask},
+    transcript::Transcript,
     trustpoint::Trustpoint,
 };
 
@@ -116,6 +117,8 @@ pub struct JobUpdate {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// What went to and fro in its exchange.
+    pub transcript: Option<Transcript>,
 }
 
 /// A new certificate.

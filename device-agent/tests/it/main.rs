@@ -24,4 +24,5 @@ mod newer_openssl;
 mod records;
 mod restarts;
 mod token;
+mod transcripts;
 mod transport;
