@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use trustfleet_model::{
-    entity::ResolvedEntity,
+    entity::{ResolvedEntity, fill},
     field::Violations,
     ids::AgentId,
     job::{EnrollmentOrder, RequestKind},
@@ -53,6 +53,8 @@ pub(super) fn enrollment(
                 }
                 mac
             }
+            // Whether the device has the identity, it says itself.
+            OriginAuthentication::Signature => None,
         },
         RequestKind::Kur => {
             match &trustpoint.active {
@@ -71,6 +73,12 @@ pub(super) fn enrollment(
             None
         }
     };
+    let mut name = |field, rule, text: &Option<String>| {
+        let filled = violations.check(field, "placeholder", fill(text.as_ref()?, &state.device))?;
+        violations.check(field, rule, Name::parse(&filled)).map(|_| filled)
+    };
+    let sender = name("policy.sender", "S19", &context.policy.sender);
+    let recipient = name("policy.recipient", "S20", &context.policy.recipient);
     violations.into_result()?;
     match (state.device.agent_id, entity) {
         (Some(agent_id), Some(entity)) => Ok((
@@ -82,6 +90,8 @@ pub(super) fn enrollment(
                 policy: context.policy.clone(),
                 policy_revision: context.policy_revision,
                 mac,
+                sender,
+                recipient,
                 automatic: false,
             },
         )),
