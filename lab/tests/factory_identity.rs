@@ -27,7 +27,8 @@ fn factory(dir: &Path) {
     let request = ["req", "-subj", "/O=Factory/CN=device/serialNumber=SN-1", "-keyout", "idevid.key"];
     openssl(dir, &[&request[..], &["-out", "idevid.csr"], &ec].concat());
     fs::write(dir.join("idevid.ext"), "keyUsage=critical,digitalSignature\n").unwrap();
-    let sign = ["x509", "-req", "-days", "30", "-in", "idevid.csr", "-CA", "factory-ca.pem", "-CAkey", "factory-ca.key"];
+    let sign =
+        ["x509", "-req", "-days", "30", "-in", "idevid.csr", "-CA", "factory-ca.pem", "-CAkey", "factory-ca.key"];
     openssl(dir, &[&sign[..], &["-CAcreateserial", "-extfile", "idevid.ext", "-out", "idevid.pem"]].concat());
 }
 
@@ -92,7 +93,10 @@ async fn s29_s38_a_cr_is_signed_with_an_identity_that_was_imported_by_hand() {
         command.arg("domain").arg("--config").arg(&files.config).args(["import", name]).current_dir(lab.dir.path());
         command.args(["--certificate", "idevid.pem", "--key", "idevid.key", "--ca", "factory-ca.pem"]);
         let output = command.output().unwrap();
-        (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let (refused, said) = import("default");
     assert!(!refused && said.contains("factory identity"), "{said}");

@@ -153,6 +153,8 @@ pub(crate) mod tests {
             serial: Some(Word::try_from("SN-1".to_owned()).unwrap()),
             mac: None,
             labels: Labels::parse(&pairs, &mut Violations::new()),
+            pair: None,
+            standby: false,
         }
     }
 

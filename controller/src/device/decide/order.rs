@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use trustfleet_model::{
+    device::Duty,
     entity::{ResolvedEntity, fill},
     field::Violations,
     ids::AgentId,
@@ -25,6 +26,11 @@ pub(super) fn enrollment(
     let mut violations = Violations::new();
     if state.device.agent_id.is_none() {
         no_agent(state, &mut violations);
+    }
+    if state.device.duty() == Duty::Standby {
+        let message =
+            "is set: the standby of a pair never applies for a certificate; switch over first, or ask its peer";
+        violations.add("device.standby", "S47", message);
     }
     let entity = match context.entity.resolve(&state.device) {
         Ok(entity) => {

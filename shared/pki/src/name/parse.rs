@@ -56,7 +56,9 @@ impl Parser<'_> {
             if rdn.iter().any(|other: &Attribute| other.oid == attribute.oid) {
                 // X.501 section 9.3: an RDN has at most one value of each type
                 self.at = at;
-                return Err(self.syntax("this type stands in the same RDN already (+ joins attributes of different types)"));
+                return Err(
+                    self.syntax("this type stands in the same RDN already (+ joins attributes of different types)")
+                );
             }
             rdn.push(attribute);
             match self.next() {
