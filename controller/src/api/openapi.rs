@@ -93,6 +93,7 @@ use crate::error::AppError;
         trustpoints::show,
         trustpoints::remove,
         trustpoints::set_mac,
+        trustpoints::set_services,
         trustpoints::enroll,
         trustpoints::activate,
         jobs::list,

@@ -13,9 +13,9 @@ pub use crate::audit::Requester;
 pub use self::{
     command::{
         Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Reply,
-        Report, ReportEvent, SetMac, Undeliverable,
+        Report, ReportEvent, SetMac, SetServices, Undeliverable,
     },
     decide::{Rejection, decide},
-    effect::{AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobUpdate, SlotChange, TrustpointChange},
+    effect::{AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, SlotChange, TrustpointChange},
     state::{DeviceState, JobKind, OpenJob},
 };

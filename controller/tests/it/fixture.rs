@@ -122,6 +122,7 @@ impl Fixture {
             policy_id: self.policy,
             mac: Some(MacCredentials { reference: "ref-1".to_owned(), secret_id }),
             mac_one_time: false,
+            services: Vec::new(),
             requested_by: Requester::new("test", "operator"),
         };
         self.ask(device, Command::AddTrustpoint(Box::new(add))).await.map(|_| id)

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ca_server::CaServerSpec;
 use crate::entity::ResolvedEntity;
+use crate::field::ObjectName;
 use crate::ids::SecretId;
 use crate::policy::PolicySpec;
 
@@ -88,8 +89,15 @@ pub enum JobTask {
     Enroll(Box<EnrollmentOrder>),
     /// Put the staged certificate into use.
     Activate {
-        /// Serial number of the staged certificate, upper-case hex.
+        /// Serial number of the staged certificate, upper-case hex; or of the one in use, for services that have yet to
+        /// take it.
         serial: String,
+        /// Services that are to take it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        services: Vec<ObjectName>,
+        /// The CA has revoked the certificate that it replaces.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replaced_is_revoked: bool,
     },
 }
 
@@ -118,6 +126,9 @@ pub struct EnrollmentOrder {
     pub policy_revision: u32,
     /// Reference and secret, where the request is protected by MAC.
     pub mac: Option<MacCredentials>,
+    /// Services that are to take the certificate when it is put into use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ObjectName>,
 }
 
 /// Reference value and secret of a MAC-protected request (S12, S13).

@@ -13,4 +13,5 @@ pub mod ids;
 pub mod job;
 pub mod policy;
 pub mod secret;
+pub mod service;
 pub mod trustpoint;

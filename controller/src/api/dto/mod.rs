@@ -14,6 +14,7 @@ pub mod entity;
 pub mod job;
 pub mod joining;
 pub mod policy;
+pub mod service;
 pub mod tenant;
 pub mod trustpoint;
 

@@ -81,6 +81,7 @@ pub(super) fn enrollment(
                 policy: context.policy.clone(),
                 policy_revision: context.policy_revision,
                 mac,
+                services: trustpoint.services.clone(),
             },
         )),
         // Both were noted above, so this is never reached with an empty list.

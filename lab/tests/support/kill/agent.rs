@@ -228,6 +228,8 @@ impl Agent {
             policy_revision: 1,
             reply_to: format!("agent.{}.r1", self.agent_id),
             traceparent: None,
+            services: Vec::new(),
+            replaced_is_revoked: false,
             task: task(self, job_id),
         }
     }
