@@ -15,8 +15,8 @@ use trustfleet_wire::join::JOIN_TOKEN_MAX;
 use url::{Host, Url};
 
 use crate::accept::{Accept, AcceptConfig, AcceptError};
-use crate::services::{Accounts, ServiceConfig, Services};
 use crate::ca_tls::{CaTlsConfig, ClientError, ClientFiles};
+use crate::services::{Accounts, ServiceConfig, Services};
 
 /// The name of the agent, over the one in the file: what makes one file good for many devices.
 const NAME_VARIABLE: &str = "TRUSTFLEET_AGENT_NAME";

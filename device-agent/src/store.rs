@@ -200,6 +200,12 @@ impl Store {
         self.devices().join(device.as_str()).join(trustpoint.as_str())
     }
 
+    /// File that says which trustpoint has an exported file: a name that follows from the file's path.
+    pub fn claim_file(&self, path: &Path) -> PathBuf {
+        let name = hex::encode(trustfleet_pki::digest::sha256(path.as_os_str().as_encoded_bytes()));
+        self.root.join("exports").join(format!("{name}.json"))
+    }
+
     /// Ids of all job records.
     ///
     /// # Errors

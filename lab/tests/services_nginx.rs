@@ -18,7 +18,10 @@ use std::{
     time::Duration,
 };
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::CertificateDer, pki_types::pem::PemObject as _};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::CertificateDer,
+    pki_types::pem::PemObject as _,
+};
 use serde_json::{Value, json};
 use served::{LIMIT, bind, done, placeholder, program, told};
 use support::{Lab, policy};
@@ -59,8 +62,10 @@ impl Nginx {
 
     /// The agent's configuration of the service.
     fn service(&self, name: &str, probe_timeout_s: u32) -> String {
-        let reload: Vec<String> =
-            std::iter::once(NGINX.to_owned()).chain(arguments(&self.dir)).chain(["-s".into(), "reload".into()]).collect();
+        let reload: Vec<String> = std::iter::once(NGINX.to_owned())
+            .chain(arguments(&self.dir))
+            .chain(["-s".into(), "reload".into()])
+            .collect();
         let (dir, port) = (self.dir.display(), self.port);
         format!(
             "\n[services.{name}]\nreload = {reload:?}\nprobe_timeout_s = {probe_timeout_s}\n\
@@ -73,7 +78,11 @@ impl Nginx {
     /// Serial number of the certificate that is served, the chain not looked at.
     fn serial(&self) -> String {
         let address = format!("127.0.0.1:{}", self.port);
-        let shown = done(&["sh", "-c", &format!("openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -serial")]);
+        let shown = done(&[
+            "sh",
+            "-c",
+            &format!("openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -serial"),
+        ]);
         shown.trim_start_matches("serial=").to_owned()
     }
 
@@ -121,10 +130,13 @@ fn ask(config: &Arc<ClientConfig>, port: u16) -> Result<String, String> {
     Ok(Certificate::from_der(shown).map_err(|error| text(&error))?.serial_hex())
 }
 
+/// How many requests a client made, and the serial numbers it saw, in order.
+type Seen = (usize, Vec<String>);
+
 /// Clients that ask without a pause until they are told to stop; each gives the serial numbers it saw, in order.
 struct Load {
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Result<(usize, Vec<String>), String>>>,
+    clients: Vec<JoinHandle<Result<Seen, String>>>,
 }
 
 impl Load {
@@ -153,9 +165,12 @@ impl Load {
         Self { clients: (0..3).map(client).collect(), stop }
     }
 
-    fn end(self) -> Vec<(usize, Vec<String>)> {
+    fn end(self) -> Vec<Seen> {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients.into_iter().map(|client| client.join().unwrap().unwrap_or_else(|error| panic!("{error}"))).collect()
+        self.clients
+            .into_iter()
+            .map(|client| client.join().unwrap().unwrap_or_else(|error| panic!("{error}")))
+            .collect()
     }
 }
 
@@ -248,7 +263,10 @@ async fn nginx_goes_on_with_the_old_certificate_when_it_does_not_reload_or_is_no
     configure(&nginx.dir, nginx.port, "tls", "");
     let job = fleet.post("devices/ap-1/trustpoints/default/activate", &json!({})).unwrap();
     let ended = fleet.job_ended(&job, LIMIT).await.unwrap();
-    assert_eq!((&ended["state"], &ended["in_service"]["services"][0]["result"]), (&json!("succeeded"), &json!("verified")));
+    assert_eq!(
+        (&ended["state"], &ended["in_service"]["services"][0]["result"]),
+        (&json!("succeeded"), &json!("verified"))
+    );
     let mended = fleet.trustpoint("ap-1").unwrap();
     assert_eq!((&mended["active"]["serial"], &mended["last_failure"]), (&staged, &Value::Null));
     assert_eq!(json!(nginx.serial()), staged);

@@ -196,8 +196,7 @@ pub async fn set_mac(call: Call, body: Body<MacCreate>) -> Result<HttpResponse, 
             content_type = "application/problem+json")))]
 pub async fn set_services(call: Call, body: Body<ServicesBody>) -> Result<HttpResponse, Problem> {
     let (device, trustpoint) = find(&call).await?;
-    let services =
-        body.check(|body, violations| Some(service::read_names("services", &body.services, violations)))?;
+    let services = body.check(|body, violations| Some(service::read_names("services", &body.services, violations)))?;
     let shown = ServicesBody { services: services.iter().map(ToString::to_string).collect() };
     let command = SetServices { trustpoint, services, requested_by: call.requester() };
     ask(&call, device, Command::SetServices(command)).await?;

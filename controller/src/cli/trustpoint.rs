@@ -183,8 +183,18 @@ fn services(item: &Value) -> String {
 }
 
 const FIRST: &[&str] = &[
-    "device", "name", "status", "request", "active", "staged", "previous", "last_failure", "services", "in_service",
-    "entity", "ca_server",
+    "device",
+    "name",
+    "status",
+    "request",
+    "active",
+    "staged",
+    "previous",
+    "last_failure",
+    "services",
+    "in_service",
+    "entity",
+    "ca_server",
 ];
 
 /// Runs a verb on trustpoints.
@@ -231,7 +241,8 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
         TrustpointVerb::SetServices { device, name, services } => {
             let path = ["devices", &device, "trustpoints", &name, "services"];
             let bound = session.call(Method::PUT, &path, Some(&json!({ "services": services })))?;
-            let next = format!("trustfleet trustpoint activate {device} {name} --wait gives them the certificate in use");
+            let next =
+                format!("trustfleet trustpoint activate {device} {name} --wait gives them the certificate in use");
             session.print_object(&bound, &["services"], &next)
         }
         TrustpointVerb::Delete { device, name } => {
@@ -283,7 +294,10 @@ fn issued(session: &Session, device: &str, name: &str, job: &Value, limit: Durat
         let trustpoint = session.read(&path)?;
         if trustpoint["last_failure"].is_object() && automatic {
             return Err(CliError::JobFailed {
-                text: format!("the certificate is issued, and could not be put into use: {}", text(&trustpoint, "/last_failure/message")),
+                text: format!(
+                    "the certificate is issued, and could not be put into use: {}",
+                    text(&trustpoint, "/last_failure/message")
+                ),
                 next: format!("trustfleet trustpoint show {device} {name}, then activate again"),
             });
         }

@@ -168,7 +168,10 @@ impl Parameters {
         self.jobs.extend(changes.jobs.iter().map(|job| new_job(n, job)));
         self.job_updates.extend(changes.job_updates.iter().map(|update| job_update(n, update)));
         self.job_updates.extend(
-            changes.jobs_told.iter().map(|told| json!({ "n": n, "job_id": told.job_id, "in_service": told.in_service })),
+            changes
+                .jobs_told
+                .iter()
+                .map(|told| json!({ "n": n, "job_id": told.job_id, "in_service": told.in_service })),
         );
         self.certificates.extend(changes.certificates.iter().map(|made| certificate(n, made)));
         self.slots.extend(changes.slots.iter().map(|change| slot(n, change)));

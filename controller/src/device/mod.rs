@@ -16,6 +16,8 @@ pub use self::{
         Report, ReportEvent, SetMac, SetServices, Undeliverable,
     },
     decide::{Rejection, decide},
-    effect::{AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, SlotChange, TrustpointChange},
+    effect::{
+        AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, SlotChange, TrustpointChange,
+    },
     state::{DeviceState, JobKind, OpenJob},
 };

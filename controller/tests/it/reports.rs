@@ -72,8 +72,12 @@ async fn an_enrolment_goes_its_way_and_every_step_is_in_the_audit() {
     assert_eq!(fixture.stored_trustpoint().await["staged"]["serial"], serial.as_str());
 
     let file = "/var/lib/agent/current/certificate.pem".to_owned();
-    told(&fixture, &mut queue, &fixture.report(job_id, sequence, Event::Activated { serial, file: file.clone(), in_service: None }))
-        .await;
+    told(
+        &fixture,
+        &mut queue,
+        &fixture.report(job_id, sequence, Event::Activated { serial, file: file.clone(), in_service: None }),
+    )
+    .await;
     assert_eq!(fixture.value::<String>("SELECT slot FROM certificates").await, "active");
     assert_eq!(fixture.value::<String>("SELECT file FROM certificates").await, file);
     assert_eq!(fixture.value::<String>("SELECT status FROM trustpoints").await, "active");

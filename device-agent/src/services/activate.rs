@@ -3,7 +3,7 @@
 //! Every step can be repeated. Before the first change stands a journal of what was there ([`super::journal`]); where the
 //! agent dies it goes on by it, and comes to the same end. The journal goes when the end is in the job's record.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::config::{Probe, Service};
 use super::export::{self, Before, Written};
 use super::journal::{Failure, Journal, Phase};
 use super::material::Material;
-use super::{Held, probe};
+use super::{Held, claim, probe};
 use crate::activation::ActivationError;
 use crate::backoff::Backoff;
 use crate::core::Core;
@@ -26,7 +26,7 @@ use crate::exchange::{Halt, blocking};
 use crate::order::Place;
 use crate::outcome;
 use crate::slots::{Slot, Slots};
-use crate::store::{self, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// Waits between two looks of a probe.
 const LOOK_AGAIN: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(2) };
@@ -238,9 +238,9 @@ impl Giving<'_> {
     ) -> Result<Option<(Arc<Service>, String)>, Halt> {
         for service in held.services.iter().filter(|service| !service.exports.is_empty()) {
             let begun = Instant::now();
-            let (slots, place, service_of) = (self.slots(), self.place.clone(), Arc::clone(service));
+            let (store, place, service_of) = (self.core.store.clone(), self.place.clone(), Arc::clone(service));
             let written_before = journal.written.clone();
-            let exported = blocking(move || write_copies(&slots, &place, &service_of, &written_before)).await?;
+            let exported = blocking(move || write_copies(&store, &place, &service_of, &written_before)).await?;
             let failed = exported.as_ref().err().cloned();
             let detail = exported.map_or_else(|error| error, |count| format!("{count} files"));
             done.steps.push(step(service, "export", failed.is_none(), begun, detail));
@@ -441,10 +441,13 @@ fn put_back(slots: &Slots, journal: &Journal) -> Result<(), StoreError> {
     save_written(slots, &journal.written)
 }
 
-fn write_copies(slots: &Slots, place: &Place, service: &Service, before: &[Written]) -> Result<usize, String> {
+fn write_copies(store: &Store, place: &Place, service: &Service, before: &[Written]) -> Result<usize, String> {
     let text = |error: StoreError| error.to_string();
+    let slots = &Slots::new(store.trustpoint(&place.device, &place.trustpoint));
     let material = Material::read(slots, Slot::Current).map_err(text)?;
     let copies = export::copies(service, place, &material, before)?;
+    let paths: Vec<&Path> = copies.iter().map(|copy| copy.path.as_path()).collect();
+    claim::take(store, place, &paths)?;
     let mine = |file: &&Written| file.service == service.name.as_str();
     let kept = |path: &PathBuf| copies.iter().any(|copy| copy.path == *path);
     let gone: Vec<PathBuf> =

@@ -45,7 +45,9 @@ impl Program {
     /// is killed.
     pub(super) async fn run(self) -> Ended {
         let failed = |detail: String| Ended { ok: false, detail, stdout: String::new() };
-        let Some((program, arguments)) = self.words.split_first() else { return failed("there is no program".to_owned()) };
+        let Some((program, arguments)) = self.words.split_first() else {
+            return failed("there is no program".to_owned());
+        };
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
         command.envs(self.environment).current_dir("/").process_group(0).kill_on_drop(true);
@@ -171,7 +173,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_of_the_agents_environment_is_passed_on() {
         let ended = run("env", LONG).await;
-        let mut names: Vec<_> = ended.stdout.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+        let mut names: Vec<_> =
+            ended.stdout.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
         names.retain(|name| !matches!(*name, "PWD" | "SHLVL" | "_" | "OLDPWD"));
         names.sort_unstable();
         assert_eq!(names, ["LC_ALL", "PATH", "TRUSTFLEET_SERVICE"]);

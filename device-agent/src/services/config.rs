@@ -173,7 +173,7 @@ pub enum Content {
     Fullchain,
     /// The private key, PKCS #8.
     Key,
-    /// Every CA certificate that verifies others of the same CA: the chain, then the trust anchors.
+    /// Every CA certificate that verifies others of the same CA: the trust anchors, then the chain.
     Ca,
     /// Key, certificate and chain, PKCS #12.
     Pkcs12 {
@@ -197,7 +197,7 @@ pub(super) fn read(
     keys: &KeysConfig,
     accounts: &Accounts,
 ) -> Result<Vec<Service>, Vec<String>> {
-    let mut reader = Reader { keys, accounts, problems: Vec::new() };
+    let mut reader = Reader { keys, accounts, places: BTreeMap::new(), problems: Vec::new() };
     let read = services.iter().filter_map(|(name, config)| reader.service(name, config)).collect();
     if reader.problems.is_empty() { Ok(read) } else { Err(reader.problems) }
 }
@@ -205,6 +205,8 @@ pub(super) fn read(
 struct Reader<'a> {
     keys: &'a KeysConfig,
     accounts: &'a Accounts,
+    /// Where copies go, with the key that says so.
+    places: BTreeMap<String, String>,
     problems: Vec<String>,
 }
 
@@ -226,7 +228,10 @@ impl Reader<'_> {
         let reload = self.command(&format!("{key}.reload"), &config.reload);
         let probe = config.probe.as_ref().and_then(|probe| self.probe(&format!("{key}.probe"), probe));
         if config.exports.len() > LIST_MAX {
-            self.wrong(&format!("{key}.exports"), format!("are {}; at most {LIST_MAX} are allowed", config.exports.len()));
+            self.wrong(
+                &format!("{key}.exports"),
+                format!("are {}; at most {LIST_MAX} are allowed", config.exports.len()),
+            );
         }
         let exports = config.exports.iter().enumerate();
         let exports = exports.filter_map(|(i, export)| self.export(&format!("{key}.exports[{i}]"), export)).collect();
@@ -245,7 +250,8 @@ impl Reader<'_> {
 
     fn run_as(&mut self, key: &str, config: &ServiceConfig) -> Option<(u32, u32)> {
         let user = config.user.as_ref().and_then(|user| self.good(&format!("{key}.user"), self.accounts.user(user)));
-        let group = config.group.as_ref().and_then(|name| self.good(&format!("{key}.group"), self.accounts.group(name)));
+        let group =
+            config.group.as_ref().and_then(|name| self.good(&format!("{key}.group"), self.accounts.group(name)));
         match (&config.user, user, group) {
             (Some(_), Some((user, own_group)), group) => match group.or(own_group) {
                 Some(group) => Some((user, group)),
@@ -269,7 +275,10 @@ impl Reader<'_> {
             return Vec::new();
         }
         if words.first().is_some_and(|program| !program.starts_with('/')) {
-            self.wrong(&format!("{key}[0]"), "must be the program's whole path, such as /usr/sbin/nginx: there is no shell");
+            self.wrong(
+                &format!("{key}[0]"),
+                "must be the program's whole path, such as /usr/sbin/nginx: there is no shell",
+            );
         }
         let words = words.iter().enumerate();
         words.filter_map(|(i, word)| self.good(&format!("{key}[{i}]"), Template::read(word))).collect()
@@ -310,6 +319,9 @@ impl Reader<'_> {
         let what = match (&export.path, &export.content, &export.folder) {
             (Some(path), Some(content), None) => {
                 let content = self.content(key, content, export);
+                if let Some(other) = self.places.insert(path.clone(), format!("{key}.path")) {
+                    self.wrong(&format!("{key}.path"), format!("is {path:?}, which {other} is as well"));
+                }
                 let path = self.path(&format!("{key}.path"), path);
                 path.zip(content).map(|(path, content)| What::File { path, content })
             }
@@ -339,7 +351,8 @@ impl Reader<'_> {
         }
         let secret = matches!(export.content.as_deref(), Some("key" | "pkcs12"));
         let owner = export.owner.as_ref().and_then(|name| self.good(&format!("{key}.owner"), self.accounts.user(name)));
-        let group = export.group.as_ref().and_then(|name| self.good(&format!("{key}.group"), self.accounts.group(name)));
+        let group =
+            export.group.as_ref().and_then(|name| self.good(&format!("{key}.group"), self.accounts.group(name)));
         let mode = self.mode(&format!("{key}.mode"), export.mode.as_deref(), secret);
         Some(Export { what: what?, format, owner: owner.map(|(user, _)| user), group, mode })
     }
@@ -354,7 +367,10 @@ impl Reader<'_> {
                 mode
             }
             _ => {
-                self.wrong(key, format!("is {text:?}; give four octal digits that let the owner read, such as \"0640\""));
+                self.wrong(
+                    key,
+                    format!("is {text:?}; give four octal digits that let the owner read, such as \"0640\""),
+                );
                 0o600
             }
         }
@@ -399,7 +415,8 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Result<Vec<Service>, Vec<String>> {
-        let services: BTreeMap<String, ServiceConfig> = toml::from_str(text).map_err(|error| vec![error.to_string()])?;
+        let services: BTreeMap<String, ServiceConfig> =
+            toml::from_str(text).map_err(|error| vec![error.to_string()])?;
         let accounts = Accounts::of("root:x:0:0::/:/bin/sh\nwww:x:33:34::/:/bin/sh\n", "www:x:34:\nssl:x:110:\n");
         read(&services, &KeysConfig::default(), &accounts)
     }
@@ -423,16 +440,14 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_told_at_once_with_its_key() {
-        let problems = all(
-            "[\"../x\"]\nreload = [\"nginx\"]\nreload_timeout_s = 0\nuser = \"nobody-here\"\n\
+        let problems = all("[\"../x\"]\nreload = [\"nginx\"]\nreload_timeout_s = 0\nuser = \"nobody-here\"\n\
              probe = { tls = \"localhost\", file = \"/x\" }\n\
              [[\"../x\".exports]]\npath = \"relative\"\ncontent = \"everything\"\n\
              [[\"../x\".exports]]\npath = \"/a/{serial}\"\ncontent = \"key\"\nmode = \"0644\"\n\
-             [[\"../x\".exports]]\npath = \"/a\"\ncontent = \"ca\"\nformat = \"der\"\nowner = \"ghost\"\n\
-             [[\"../x\".exports]]\npath = \"/a\"\ncontent = \"pkcs12\"\n\
+             [[\"../x\".exports]]\npath = \"/b\"\ncontent = \"ca\"\nformat = \"der\"\nowner = \"ghost\"\n\
+             [[\"../x\".exports]]\npath = \"/c\"\ncontent = \"pkcs12\"\n\
              [[\"../x\".exports]]\nfolder = \"/a/../b\"\npath = \"/a\"\n\
-             [empty]\n[bad]\nprobe = { tls = \"localhost\" }\n",
-        )
+             [empty]\n[bad]\nprobe = { tls = \"localhost\" }\n")
         .unwrap_err();
         let expected = [
             "services.../x: contains '.'",
@@ -452,9 +467,19 @@ mod tests {
             "services.bad.probe.tls: is \"localhost\"",
         ];
         for beginning in expected {
-            assert!(problems.iter().any(|problem| problem.starts_with(beginning)), "{beginning} is not in {problems:#?}");
+            assert!(
+                problems.iter().any(|problem| problem.starts_with(beginning)),
+                "{beginning} is not in {problems:#?}"
+            );
         }
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    }
+
+    #[test]
+    fn two_copies_in_one_place_are_refused() {
+        let export = "path = \"/a\"\ncontent = \"ca\"\n";
+        let problems = all(&format!("[[x.exports]]\n{export}[[y.exports]]\n{export}")).unwrap_err();
+        assert_eq!(problems, ["services.y.exports[0].path: is \"/a\", which services.x.exports[0].path is as well"]);
     }
 
     #[test]

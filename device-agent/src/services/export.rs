@@ -87,24 +87,26 @@ pub(super) enum Was {
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn copies(service: &Service, place: &Place, material: &Material, written: &[Written]) -> Result<Vec<Copy>, String> {
+pub(super) fn copies(
+    service: &Service,
+    place: &Place,
+    material: &Material,
+    written: &[Written],
+) -> Result<Vec<Copy>, String> {
     let mut all = Vec::new();
     for export in &service.exports {
-        let copy = |path, bytes, ca| Copy {
-            path,
-            bytes,
-            mode: export.mode,
-            owner: export.owner,
-            group: export.group,
-            ca,
-        };
+        let copy =
+            |path, bytes, ca| Copy { path, bytes, mode: export.mode, owner: export.owner, group: export.group, ca };
         match &export.what {
             What::File { path, content } => {
                 let path = PathBuf::from(path.fill(place));
                 let bytes = material.render(content, export.format);
                 let bytes = bytes.map_err(|error| format!("{}: {error}", path.display()))?;
                 if bytes.is_empty() && !matches!(content, Content::Chain) {
-                    return Err(format!("{}: there is nothing to write: the CA sent no such certificates", path.display()));
+                    return Err(format!(
+                        "{}: there is nothing to write: the CA sent no such certificates",
+                        path.display()
+                    ));
                 }
                 all.push(copy(path, bytes, None));
             }
@@ -184,7 +186,9 @@ pub(super) fn before(path: &Path) -> Result<Before, StoreError> {
             let (mode, owner, group) = (meta.permissions().mode() & 0o7777, meta.uid(), meta.gid());
             Some(Was::File { bytes: Blob(bytes), mode, owner, group })
         }
-        Ok(meta) if meta.is_file() => return Err(corrupt(format!("it has {} bytes, and is no certificate", meta.len()))),
+        Ok(meta) if meta.is_file() => {
+            return Err(corrupt(format!("it has {} bytes, and is no certificate", meta.len())));
+        }
         Ok(_) => return Err(corrupt("it is neither a file nor a link".to_owned())),
     };
     Ok(Before { path: path.to_owned(), was })

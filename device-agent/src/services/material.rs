@@ -30,7 +30,8 @@ impl Material {
         let (certificate, _) = slots.certificate(slot)?.ok_or_else(|| corrupt("there is no certificate"))?;
         let folder = slots.folder(slot).ok_or_else(|| corrupt("it leads nowhere"))?;
         let key = store::load(&Slots::key_file(&folder))?.map(Zeroizing::new);
-        let key_pem = key.and_then(|bytes| std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned())));
+        let key_pem =
+            key.and_then(|bytes| std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned())));
         Ok(Self { certificate, chain: slots.chain(slot), anchors: slots.anchors(slot), key_pem })
     }
 
@@ -60,7 +61,13 @@ impl Material {
                 let chain = self.chain.iter().filter(|ca| !ca.is_self_issued());
                 Ok(bundle(&mut std::iter::once(&self.certificate).chain(chain)))
             }
-            Content::Ca => Ok(bundle(&mut self.ca_certificates().into_iter())),
+            // The anchors lead: programs that read one certificate of a file need the root.
+            Content::Ca => {
+                let all = self.ca_certificates();
+                let (anchors, others): (Vec<_>, Vec<_>) =
+                    all.into_iter().partition(|ca| self.anchors.iter().any(|anchor| anchor.as_der() == ca.as_der()));
+                Ok(bundle(&mut anchors.into_iter().chain(others)))
+            }
             Content::Key => {
                 let pem = self.key()?;
                 match format {
@@ -70,7 +77,10 @@ impl Material {
             }
             Content::Pkcs12 { password_file } => {
                 let password = Zeroizing::new(std::fs::read_to_string(password_file).map_err(|error| {
-                    format!("the password of the PKCS #12 file cannot be read from {}: {error}", password_file.display())
+                    format!(
+                        "the password of the PKCS #12 file cannot be read from {}: {error}",
+                        password_file.display()
+                    )
                 })?);
                 super::pkcs12::write(self, &key_der(self.key()?)?, password.trim_end_matches(['\r', '\n']))
             }

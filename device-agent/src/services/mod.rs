@@ -4,6 +4,7 @@
 
 mod accounts;
 mod activate;
+mod claim;
 mod command;
 mod config;
 mod export;
@@ -53,9 +54,9 @@ impl Services {
         keys: &KeysConfig,
         accounts: &Accounts,
     ) -> Result<Self, Vec<String>> {
-        let read = config::read(services, keys, accounts)?.into_iter().map(|service| {
-            (service.name.clone(), Entry { service: Arc::new(service), turn: Arc::default() })
-        });
+        let read = config::read(services, keys, accounts)?
+            .into_iter()
+            .map(|service| (service.name.clone(), Entry { service: Arc::new(service), turn: Arc::default() }));
         Ok(Self(Arc::new(read.collect())))
     }
 
@@ -79,7 +80,8 @@ impl Services {
                 turns.push(Arc::clone(&entry.turn).lock_owned().await);
             }
         }
-        let found = names.iter().filter_map(|name| Some(Arc::clone(&self.0.get(&name.parse::<ObjectName>().ok()?)?.service)));
+        let found =
+            names.iter().filter_map(|name| Some(Arc::clone(&self.0.get(&name.parse::<ObjectName>().ok()?)?.service)));
         Held { services: found.collect(), _turns: turns }
     }
 }

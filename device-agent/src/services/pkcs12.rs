@@ -15,7 +15,8 @@ const ALIAS: &str = "trustfleet";
 pub(super) fn write(material: &Material, key: &[u8], password: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let wrong = |error: p12_keystore::error::Error| format!("the PKCS #12 file cannot be made: {error}");
     let certificates = std::iter::once(&material.certificate).chain(&material.chain);
-    let chain: Result<Vec<_>, _> = certificates.map(|certificate| Certificate::from_der(certificate.as_der())).collect();
+    let chain: Result<Vec<_>, _> =
+        certificates.map(|certificate| Certificate::from_der(certificate.as_der())).collect();
     let id = sha256(material.certificate.as_der());
     let mut store = KeyStore::new();
     let entry = PrivateKeyChain::new(key, &id[..20], chain.map_err(wrong)?);

@@ -81,9 +81,11 @@ pub(super) fn in_handshake(address: &str, name: Option<&str>, serial: &str) -> R
 fn presented(address: &str, name: Option<&str>) -> Result<Vec<u8>, String> {
     let wrong = |what: &str, error: &dyn std::fmt::Display| format!("{address}: {what}: {error}");
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    let name = ServerName::try_from(name.unwrap_or(host).to_owned()).map_err(|error| wrong("no name of a server", &error))?;
+    let name =
+        ServerName::try_from(name.unwrap_or(host).to_owned()).map_err(|error| wrong("no name of a server", &error))?;
     let provider = CryptoProvider::get_default().ok_or_else(|| "there is no TLS library".to_owned())?;
-    let seen = Arc::new(Seen { provider: Arc::clone(provider), certificate: Mutex::default(), proved: Mutex::default() });
+    let seen =
+        Arc::new(Seen { provider: Arc::clone(provider), certificate: Mutex::default(), proved: Mutex::default() });
     let config = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong("TLS", &error))?
@@ -101,8 +103,9 @@ fn presented(address: &str, name: Option<&str>) -> Result<Vec<u8>, String> {
                 continue;
             }
         };
-        let limits = socket.set_read_timeout(Some(CONNECT_MAX)).and(socket.set_write_timeout(Some(CONNECT_MAX)));
-        limits.map_err(|error| wrong("no connection", &error))?;
+        let limited = socket.set_read_timeout(Some(CONNECT_MAX));
+        let limited = limited.and_then(|()| socket.set_write_timeout(Some(CONNECT_MAX)));
+        limited.map_err(|error| wrong("no connection", &error))?;
         let shaken = shake(&mut tls, &mut socket);
         // Also when the server ends the handshake because it wants a certificate of ours: it has shown its own by then.
         if let Some(certificate) = seen.proved() {
@@ -139,7 +142,10 @@ impl Seen {
         self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| proved)
     }
 
-    fn note(&self, verified: Result<HandshakeSignatureValid, rustls::Error>) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn note(
+        &self,
+        verified: Result<HandshakeSignatureValid, rustls::Error>,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = verified.is_ok();
         verified
     }

@@ -124,7 +124,10 @@ async fn a_service_that_does_not_reload_keeps_the_old_certificate_and_the_new_on
     let expected = [("export", true), ("reload", false), ("restore", true), ("reload_former", false)];
     assert_eq!(steps(&said), expected, "{said:?}");
     // As before, and the new one waits.
-    assert_eq!((served.serial("https/cert.pem"), serial_in(&house, "current")), (Some(serial.clone()), Some(serial.clone())));
+    assert_eq!(
+        (served.serial("https/cert.pem"), serial_in(&house, "current")),
+        (Some(serial.clone()), Some(serial.clone()))
+    );
     assert_eq!(fs::read(served.path("https/key.pem")).unwrap(), key);
     let staged = serial_in(&house, "staged").expect("nothing is staged");
     assert!(!house.trustpoint().join("activation.json").exists());
@@ -205,7 +208,9 @@ async fn a_service_that_the_agent_does_not_know_changes_nothing_and_is_named() {
 async fn an_agent_that_dies_while_a_service_reloads_goes_on_with_it() {
     let served = Served::new();
     let dir = served.dir.path().display().to_string();
-    let slow = served.config().replace("test ! -e", &format!("while test -e {dir}/https.held; do sleep 0.05; done; test ! -e"));
+    let slow = served
+        .config()
+        .replace("test ! -e", &format!("while test -e {dir}/https.held; do sleep 0.05; done; test ! -e"));
     let (ca, mut house) = (TestCa::start(), House::configured(&slow).await);
     house.send(&bound(house.ir(1, &ca), &["https"])).await;
     let (serial, _) = activated(&house, 1).await;
@@ -277,7 +282,10 @@ async fn every_form_of_a_copy_is_read_by_openssl() {
     let certificate = served.path("ap-1/dot1x.pem");
     assert_eq!(openssl(&["x509", "-noout", "-serial", "-in", text(&certificate)]), format!("serial={serial}"));
     let der = served.path("cert.der");
-    assert_eq!(openssl(&["x509", "-inform", "der", "-noout", "-serial", "-in", text(&der)]), format!("serial={serial}"));
+    assert_eq!(
+        openssl(&["x509", "-inform", "der", "-noout", "-serial", "-in", text(&der)]),
+        format!("serial={serial}")
+    );
     let public = openssl(&["x509", "-noout", "-pubkey", "-in", text(&certificate)]);
     let (key, key_der) = (served.path("key.pem"), served.path("key.der"));
     assert_eq!(openssl(&["pkey", "-pubout", "-in", text(&key)]), public);
@@ -302,8 +310,10 @@ async fn s36_s46_generated_names_stay_over_updates_and_a_renamed_file_is_told_of
     let config = format!("[services.vendor]\n[[services.vendor.exports]]\nfolder = \"{dir}/pki\"\n");
     let (ca, house) = (TestCa::start(), House::configured(&config).await);
     let names = || {
-        let mut names: Vec<_> =
-            fs::read_dir(served.path("pki")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(served.path("pki"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     };
@@ -345,4 +355,20 @@ async fn s45_a_set_that_cannot_be_written_as_a_whole_is_not_written_at_all() {
     let Event::Failed(told) = house.wait_for("failed").await.event else { panic!() };
     assert!(told.message.contains("ca.pem"), "{told:?}");
     assert_eq!((served.serial("https/cert.pem"), serial_in(&house, "current")), (Some(serial.clone()), Some(serial)));
+}
+
+#[tokio::test]
+async fn two_devices_behind_one_agent_do_not_write_into_one_file() {
+    let served = Served::new();
+    let (ca, house) = (TestCa::start(), House::configured(&served.config()).await);
+    house.send(&bound(house.ir(1, &ca), &["https"])).await;
+    let (serial, _) = activated(&house, 1).await;
+    let key = fs::read(served.path("https/key.pem")).unwrap();
+    let other = Job { device: "ap-2".to_owned(), device_id: uuid::Uuid::from_u128(0xd2).into(), ..house.ir(2, &ca) };
+    house.send(&bound(other, &["https"])).await;
+    let (told, _) = failed(&house, 1).await;
+    assert_eq!(told.code, "export_failed");
+    assert!(told.message.contains("trustpoint dot1x of device ap-1"), "{}", told.message);
+    assert_eq!((served.serial("https/cert.pem"), fs::read(served.path("https/key.pem")).unwrap()), (Some(serial), key));
+    assert!(!house.state().join("devices/ap-2/dot1x/current").exists());
 }

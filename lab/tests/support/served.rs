@@ -40,8 +40,20 @@ pub(crate) fn placeholder(certificate: &Path, key: &Path) {
     }
     let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
     done(&[
-        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=placeholder", "-keyout", key,
-        "-out", certificate,
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=placeholder",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
     ]);
 }
 

@@ -270,9 +270,14 @@ fn put_into_use(trustpoint: &mut Trustpoint, changes: &mut Changes, file: &str) 
     if let Some(previous) = &mut trustpoint.previous {
         previous.file = None; // another certificate is there by now
     }
-    for (facts, slot) in [(&trustpoint.active, Slot::Active), (&trustpoint.previous, Slot::Previous), (&retired, Slot::Retired)]
+    for (facts, slot) in
+        [(&trustpoint.active, Slot::Active), (&trustpoint.previous, Slot::Previous), (&retired, Slot::Retired)]
     {
         let file = (slot == Slot::Active).then(|| file.to_owned());
-        changes.slots.extend(facts.iter().map(|facts| SlotChange { certificate_id: facts.id, slot, file: file.clone() }));
+        changes.slots.extend(facts.iter().map(|facts| SlotChange {
+            certificate_id: facts.id,
+            slot,
+            file: file.clone(),
+        }));
     }
 }

@@ -10,8 +10,8 @@ use trustfleet_model::{
 use super::{
     Rejection,
     tests::{
-        activate, add, after, changes, enroll, failure, id, in_use, issued, mgmt, now, ready, refusal, report, report_of,
-        requester, unchanged, under_way,
+        activate, add, after, changes, enroll, failure, id, in_use, issued, mgmt, now, ready, refusal, report,
+        report_of, requester, unchanged, under_way,
     },
 };
 use crate::device::{Command, JobKind, ReportEvent, SetServices};

@@ -393,7 +393,10 @@ fn an_activation_by_hand_is_a_job_of_its_own() {
     assert_eq!(refusal(&ready(), &activate(60)), Rejection::NothingStaged);
     let staged = after(&under_way(), &report(40, issued(50)));
     let asked = changes(&staged, &activate(60));
-    assert_eq!(asked.jobs[0].task, JobTask::Activate { serial: "32".to_owned(), services: Vec::new(), replaced_is_revoked: false });
+    assert_eq!(
+        asked.jobs[0].task,
+        JobTask::Activate { serial: "32".to_owned(), services: Vec::new(), replaced_is_revoked: false }
+    );
     assert_eq!(unchanged(&asked.state, &activate(61)), Reply::Job { job_id: id(60) });
     let done = Command::Report(Box::new(report_of(60, JobKind::Activate, activated(50))));
     let done = changes(&asked.state, &done);
