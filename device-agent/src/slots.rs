@@ -119,12 +119,17 @@ impl Slots {
     }
 
     /// Writes the trust anchors of an order beside its certificate: what services need to verify others of the same CA.
+    /// Nothing is written where they are there already: a device that dies often gets on.
     ///
     /// # Errors
     /// The disk's.
     pub fn write_anchors(&self, job: JobId, anchors: &[Certificate]) -> Result<(), StoreError> {
-        let pem: String = anchors.iter().map(Certificate::to_pem).collect();
-        store::save(&self.version(job).join("anchors.pem"), pem.as_bytes(), 0o644)
+        let (path, pem) =
+            (self.version(job).join("anchors.pem"), anchors.iter().map(Certificate::to_pem).collect::<String>());
+        if store::load(&path)?.as_deref() == Some(pem.as_bytes()) {
+            return Ok(());
+        }
+        store::save(&path, pem.as_bytes(), 0o644)
     }
 
     /// Makes a job's version the staged one.

@@ -44,9 +44,6 @@ pub(super) fn take(store: &Store, place: &Place, paths: &[&Path]) -> Result<(), 
                 holder.device
             ));
         }
-        if let Some(folder) = file.parent() {
-            store::make_folder(folder).map_err(text)?;
-        }
         store::save_json(&file, &wanted).map_err(text)?;
     }
     Ok(())

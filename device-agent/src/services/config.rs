@@ -385,6 +385,9 @@ impl Reader<'_> {
         if in_token && matches!(word, "key" | "pkcs12") {
             self.wrong(&key, "is a private key, and keys.pkcs11_module keeps those in the token");
         }
+        if word == "pkcs12" && !cfg!(feature = "pkcs12") {
+            self.wrong(&key, "pkcs12 is not in this agent: it is built without the feature pkcs12");
+        }
         if word == "pkcs12" && self.keys.passphrase_file.is_some() {
             self.wrong(&key, "pkcs12 needs keys that are not encrypted by keys.passphrase_file");
         }

@@ -11,6 +11,7 @@ mod export;
 mod journal;
 mod material;
 mod names;
+#[cfg(feature = "pkcs12")]
 mod pkcs12;
 mod probe;
 mod template;
