@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use trustfleet_model::ids::JobId;
 use trustfleet_model::job::Culprit;
 use trustfleet_model::service::ServiceResult;
-use trustfleet_wire::v1::{Failed, InService, InUse, ServiceOutcome, ServiceStep};
+use trustfleet_wire::v1::{Failed, InService, InUse, Job, ServiceOutcome, ServiceStep};
 
 use super::command::Program;
 use super::config::{Probe, Service};
@@ -94,6 +94,10 @@ impl Giving<'_> {
                 Phase::GoingBack { failure } => self.go_back(&journal, &held, failure).await?,
                 Phase::Ended { failure, in_service } => return self.end(&journal, failure, in_service),
             };
+            if matches!(journal.phase, Phase::Ended { .. }) {
+                // There is no way back any more, and no need to keep what was there: keys among other things.
+                journal.before.clear();
+            }
             self.save(&journal).await?;
         }
     }
@@ -402,6 +406,24 @@ impl Giving<'_> {
                 () = self.core.stopping() => return Err(Halt::Stopping),
             }
         }
+    }
+}
+
+/// Removes the journal of a job whose end is in its record: the agent died in between.
+pub async fn forget(core: &Core, job: &Job) {
+    let Ok(place) = Place::of(job) else { return };
+    if job.services.is_empty() {
+        return;
+    }
+    let (slots, id) = (core.slots(&place), job.job_id);
+    let forgotten = blocking(move || match Journal::load(&slots)? {
+        Some(journal) if journal.job_id == id && matches!(journal.phase, Phase::Ended { .. }) => {
+            Journal::remove(&slots)
+        }
+        _ => Ok(()),
+    });
+    if let Ok(Err(error)) = forgotten.await {
+        tracing::warn!(job.id = %id, %error, "the journal of an activation is not removed");
     }
 }
 

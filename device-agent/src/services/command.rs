@@ -158,8 +158,12 @@ mod tests {
         let ended = run(&script, Duration::from_secs(1)).await;
         assert!(!ended.ok && ended.detail.contains("not finished after 1 s"), "{ended:?}");
         let child = std::fs::read_to_string(&pid).unwrap();
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "the child lives on: {stat}");
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        let begun = std::time::Instant::now();
+        while !stat().is_empty() && !stat().contains(") Z ") {
+            assert!(begun.elapsed() < LONG, "the child lives on: {}", stat());
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test]

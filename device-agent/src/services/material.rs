@@ -78,7 +78,10 @@ impl Material {
             #[cfg(feature = "pkcs12")]
             Content::Pkcs12 { password_file } => {
                 let password = Zeroizing::new(std::fs::read_to_string(password_file).map_err(|error| {
-                    format!("the password of the PKCS #12 file cannot be read from {}: {error}", password_file.display())
+                    format!(
+                        "the password of the PKCS #12 file cannot be read from {}: {error}",
+                        password_file.display()
+                    )
                 })?);
                 super::pkcs12::write(self, &key_der(self.key()?)?, password.trim_end_matches(['\r', '\n']))
             }

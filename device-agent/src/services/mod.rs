@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use trustfleet_model::field::ObjectName;
 
 pub use self::accounts::Accounts;
-pub use self::activate::{Given, Giving};
+pub use self::activate::{Given, Giving, forget};
 pub use self::config::{ExportConfig, ProbeConfig, Service, ServiceConfig};
 use crate::config::KeysConfig;
 
