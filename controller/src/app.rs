@@ -20,6 +20,7 @@ use crate::{
     actors::{ActorThreads, Registry},
     api,
     audit::{Bounds, Chainer, Refusals, Sealer},
+    binder::Binder,
     bounds::AgentBounds,
     broker::{BrokerHandle, Management},
     commit::CommitHandle,
@@ -33,7 +34,9 @@ use crate::{
     keys::{KeyError, Keys},
     metrics::Metrics,
     outbox::Outbox,
-    purge, rotation, telemetry,
+    purge,
+    renewal::Renewal,
+    rotation, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
 };
 
@@ -310,7 +313,16 @@ impl Core {
             clock: Arc::clone(&clock),
             config: config.audit.clone(),
         };
+        let renewal = Renewal {
+            store: store.clone(),
+            registry: registry.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let binder = Binder { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let mut intake_parts = vec![
+            Part { name: "the binder", task: backend.spawn(binder.keep(intake.clone())) },
+            Part { name: "the renewal", task: backend.spawn(renewal.keep(intake.clone())) },
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
             Part { name: "the audit log's chain", task: backend.spawn(chainer.keep(intake.clone())) },

@@ -2,6 +2,7 @@
 //! broker.
 
 use trustfleet_cmp::text::{MAX_CHARACTERS, sanitise};
+use trustfleet_pki::name::MAX_TEXT_CHARS;
 use trustfleet_pki::{Certificate, Name, San};
 use trustfleet_wire::{
     envelope::Envelope,
@@ -24,9 +25,11 @@ pub fn texts(input: &[u8]) {
     if let Ok(name) = Name::parse(&text) {
         quiet(&name.to_string());
         let shown = if name.is_null() { "/".to_owned() } else { name.to_string() };
-        let read = [Name::parse(&shown), Name::parse(&name.to_slash())];
-        // a value given as its encoding may be one that nobody would write as text
-        assert!(text.contains('#') || read.iter().all(|read| read.as_ref() == Ok(&name)), "{shown}");
+        // a value given as its encoding may be one that nobody would write as text, and a text may grow when it is shown
+        let fits = |shown: &&String| shown.chars().count() <= MAX_TEXT_CHARS;
+        for shown in [shown, name.to_slash()].iter().filter(|_| !text.contains('#')).filter(fits) {
+            assert_eq!(Name::parse(shown).as_ref(), Ok(&name), "{shown}");
+        }
         assert_eq!(Name::from_der(name.as_der()).as_ref(), Ok(&name));
     }
     for kind in ["dns", "ip", "email", "uri", "dn", "upn"] {

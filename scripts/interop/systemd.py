@@ -44,7 +44,9 @@ def verify(work):
         copy = work / unit.name
         copy.write_text(text)
         code, said = run("systemd-analyze", "verify", "--man=no", str(copy))
-        check(code == 0 and not said.strip(), f"{unit.name} has no fault", said)
+        # It reads the machine's own units as well, and tells their faults too.
+        ours = [line for line in said.splitlines() if not re.match(r"/(usr/)?lib/systemd/", line)]
+        check(code == 0 and not "".join(ours).strip(), f"{unit.name} has no fault", said)
         copy.write_text(text.replace("NoNewPrivileges", "NoNewPrivilege"))
         code, said = run("systemd-analyze", "verify", "--man=no", str(copy))
         check("NoNewPrivilege" in said, None, f"a misspelt line of {unit.name} was not noticed")

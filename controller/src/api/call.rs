@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use trustfleet_model::field::{ObjectName, Violations};
+use trustfleet_model::field::{ObjectName, Violations, check_text};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -33,6 +33,8 @@ const LIMIT_DEFAULT: u16 = 100;
 const LIMIT_MAX: u16 = 1000;
 /// Longest idempotency key, characters.
 const IDEMPOTENCY_KEY_MAX: usize = 128;
+/// Longest reason, characters.
+pub(super) const REASON_MAX: usize = 200;
 
 /// An admitted request.
 #[derive(Debug)]
@@ -136,6 +138,22 @@ impl Call {
         }
         let message = format!("must be 1 to {IDEMPOTENCY_KEY_MAX} visible ASCII characters");
         Err(Problem::invalid("Idempotency-Key", "idempotency_key", message))
+    }
+
+    /// A parameter of the query, where it is given.
+    pub fn query(&self, name: &str) -> Option<String> {
+        let mut pairs = url::form_urlencoded::parse(self.request.query_string().as_bytes());
+        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// Why something is changed, in the caller's own words (`?reason=`).
+    ///
+    /// # Errors
+    /// 422 for a text that is too long or has control characters.
+    pub fn reason(&self) -> Result<Option<String>, Problem> {
+        let Some(reason) = self.query("reason") else { return Ok(None) };
+        check_text(&reason, REASON_MAX).map_err(|error| Problem::invalid("reason", "text", error.to_string()))?;
+        Ok(Some(reason))
     }
 
     /// The trace context (W3C) of this request's own span, or without traces the client's, or a new one.
@@ -287,6 +305,17 @@ pub fn in_use(kind: &'static str, user: &UsedBy) -> AppError {
     AppError::Conflict { code: "in_use", detail }
 }
 
+/// The refusal to delete what a binding uses; other errors are passed on.
+pub fn bound(error: DbError, kind: &'static str) -> AppError {
+    match error {
+        DbError::Conflict { foreign_key: true, .. } => AppError::Conflict {
+            code: "in_use",
+            detail: format!("a binding uses this {kind}: remove the binding first"),
+        },
+        other => other.into(),
+    }
+}
+
 /// Notes a reference to something that is not there; other errors are passed on.
 ///
 /// # Errors
@@ -318,6 +347,16 @@ pub struct ListQuery {
     limit: Option<u16>,
     /// The `next` of the answer before.
     after: Option<String>,
+}
+
+/// Why something is changed.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct Reason {
+    /// Why, in your own words; kept with the revision and in the audit log.
+    #[param(min_length = 1, max_length = 200)]
+    reason: Option<String>,
 }
 
 /// The header by which a change is made only to the revision that was read.

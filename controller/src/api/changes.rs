@@ -11,7 +11,7 @@ use trustfleet_model::ids::ChangeId;
 use utoipa::IntoParams;
 
 use super::body::Body;
-use super::call::{Call, ListQuery};
+use super::call::{Call, ListQuery, REASON_MAX};
 use super::dto::Page;
 use super::dto::change::{ChangeBody, ChangeReject};
 use super::problem::{Problem, ProblemBody, json};
@@ -23,8 +23,6 @@ use crate::error::AppError;
 pub(super) const HELD: [&str; 3] = ["ca_server_create", "ca_server_update", "ca_server_delete"];
 /// How long a change can be approved.
 const VALID: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Longest reason, characters.
-const REASON_MAX: usize = 200;
 const STATES: [&str; 4] = ["pending", "approved", "rejected", "expired"];
 
 /// Filters of the list of changes.

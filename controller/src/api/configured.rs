@@ -1,14 +1,60 @@
-//! The five operations that entities, CA servers and policies have in common.
+//! What entities, CA servers and policies have in common: five operations, their revisions, and the dry run of a change.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::call::Call;
+use super::problem::Problem;
+use crate::db::{Change, Configured, Revision, TenantTx};
+use crate::error::AppError;
+
+/// Trustpoints that a dry run reads at a time.
+pub(super) const DRY_RUN_PART: i64 = 500;
+
+/// Who makes a revision, and why.
+pub(super) struct Author {
+    name: String,
+    pub(super) reason: Option<String>,
+}
+
+impl Author {
+    /// The caller.
+    pub(super) fn of(call: &Call) -> Result<Self, Problem> {
+        Ok(Self { name: call.actor(), reason: call.reason()? })
+    }
+
+    /// Whoever proposed a change that the caller approves.
+    pub(super) fn approved(call: &Call, change: &Change) -> Self {
+        let reason = format!("change {}, approved by {}", change.id, call.actor());
+        Self { name: change.proposed_by.clone(), reason: Some(reason) }
+    }
+
+    /// Keeps the revision that was made.
+    pub(super) async fn keep<Id, Spec: Serialize>(
+        &self,
+        tx: &TenantTx,
+        kind: &str,
+        id: Uuid,
+        made: &Configured<Id, Spec>,
+    ) -> Result<(), AppError> {
+        let spec = serde_json::to_value(&made.spec).map_err(|error| AppError::Internal { source: error.into() })?;
+        let (author, reason) = (self.name.clone(), self.reason.clone());
+        let revision = Revision { revision: made.revision, spec, author, reason, created_at: made.updated_at };
+        Ok(tx.revision_insert(kind, id, &revision).await?)
+    }
+}
 
 /// Writes list, create, show, update and delete of one kind of configured object.
 macro_rules! configured_handlers {
     (
         kind: $kind:tt, tag: $tag:tt, path: $path:tt, item: $item:tt, segment: $segment:tt,
-        operations: [$op_list:tt, $op_create:tt, $op_show:tt, $op_update:tt, $op_delete:tt],
+        revisions: $revisions:tt, dry_run: $dry_run:tt, reference: $reference:expr,
+        operations: [$op_list:tt, $op_create:tt, $op_show:tt, $op_update:tt, $op_delete:tt, $op_revisions:tt, $op_dry_run:tt],
         actions: [$created:literal, $updated:literal, $deleted:literal],
         object: $object:ty, spec: $spec:ty, bodies: [$create:ident, $update:ident, $body:ident], id: $id:ident,
         sql: [$insert:ident, $fetch:ident, $list:ident, $replace:ident, $used_by:ident, $delete:ident],
-        check: $check:expr
+        check: $check:expr,
+        preview: $preview:expr
     ) => {
         #[utoipa::path(get, path = $path, tag = $tag, operation_id = $op_list, params(ListQuery),
             summary = "List by name", responses((status = 200, description = "A part of the list", body = Page<$object>)))]
@@ -26,7 +72,7 @@ macro_rules! configured_handlers {
         }
 
         #[utoipa::path(post, path = $path, tag = $tag, operation_id = $op_create, request_body = $create,
-            summary = "Make a new one", responses(
+            summary = "Make a new one", params(Reason), responses(
                 (status = 201, description = "Made", body = $object),
                 (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json")))]
         /// Makes a new one.
@@ -50,7 +96,8 @@ macro_rules! configured_handlers {
                 };
                 return changes::propose(&call, $op_create, $segment, &name, Some(&spec), look).await;
             }
-            let made = call.tenant_tx($op_create, async |tx| make_in(&call, tx, &name, &spec).await).await?;
+            let author = Author::of(&call)?;
+            let made = call.tenant_tx($op_create, async |tx| make_in(&call, tx, &name, &spec, &author).await).await?;
             call.created(name.as_str(), &$body::from(made))
         }
 
@@ -59,12 +106,14 @@ macro_rules! configured_handlers {
             tx: &TenantTx,
             name: &ObjectName,
             spec: &$spec,
+            author: &Author,
         ) -> Result<Configured<$id, $spec>, AppError> {
             let id = call.services().fresh($id::fresh)?;
             tx.$insert(id, name, spec, call.now).await.map_err(|error| name_taken(error, $kind))?;
             let made = tx.$fetch(name).await?;
+            author.keep(tx, $segment, id.as_uuid(), &made).await?;
             let (object, after) = (($segment, id.as_uuid()), shown(&$body::from(made.clone())));
-            call.note_change(tx, $created, object, None, Some(after), json!({"name": name.as_str()})).await?;
+            call.note_change(tx, $created, object, None, Some(after), json!({"name": name.as_str(), "reason": author.reason})).await?;
             Ok(made)
         }
 
@@ -82,7 +131,7 @@ macro_rules! configured_handlers {
         }
 
         #[utoipa::path(put, path = $item, tag = $tag, operation_id = $op_update, request_body = $update,
-            summary = "Change one: all of it, the name stays", params(IfMatch), responses(
+            summary = "Change one: all of it, the name stays", params(IfMatch, Reason), responses(
                 (status = 200, description = "Changed", body = $object),
                 (status = 412, description = "If-Match names another revision", body = ProblemBody,
                     content_type = "application/problem+json")))]
@@ -105,8 +154,10 @@ macro_rules! configured_handlers {
                 let look = async |tx: &TenantTx| Ok(Some(fetch_in(tx, &name, expected).await?.revision));
                 return changes::propose(&call, $op_update, $segment, &name, Some(&spec), look).await;
             }
-            let changed =
-                call.tenant_tx($op_update, async |tx| replace_in(&call, tx, &name, expected, &spec).await).await?;
+            let author = Author::of(&call)?;
+            let changed = call
+                .tenant_tx($op_update, async |tx| replace_in(&call, tx, &name, expected, &spec, &author).await)
+                .await?;
             let revision = changed.revision;
             Ok(with_revision(json(StatusCode::OK, &$body::from(changed))?, revision))
         }
@@ -129,12 +180,14 @@ macro_rules! configured_handlers {
             name: &ObjectName,
             expected: Option<u32>,
             spec: &$spec,
+            author: &Author,
         ) -> Result<Configured<$id, $spec>, AppError> {
             let present = fetch_in(tx, name, expected).await?;
             tx.$replace(present.id, present.revision, spec, call.now).await?;
             let changed = tx.$fetch(name).await?;
+            author.keep(tx, $segment, present.id.as_uuid(), &changed).await?;
             let object = ($segment, present.id.as_uuid());
-            let detail = json!({"name": name.as_str(), "revision": changed.revision});
+            let detail = json!({"name": name.as_str(), "revision": changed.revision, "reason": author.reason});
             let before = shown(&$body::from(present));
             let after = shown(&$body::from(changed.clone()));
             call.note_change(tx, $updated, object, Some(before), Some(after), detail).await?;
@@ -160,6 +213,70 @@ macro_rules! configured_handlers {
             Ok(HttpResponse::NoContent().finish())
         }
 
+        #[utoipa::path(get, path = $revisions, tag = $tag, operation_id = $op_revisions, params(ListQuery),
+            summary = "List its revisions, newest first",
+            responses((status = 200, description = "A part of the list", body = Page<RevisionBody>)))]
+        /// Lists the revisions of one.
+        ///
+        /// # Errors
+        /// 404; 422 for unreadable parameters.
+        pub async fn revisions(call: Call) -> Result<HttpResponse, Problem> {
+            let list = call.list(&[])?;
+            let name: ObjectName = call.segment($segment, $kind)?;
+            let before: Option<i32> = list.after_as()?;
+            let rows = call
+                .tenant_tx($op_revisions, async |tx| {
+                    let id = tx.$fetch(&name).await?.id.as_uuid();
+                    Ok(tx.revision_list($segment, id, before, list.rows()).await?)
+                })
+                .await?;
+            let page: Page<RevisionBody> = list.page(rows, |row| row.revision.to_string());
+            json(StatusCode::OK, &page)
+        }
+
+        #[utoipa::path(post, path = $dry_run, tag = $tag, operation_id = $op_dry_run, request_body = $update,
+            summary = "Say what a change would do, and change nothing", params(IfMatch), responses(
+                (status = 200, description = "What would change, on how many trustpoints", body = DryRunBody),
+                (status = 412, description = "If-Match names another revision", body = ProblemBody,
+                    content_type = "application/problem+json")))]
+        /// Says what a change would do.
+        ///
+        /// # Errors
+        /// As the change itself.
+        pub async fn dry_run(call: Call, body: Body<$update>) -> Result<HttpResponse, Problem> {
+            let name: ObjectName = call.segment($segment, $kind)?;
+            let expected = call.if_match()?;
+            let allow_weak = call.tenant()?.allow_weak_algorithms;
+            call.tenant_tx($op_show, async |tx| Ok(tx.$fetch(&name).await?)).await?;
+            let spec = body.check(|body: $update, violations| {
+                let spec = body.into_spec();
+                ($check)(&spec, allow_weak, violations);
+                Some(spec)
+            })?;
+            let (present, preview) = call
+                .tenant_tx($op_dry_run, async |tx| {
+                    let present = fetch_in(tx, &name, expected).await?;
+                    let mut preview = Preview::default();
+                    let mut after = None;
+                    loop {
+                        let part = tx
+                            .trustpoints_referring($reference, present.id.as_uuid(), after, DRY_RUN_PART)
+                            .await?;
+                        let Some((last, _)) = part.last() else { return Ok((present, preview)) };
+                        after = Some(last.id);
+                        for (trustpoint, device) in &part {
+                            preview.count(trustpoint);
+                            ($preview)(&mut preview, trustpoint, device, (&present.spec, &spec), call.now);
+                        }
+                    }
+                })
+                .await?;
+            let (name, revision) = (present.name.to_string(), present.revision);
+            let then = Configured { spec, ..present.clone() };
+            let fields = differences(&shown(&$body::from(present)), &shown(&$body::from(then)));
+            json(StatusCode::OK, &DryRunBody::new(name, revision, fields, preview))
+        }
+
         async fn fetch_unused_in(
             tx: &TenantTx,
             name: &ObjectName,
@@ -179,7 +296,8 @@ macro_rules! configured_handlers {
             expected: Option<u32>,
         ) -> Result<(), AppError> {
             let present = fetch_unused_in(tx, name, expected).await?;
-            tx.$delete(present.id).await?;
+            tx.$delete(present.id).await.map_err(|error| bound(error, $kind))?;
+            tx.revisions_delete($segment, present.id.as_uuid()).await?;
             let (object, before) = (($segment, present.id.as_uuid()), shown(&$body::from(present)));
             call.note_change(tx, $deleted, object, Some(before), None, json!({"name": name.as_str()})).await?;
             Ok(())
@@ -196,8 +314,10 @@ macro_rules! configured_handlers {
             };
             let (name, revision) = (&change.object_name, change.object_revision);
             match change.operation.as_str() {
-                $op_create => make_in(call, tx, name, &spec()?).await.map(drop),
-                $op_update => replace_in(call, tx, name, revision, &spec()?).await.map(drop),
+                $op_create => make_in(call, tx, name, &spec()?, &Author::approved(call, change)).await.map(drop),
+                $op_update => {
+                    replace_in(call, tx, name, revision, &spec()?, &Author::approved(call, change)).await.map(drop)
+                }
                 $op_delete => delete_in(call, tx, name, revision).await,
                 other => Err(AppError::internal(format!("change {} is of an unknown operation: {other}", change.id))),
             }

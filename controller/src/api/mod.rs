@@ -8,6 +8,7 @@ pub mod agent_door;
 pub mod agents;
 pub mod audit;
 pub mod auth;
+pub mod bindings;
 pub mod body;
 mod bounds;
 pub mod ca_servers;
@@ -114,6 +115,9 @@ const DEVICE_TRUSTPOINTS: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoi
 const TRUSTPOINT: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}";
 const TRUSTPOINT_MAC: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/mac";
 const TRUSTPOINT_SERVICES: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/services";
+const BINDINGS: &str = "/v1/tenants/{tenant}/bindings";
+const BINDING: &str = "/v1/tenants/{tenant}/bindings/{binding}";
+const AUTO_UPDATE: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/auto-update";
 const ENROLL: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/enroll";
 const ACTIVATE: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/activate";
 const TRUSTPOINTS: &str = "/v1/tenants/{tenant}/trustpoints";
@@ -162,16 +166,42 @@ pub const ROUTES: &[Route] = &[
     route("GET", ENTITY, Tenant(Viewer), "entity_show", || get().to(entities::show)),
     route("PUT", ENTITY, Tenant(Admin), "entity_update", || put().to(entities::update)),
     route("DELETE", ENTITY, Tenant(Admin), "entity_delete", || delete().to(entities::remove)),
+    route("GET", "/v1/tenants/{tenant}/entities/{entity}/revisions", Tenant(Viewer), "entity_revisions", || {
+        get().to(entities::revisions)
+    }),
+    route("POST", "/v1/tenants/{tenant}/entities/{entity}/dry-run", Tenant(Operator), "entity_dry_run", || {
+        post().to(entities::dry_run)
+    }),
     route("GET", CA_SERVERS, Tenant(Viewer), "ca_server_list", || get().to(ca_servers::list)),
     route("POST", CA_SERVERS, Tenant(Admin), "ca_server_create", || post().to(ca_servers::create)),
     route("GET", CA_SERVER, Tenant(Viewer), "ca_server_show", || get().to(ca_servers::show)),
     route("PUT", CA_SERVER, Tenant(Admin), "ca_server_update", || put().to(ca_servers::update)),
     route("DELETE", CA_SERVER, Tenant(Admin), "ca_server_delete", || delete().to(ca_servers::remove)),
+    route(
+        "GET",
+        "/v1/tenants/{tenant}/ca-servers/{ca_server}/revisions",
+        Tenant(Viewer),
+        "ca_server_revisions",
+        || get().to(ca_servers::revisions),
+    ),
+    route("POST", "/v1/tenants/{tenant}/ca-servers/{ca_server}/dry-run", Tenant(Operator), "ca_server_dry_run", || {
+        post().to(ca_servers::dry_run)
+    }),
     route("GET", POLICIES, Tenant(Viewer), "policy_list", || get().to(policies::list)),
     route("POST", POLICIES, Tenant(Admin), "policy_create", || post().to(policies::create)),
     route("GET", POLICY, Tenant(Viewer), "policy_show", || get().to(policies::show)),
     route("PUT", POLICY, Tenant(Admin), "policy_update", || put().to(policies::update)),
     route("DELETE", POLICY, Tenant(Admin), "policy_delete", || delete().to(policies::remove)),
+    route("GET", "/v1/tenants/{tenant}/policies/{policy}/revisions", Tenant(Viewer), "policy_revisions", || {
+        get().to(policies::revisions)
+    }),
+    route("POST", "/v1/tenants/{tenant}/policies/{policy}/dry-run", Tenant(Operator), "policy_dry_run", || {
+        post().to(policies::dry_run)
+    }),
+    route("GET", BINDINGS, Tenant(Viewer), "binding_list", || get().to(bindings::list)),
+    route("POST", BINDINGS, Tenant(Admin), "binding_create", || post().to(bindings::create)),
+    route("GET", BINDING, Tenant(Viewer), "binding_show", || get().to(bindings::show)),
+    route("DELETE", BINDING, Tenant(Admin), "binding_delete", || delete().to(bindings::remove)),
     route("GET", CHANGES, Tenant(Viewer), "change_list", || get().to(changes::list)),
     route("GET", CHANGE, Tenant(Viewer), "change_show", || get().to(changes::show)),
     route("POST", APPROVE, Tenant(Admin), "change_approve", || post().to(changes::approve)),
@@ -190,6 +220,9 @@ pub const ROUTES: &[Route] = &[
     route("PUT", TRUSTPOINT_MAC, Tenant(Operator), "trustpoint_mac_set", || put().to(trustpoints::set_mac)),
     route("PUT", TRUSTPOINT_SERVICES, Tenant(Operator), "trustpoint_services_set", || {
         put().to(trustpoints::set_services)
+    }),
+    route("PUT", AUTO_UPDATE, Tenant(Operator), "trustpoint_auto_update_set", || {
+        put().to(trustpoints::set_auto_update)
     }),
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),

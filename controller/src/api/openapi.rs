@@ -16,8 +16,8 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, ca_servers, certificates, changes, devices, entities, health, jobs, joining, metrics,
-    platform_tokens, policies, tenants, tokens, trustpoints,
+    agent_door, agents, audit, bindings, ca_servers, certificates, changes, devices, entities, health, jobs, joining,
+    metrics, platform_tokens, policies, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -68,16 +68,26 @@ use crate::error::AppError;
         entities::show,
         entities::update,
         entities::remove,
+        entities::revisions,
+        entities::dry_run,
         ca_servers::list,
         ca_servers::create,
         ca_servers::show,
         ca_servers::update,
         ca_servers::remove,
+        ca_servers::revisions,
+        ca_servers::dry_run,
+        bindings::list,
+        bindings::create,
+        bindings::show,
+        bindings::remove,
         policies::list,
         policies::create,
         policies::show,
         policies::update,
         policies::remove,
+        policies::revisions,
+        policies::dry_run,
         changes::list,
         changes::show,
         changes::approve,
@@ -94,6 +104,7 @@ use crate::error::AppError;
         trustpoints::remove,
         trustpoints::set_mac,
         trustpoints::set_services,
+        trustpoints::set_auto_update,
         trustpoints::enroll,
         trustpoints::activate,
         jobs::list,

@@ -9,7 +9,7 @@ use actix_web::http::header::{self, ContentType, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
-use trustfleet_model::field::Violations;
+use trustfleet_model::field::{Violation, Violations};
 use utoipa::ToSchema;
 
 use crate::db::DbError;
@@ -130,18 +130,13 @@ impl Problem {
     }
 
     fn body(&self) -> ProblemBody {
-        let violation = |v: &trustfleet_model::field::Violation| ViolationBody {
-            field: v.field.clone(),
-            rule: v.rule.clone(),
-            message: v.message.clone(),
-        };
         ProblemBody {
             kind: format!("urn:trustfleet:error:{}", self.code),
             title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
             status: self.status.as_u16(),
             detail: self.detail.clone(),
             code: self.code.to_owned(),
-            violations: self.violations.as_slice().iter().map(violation).collect(),
+            violations: self.violations.as_slice().iter().cloned().map(Into::into).collect(),
         }
     }
 }
@@ -188,6 +183,13 @@ impl From<AppError> for Problem {
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         AppError::from(error).into()
+    }
+}
+
+impl From<Violation> for ViolationBody {
+    fn from(violation: Violation) -> Self {
+        let Violation { field, rule, message } = violation;
+        Self { field, rule, message }
     }
 }
 

@@ -14,10 +14,12 @@ use super::call::{Call, List, ListQuery, id_bytes, resolved};
 use super::dto::Page;
 use super::dto::job::{EnrollRequest, JobBody};
 use super::dto::service::ServicesBody;
-use super::dto::trustpoint::{MacBody, MacCreate, TrustpointBody, TrustpointCreate};
+use super::dto::trustpoint::{AutoUpdateSet, MacBody, MacCreate, TrustpointBody, TrustpointCreate};
 use super::problem::{Problem, ProblemBody, json};
 use crate::db::{Counted, ListedTrustpoint, TenantTx, TrustpointFilter};
-use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetMac, SetServices};
+use crate::device::{
+    Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetAutoUpdate, SetMac, SetServices,
+};
 use crate::error::AppError;
 
 /// Filters of the list of trustpoints.
@@ -91,10 +93,10 @@ const STATUSES: [TrustpointStatus; 5] = [
 
 /// What a new trustpoint refers to.
 #[derive(Clone, Copy, Debug)]
-struct References {
-    entity: EntityId,
-    ca_server: CaServerId,
-    policy: PolicyId,
+pub(super) struct References {
+    pub(super) entity: EntityId,
+    pub(super) ca_server: CaServerId,
+    pub(super) policy: PolicyId,
 }
 
 /// Makes a trustpoint.
@@ -119,7 +121,8 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
             check_reference("mac.reference", &mac.reference, &mut findings.rules);
             check_secret("mac.secret", mac.secret.expose(), &mut findings.rules);
         }
-        let (found, unknown) = find_references(&call, body).await?;
+        let named = (body.entity.as_str(), body.ca_server.as_str(), body.policy.as_str());
+        let (found, unknown) = find_references(&call, named, Some(Counted::Trustpoints)).await?;
         findings.add(unknown);
         references = found;
     }
@@ -141,6 +144,7 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         mac: mac.clone(),
         mac_one_time: one_time,
         services,
+        binding: None,
         requested_by: call.requester(),
     }));
     if let Err(error) = ask(&call, device, command).await {
@@ -203,19 +207,46 @@ pub async fn set_services(call: Call, body: Body<ServicesBody>) -> Result<HttpRe
     json(StatusCode::OK, &shown)
 }
 
-async fn find_references(call: &Call, body: &TrustpointCreate) -> Result<(Option<References>, Violations), Problem> {
+/// Renews a trustpoint by itself from now on, or not.
+///
+/// # Errors
+/// 404; 422 naming every condition of an update that is missing, when it is switched on (S42).
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/auto-update", tag = "Trustpoints",
+    operation_id = "trustpoint_auto_update_set", summary = "Renew a trustpoint by itself, or not, over what its policy says",
+    request_body = AutoUpdateSet, responses((status = 200, description = "Set", body = TrustpointBody)))]
+pub async fn set_auto_update(call: Call, body: Body<AutoUpdateSet>) -> Result<HttpResponse, Problem> {
+    let (device, trustpoint) = find(&call).await?;
+    let enabled = body.check(|body, _| Some(body.enabled))?;
+    let context = call
+        .tenant_tx("enrollment_context", async |tx| Ok(tx.enrollment_context(device, &trustpoint, None).await?))
+        .await?;
+    let name = trustpoint.clone();
+    let set = SetAutoUpdate { trustpoint, enabled, context, requested_by: call.requester() };
+    ask(&call, device, Command::SetAutoUpdate(Box::new(set))).await?;
+    json(StatusCode::OK, &read(&call, device, &name).await?)
+}
+
+/// The objects of these names (entity, CA server, policy), and those that are unknown; `quota`: what there may be one more
+/// of.
+pub(super) async fn find_references(
+    call: &Call,
+    (entity, ca_server, policy): (&str, &str, &str),
+    quota: Option<Counted>,
+) -> Result<(Option<References>, Violations), Problem> {
     call.tenant_tx("trustpoint_references", async |tx| {
-        call.check_quota(tx, Counted::Trustpoints).await?;
+        if let Some(counted) = quota {
+            call.check_quota(tx, counted).await?;
+        }
         let mut wrong = Violations::new();
-        let entity = match wrong.check("entity", "name", body.entity.parse::<ObjectName>()) {
+        let entity = match wrong.check("entity", "name", entity.parse::<ObjectName>()) {
             Some(name) => resolved(tx.entity_fetch(&name).await, "entity", "entity", &name, &mut wrong)?,
             None => None,
         };
-        let ca_server = match wrong.check("ca_server", "name", body.ca_server.parse::<ObjectName>()) {
+        let ca_server = match wrong.check("ca_server", "name", ca_server.parse::<ObjectName>()) {
             Some(name) => resolved(tx.ca_server_fetch(&name).await, "ca_server", "CA server", &name, &mut wrong)?,
             None => None,
         };
-        let policy = match wrong.check("policy", "name", body.policy.parse::<ObjectName>()) {
+        let policy = match wrong.check("policy", "name", policy.parse::<ObjectName>()) {
             Some(name) => resolved(tx.policy_fetch(&name).await, "policy", "policy", &name, &mut wrong)?,
             None => None,
         };

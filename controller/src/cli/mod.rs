@@ -9,6 +9,7 @@
 mod agent;
 mod args;
 mod audit;
+mod binding;
 mod certificate;
 mod change;
 mod client;
@@ -35,6 +36,7 @@ use self::{
     agent::AgentVerb,
     args::Noun,
     audit::AuditVerb,
+    binding::BindingVerb,
     certificate::CertificateVerb,
     change::ChangeVerb,
     device::DeviceVerb,
@@ -65,6 +67,8 @@ pub enum OperatorCommand {
     Agent(Noun<AgentVerb>),
     /// CAs whose factory identities (IDevID) let agents in
     FactoryCa(Noun<FactoryCaVerb>),
+    /// Give trustpoints to devices by their labels
+    Binding(Noun<BindingVerb>),
     /// Serial numbers whose agents may announce themselves
     ExpectedAgent(Noun<ExpectedAgentVerb>),
     /// Agents that announced themselves and wait for an operator
@@ -108,6 +112,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Token(noun) => tenant::run_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::JoinToken(noun) => tenant::run_join_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Agent(noun) => agent::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Binding(noun) => binding::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::FactoryCa(noun) => joining::run_factory_ca(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::ExpectedAgent(noun) => joining::run_expected(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Applicant(noun) => joining::run_applicant(&Session::open(noun.connection)?, noun.verb),

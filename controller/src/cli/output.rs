@@ -149,6 +149,14 @@ pub(super) fn expiry(item: &Value, pointer: &str, now: Timestamp) -> String {
     moment(item, pointer).map_or_else(|| NOTHING.to_owned(), |moment| expiry_in_words(moment, now))
 }
 
+/// When something is done by itself: `in 5 days`, or `now`.
+pub(super) fn due(item: &Value, pointer: &str, now: Timestamp) -> String {
+    moment(item, pointer).map_or_else(
+        || NOTHING.to_owned(),
+        |moment| if moment <= now { "now".to_owned() } else { relative(moment, now) },
+    )
+}
+
 fn expiry_in_words(moment: Timestamp, now: Timestamp) -> String {
     let day = moment.to_zoned(TimeZone::UTC).date();
     format!("{day} ({})", until_in_words(moment, now))

@@ -47,8 +47,21 @@ pub enum Verb<F: Args> {
         /// File with all the fields, .toml or .json
         #[arg(long, short, value_name = "SPEC")]
         file: Option<PathBuf>,
+        /// Say what would change, on how many trustpoints, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Why: kept with the revision and in the audit log
+        #[arg(long, value_name = "TEXT", conflicts_with = "dry_run")]
+        reason: Option<String>,
         #[command(flatten)]
         flags: F,
+    },
+    /// List its revisions, newest first: who made each, when and why
+    Revisions {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        page: Page,
     },
     /// Delete one that no trustpoint uses
     Delete {
@@ -119,9 +132,22 @@ pub struct PolicyFlags {
     /// Ask the CA to do without certConf
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     implicit_confirm: Option<bool>,
-    /// Put certificates into use by themselves (automatic) or on command (manual)
+    /// Put certificates into use by themselves (automatic), on command (manual), or as routers do it (router): by itself
+    /// only what was renewed by itself
     #[arg(long, value_name = "HOW")]
     activation: Option<String>,
+    /// Renew certificates by themselves
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    auto_update: Option<bool>,
+    /// Renew when this part of the validity period has elapsed, percent [default of the API: 50]
+    #[arg(long, value_name = "PERCENT", conflicts_with = "renew_days_before")]
+    renew_at: Option<u8>,
+    /// Renew so many days before a certificate ends
+    #[arg(long, value_name = "DAYS")]
+    renew_days_before: Option<u16>,
+    /// Have renewed all of a fleet when this part of the validity period has elapsed, percent [default of the API: 80]
+    #[arg(long, value_name = "PERCENT")]
+    renew_latest: Option<u8>,
     /// How certificates are written on the device: pem or der
     #[arg(long, value_name = "FORMAT")]
     file_format: Option<String>,
@@ -172,6 +198,16 @@ impl Flags for PolicyFlags {
         draft.set("mac.accept_sha1_answers", self.accept_sha1_answers);
         draft.set("implicit_confirm", self.implicit_confirm);
         draft.set("activation", self.activation);
+        draft.set("auto_update.enabled", self.auto_update);
+        if self.renew_at.is_some() {
+            draft.set("auto_update.days_before_expiry", Some(Value::Null));
+        }
+        if self.renew_days_before.is_some() {
+            draft.set("auto_update.elapsed_percent", Some(Value::Null));
+        }
+        draft.set("auto_update.elapsed_percent", self.renew_at);
+        draft.set("auto_update.days_before_expiry", self.renew_days_before);
+        draft.set("auto_update.latest_percent", self.renew_latest);
         draft.set("file_format", self.file_format);
         let or_none = |text: String| if text.is_empty() { Value::Null } else { text.into() };
         draft.set("source.interface", self.source_interface.map(or_none));
@@ -232,12 +268,33 @@ const POLICIES: Collection = Collection {
         Column::new("MAC", |item, _| text(item, "/mac/algorithm")),
         Column::new("IMPLICIT CONFIRM", |item, _| text(item, "/implicit_confirm")),
         Column::new("ACTIVATION", |item, _| text(item, "/activation")),
+        Column::new("RENEWED", |item, _| renewed(item)),
         Column::new("REVISION", |item, _| text(item, "/revision")),
         Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
     ],
-    first: &["name", "key", "mac", "implicit_confirm", "activation", "revision"],
+    first: &["name", "key", "mac", "implicit_confirm", "activation", "auto_update", "revision"],
     after_create: "trustfleet trustpoint create DEVICE NAME --entity E --ca-server C --policy P",
 };
+
+const REVISIONS: &[Column] = &[
+    Column::new("REVISION", |item, _| text(item, "/revision")),
+    Column::new("AUTHOR", |item, _| text(item, "/author")),
+    Column::new("REASON", |item, _| text(item, "/reason")),
+    Column::new("MADE", |item, now| ago(item, "/created_at", now)),
+];
+
+const DRY_RUN_FIRST: &[&str] =
+    &["name", "revision", "before", "after", "trustpoints", "under_way", "renewals", "unready", "unready_examples"];
+
+fn renewed(item: &Value) -> String {
+    let auto = &item["auto_update"];
+    let begin = match (auto["elapsed_percent"].as_u64(), auto["days_before_expiry"].as_u64()) {
+        _ if auto["enabled"] != true => return "by hand".to_owned(),
+        (_, Some(days)) => format!("{days} days before"),
+        (percent, None) => format!("at {} %", percent.unwrap_or(50)),
+    };
+    format!("{begin}, at the latest {} %", text(item, "/auto_update/latest_percent"))
+}
 
 fn sans(item: &Value) -> String {
     let names = item["sans"].as_array().map_or(&[][..], Vec::as_slice);
@@ -284,14 +341,24 @@ fn run<F: Args + Flags>(session: &Session, kind: &Collection, verb: Verb<F>) -> 
             let object = session.call(Method::POST, &[kind.path], Some(&draft.body_named(&name)))?;
             print(session, kind, &object, kind.after_create)
         }
-        Verb::Update { name, file, flags } => {
+        Verb::Update { name, file, dry_run, reason, flags } => {
             let present = session.read(&[kind.path, &name])?;
             let mut draft = file.map_or_else(|| Ok(Draft::from_object(&present)), |path| Draft::from_file(&path))?;
             flags.lay_over(&mut draft)?;
             let revision = [("If-Match", format!("\"{}\"", text(&present, "/revision")))];
             let path = [kind.path, name.as_str()];
-            let object = session.call_with(Method::PUT, &path, Some(&draft.body()), &[], &revision)?;
+            if dry_run {
+                let path = [kind.path, name.as_str(), "dry-run"];
+                let said = session.call_with(Method::POST, &path, Some(&draft.body()), &[], &revision)?;
+                return session.print_object(&said, DRY_RUN_FIRST, "the same without --dry-run changes it");
+            }
+            let why: Vec<_> = reason.map(|reason| ("reason", reason)).into_iter().collect();
+            let object = session.call_with(Method::PUT, &path, Some(&draft.body()), &why, &revision)?;
             print(session, kind, &object, "jobs accepted from now on use this revision")
+        }
+        Verb::Revisions { name, page } => {
+            let list = session.list(&[kind.path, &name, "revisions"], &page, &[])?;
+            session.print_list(&list, REVISIONS, "`--output json` shows all of each revision")
         }
         Verb::Delete { name } => {
             let answer = session.call(Method::DELETE, &[kind.path, &name], None)?;

@@ -15,7 +15,7 @@ use super::{
     certificate,
     error::CliError,
     follow, job,
-    output::{Column, ago, expiry, text},
+    output::{Column, ago, due, expiry, text},
     secret::{MAC_SECRET_VARIABLE, mac_secret},
     session::Session,
 };
@@ -112,6 +112,16 @@ pub enum TrustpointVerb {
         #[arg(long, value_name = "TEXT")]
         idempotency_key: Option<String>,
     },
+    /// Renew a trustpoint by itself, or not, over what its policy says
+    AutoUpdate {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+        /// on, off, or as the policy says; on is refused while a condition of an update is missing
+        #[arg(value_enum)]
+        switch: Switch,
+    },
     /// Put the staged certificate into use; where none is staged, give the one in use to its services once more
     Activate {
         /// The device
@@ -125,6 +135,27 @@ pub enum TrustpointVerb {
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
         timeout: Duration,
     },
+}
+
+/// Whether a trustpoint is renewed by itself.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
+    /// As its policy says
+    Policy,
+}
+
+impl Switch {
+    const fn enabled(self) -> Option<bool> {
+        match self {
+            Self::On => Some(true),
+            Self::Off => Some(false),
+            Self::Policy => None,
+        }
+    }
 }
 
 /// Kind of the CMP request.
@@ -158,6 +189,7 @@ const TRUSTPOINTS: &[Column] = &[
     Column::new("SERIAL", |item, _| text(item, "/active/serial")),
     Column::new("NOT AFTER", |item, now| expiry(item, "/active/not_after", now)),
     Column::new("SERVICES", |item, _| services(item)),
+    Column::new("RENEWAL", |item, now| due(item, "/next_action_at", now)),
     Column::new("LAST FAILURE", |item, _| text(item, "/last_failure/code")),
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
 ];
@@ -265,6 +297,16 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
             };
             session.print_object(&certificate, certificate::FIRST, &next)
         }
+        TrustpointVerb::AutoUpdate { device, name, switch } => {
+            let path = ["devices", &device, "trustpoints", &name, "auto-update"];
+            let body = json!({ "enabled": switch.enabled() });
+            let trustpoint = session.call(Method::PUT, &path, Some(&body))?;
+            session.print_object(
+                &trustpoint,
+                FIRST,
+                &format!("trustfleet policy show {}", text(&trustpoint, "/policy")),
+            )
+        }
         TrustpointVerb::Activate { device, name, wait, timeout } => {
             let path = ["devices", &device, "trustpoints", &name, "activate"];
             let job = session.call(Method::POST, &path, None)?;
@@ -286,7 +328,8 @@ fn issued(session: &Session, device: &str, name: &str, job: &Value, limit: Durat
     let path = ["devices", device, "trustpoints", name];
     let trustpoint = session.read(&path)?;
     let policy = session.read(&["policies", &text(&trustpoint, "/policy")])?;
-    let automatic = text(&policy, "/activation") == "automatic";
+    let by_kind = &policy["activation_by_kind"][text(job, "/kind")];
+    let automatic = by_kind.as_bool().unwrap_or_else(|| policy["activation"] == "automatic");
     let has_services = services(&trustpoint) != "-";
     let grace = if has_services { limit } else { ACTIVATION_GRACE };
     let whole = Page { limit: 1, after: None, all: true };

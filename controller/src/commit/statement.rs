@@ -31,15 +31,15 @@ WITH i AS (
     FROM locked l WHERE d.tenant_id = l.tenant_id AND d.device_id = l.device_id AND d.version = l.version
     RETURNING l.n, d.tenant_id, d.device_id, l.at
 ), trustpoints_written AS (
-    INSERT INTO trustpoints (tenant_id, trustpoint_id, device_id, name, entity_id, ca_server_id, policy_id, status,
-                             not_after, state, updated_at)
-    SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.status,
+    INSERT INTO trustpoints (tenant_id, trustpoint_id, device_id, name, entity_id, ca_server_id, policy_id, binding_id,
+                             status, not_after, state, updated_at)
+    SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.binding_id, t.status,
            t.not_after, t.state, u.at
     FROM u JOIN jsonb_to_recordset($6) AS t(n int, trustpoint_id uuid, name text, entity_id uuid, ca_server_id uuid,
-                                            policy_id uuid, status text, not_after timestamptz, state jsonb) USING (n)
+                                            policy_id uuid, binding_id uuid, status text, not_after timestamptz, state jsonb) USING (n)
     ON CONFLICT (tenant_id, trustpoint_id) DO UPDATE
-    SET status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
-        updated_at = EXCLUDED.updated_at
+    SET binding_id = EXCLUDED.binding_id, status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
+        updated_at = EXCLUDED.updated_at, planned_revision = 0
     WHERE trustpoints.device_id = EXCLUDED.device_id
 ), trustpoints_removed AS (
     DELETE FROM trustpoints t USING u JOIN jsonb_to_recordset($7) AS r(n int, trustpoint_id uuid) USING (n)
@@ -156,6 +156,7 @@ impl Parameters {
                     "entity_id": trustpoint.entity_id,
                     "ca_server_id": trustpoint.ca_server_id,
                     "policy_id": trustpoint.policy_id,
+                    "binding_id": trustpoint.binding_id,
                     "status": trustpoint.status().as_str(),
                     "not_after": trustpoint.active.as_ref().map(|facts| facts.not_after),
                     "state": crate::db::stored_trustpoint(trustpoint)?,

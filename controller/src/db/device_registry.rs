@@ -86,7 +86,7 @@ impl TenantTx {
     /// [`DbError::NotFound`], or [`DbError::Conflict`] when the agent is gone.
     pub async fn registered_device_update(&self, device: &Device, now: Timestamp) -> Result<(), DbError> {
         let sql = "/* registered_device_update */ UPDATE devices SET agent_id = $3, serial = $4, mac = $5, labels = $6, \
-                   version = version + 1, updated_at = $7, updated_by = $8 WHERE tenant_id = $1 AND device_id = $2";
+                   bindings_revision = 0, version = version + 1, updated_at = $7, updated_by = $8 WHERE tenant_id = $1 AND device_id = $2";
         let (agent, labels, serial, mac) = columns(device)?;
         let count = self.execute(sql, &[&Id(device.id), &agent, &serial, &mac, &labels, &now, &self.name()]).await?;
         DbError::one_row(count, "device")

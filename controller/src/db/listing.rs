@@ -28,6 +28,8 @@ pub struct ListedTrustpoint {
     pub ca_server: ObjectName,
     /// Name of its policy.
     pub policy: ObjectName,
+    /// When something is to be done without being asked.
+    pub next_action_at: Option<Timestamp>,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
@@ -134,7 +136,7 @@ pub struct CertificateFilter<'a> {
     pub after: Option<(Timestamp, CertificateId)>,
 }
 
-const TRUSTPOINT: &str = "t.trustpoint_id, t.state, t.updated_at, d.name AS device, e.name AS entity, \
+const TRUSTPOINT: &str = "t.trustpoint_id, t.state, t.next_action_at, t.updated_at, d.name AS device, e.name AS entity, \
     c.name AS ca_server, p.name AS policy FROM trustpoints t \
     JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id \
     JOIN entities e ON e.tenant_id = t.tenant_id AND e.entity_id = t.entity_id \
@@ -265,6 +267,7 @@ fn read_trustpoint(row: &Row) -> Result<ListedTrustpoint, DbError> {
         entity: columns.parse::<String, _>("entity")?,
         ca_server: columns.parse::<String, _>("ca_server")?,
         policy: columns.parse::<String, _>("policy")?,
+        next_action_at: columns.read("next_action_at")?,
         updated_at: columns.read("updated_at")?,
     })
 }

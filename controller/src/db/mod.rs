@@ -7,6 +7,7 @@
 
 mod agent;
 mod audit;
+mod binding;
 mod ca_server;
 mod change;
 mod column;
@@ -25,6 +26,8 @@ mod migrate;
 mod note;
 mod outbox;
 mod policy;
+mod renewal;
+mod revision;
 mod row;
 mod sender;
 mod stats;
@@ -46,6 +49,7 @@ pub(crate) use self::row::stored_trustpoint;
 pub use self::{
     agent::{Agent, JoinedBy, Quarantine},
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
+    binding::{Binding, InForce, LeavingBinding, Unbound},
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
@@ -60,6 +64,8 @@ pub use self::{
     migrate::{SchemaError, migrate, schema_version},
     note::Note,
     outbox::{Claim, ClaimedJob},
+    renewal::{Plan, PlannedTrustpoint},
+    revision::{Reference, Revision},
     sender::Sender,
     stats::Stats,
     tenant::{Counted, Quota, Tenant, TenantState},

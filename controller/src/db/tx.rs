@@ -176,7 +176,8 @@ id_params!(
     FactoryCaId,
     ExpectedId,
     ApplicantId,
-    ChangeId
+    ChangeId,
+    BindingId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

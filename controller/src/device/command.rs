@@ -7,7 +7,7 @@ use trustfleet_model::{
     certificate::CertificateFacts,
     entity::EntitySpec,
     field::{ObjectName, TrustpointName},
-    ids::{AgentId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
+    ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
     job::{Failure, MacCredentials, RequestKind},
     policy::PolicySpec,
     service::InService,
@@ -27,8 +27,14 @@ pub enum Command {
     SetServices(SetServices),
     /// Remove a trustpoint that has nothing under way.
     RemoveTrustpoint(RemoveTrustpoint),
+    /// Leave a trustpoint to itself: its binding goes.
+    Unbind(Unbind),
     /// Get a certificate (S27 to S30).
     Enroll(Box<Enroll>),
+    /// Renew the certificate in use, or get the first one: it is due (S31).
+    Renew(Box<Renew>),
+    /// Renew a trustpoint by itself from now on, or not, over what its policy says (S41, S42).
+    SetAutoUpdate(Box<SetAutoUpdate>),
     /// Put the staged certificate into use (S33).
     Activate(Activate),
     /// An agent says what happened to a job; signature and sender are verified already.
@@ -56,6 +62,19 @@ pub struct AddTrustpoint {
     pub mac_one_time: bool,
     /// Services that use its certificate (S40).
     pub services: Vec<ObjectName>,
+    /// The binding that it comes by, and whether it asks for its first certificate by itself; none: it is made by hand.
+    pub binding: Option<(BindingId, bool)>,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// Leave a trustpoint to itself: its binding goes.
+#[derive(Clone, Debug)]
+pub struct Unbind {
+    /// Its name.
+    pub trustpoint: TrustpointName,
+    /// The binding that goes.
+    pub binding_id: BindingId,
     /// Who asks.
     pub requested_by: Requester,
 }
@@ -110,6 +129,28 @@ pub struct Enroll {
     pub traceparent: Option<String>,
     /// The configuration as it was read.
     pub context: EnrollContext,
+}
+
+/// Renew the certificate in use, or get the first one. Where that is not due any more, nothing happens.
+#[derive(Clone, Debug)]
+pub struct Renew {
+    /// Serial number of the certificate that is due, upper-case hex; none: the first one is.
+    pub serial: Option<String>,
+    /// The request, a key update or an initialization request.
+    pub enroll: Enroll,
+}
+
+/// Renew a trustpoint by itself, or not.
+#[derive(Clone, Debug)]
+pub struct SetAutoUpdate {
+    /// Name of the trustpoint.
+    pub trustpoint: TrustpointName,
+    /// On or off; none: as the policy says.
+    pub enabled: Option<bool>,
+    /// The configuration as it was read, to tell what is missing.
+    pub context: EnrollContext,
+    /// Who asks.
+    pub requested_by: Requester,
 }
 
 /// Configuration of an enrolment, read in one transaction.

@@ -5,20 +5,21 @@
 use jiff::Timestamp;
 use trustfleet_model::{
     field::{ObjectName, TrustpointName, Violations},
-    ids::{JobId, TrustpointId},
-    job::{JobState, JobTask, MacCredentials},
+    ids::{AgentId, JobId, TrustpointId},
+    job::{EnrollmentOrder, JobState, JobTask, MacCredentials},
     trustpoint::{LastRequest, RequestState, Trustpoint},
 };
 use uuid::Uuid;
 
 use super::{
     Activate, AddTrustpoint, AuditEntry, Changes, Command, Decision, DeviceState, Enroll, JobInsert, JobKind,
-    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, SetMac, SetServices, SlotChange, TrustpointChange,
+    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, SetMac, SetServices, SlotChange, TrustpointChange, Unbind,
     Undeliverable,
 };
 use crate::audit::differences;
 
 mod order;
+mod renew;
 mod report;
 #[cfg(test)]
 mod services_tests;
@@ -111,7 +112,10 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
         Command::SetMac(set) => set_mac(state, set, now),
         Command::SetServices(set) => set_services(state, set, now),
         Command::RemoveTrustpoint(remove) => remove_trustpoint(state, remove, now),
+        Command::Unbind(unbind) => self::unbind(state, unbind, now),
         Command::Enroll(enroll) => self::enroll(state, enroll, now),
+        Command::Renew(renew) => renew::renew(state, renew, now),
+        Command::SetAutoUpdate(set) => renew::set_auto_update(state, set, now),
         Command::Activate(activate) => self::activate(state, activate, now),
         Command::Report(report) => report::report(state, report, now),
         Command::Undeliverable(undeliverable) => self::undeliverable(state, undeliverable, now),
@@ -131,22 +135,13 @@ fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> R
     }
     check_services(state, add.id, &add.services)?;
     let trustpoint = Trustpoint {
-        id: add.id,
-        name: add.name.clone(),
-        entity_id: add.entity_id,
-        ca_server_id: add.ca_server_id,
-        policy_id: add.policy_id,
         mac_reference: add.mac.as_ref().map(|mac| mac.reference.clone()),
         mac_secret_id: add.mac.as_ref().map(|mac| mac.secret_id),
         mac_one_time: add.mac_one_time,
         services: add.services.clone(),
-        in_service: None,
-        request: RequestState::Nothing,
-        active: None,
-        staged: None,
-        previous: None,
-        last_failure: None,
-        last_request: None,
+        binding_id: add.binding.map(|(id, _)| id),
+        enrolls_by_itself: add.binding.is_some_and(|(_, enroll)| enroll),
+        ..Trustpoint::new(add.id, add.name.clone(), add.entity_id, add.ca_server_id, add.policy_id)
     };
     let mut changes = Changes::next(state, now);
     changes.audit.push(AuditEntry {
@@ -255,6 +250,28 @@ fn remove_trustpoint(state: &DeviceState, remove: &RemoveTrustpoint, now: Timest
     Ok(changed(changes, Reply::Removed))
 }
 
+fn unbind(state: &DeviceState, unbind: &Unbind, now: Timestamp) -> Result<Decision, Rejection> {
+    let trustpoint = state.trustpoint(&unbind.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    let reply = Reply::Trustpoint { id: trustpoint.id };
+    if trustpoint.binding_id != Some(unbind.binding_id) {
+        return Ok(unchanged(reply));
+    }
+    let mut changes = Changes::next(state, now);
+    changes.audit.push(AuditEntry {
+        requester: unbind.requested_by.clone(),
+        action: "trustpoint_unbound",
+        object_kind: "trustpoint",
+        object_id: trustpoint.id.as_uuid(),
+        before: None,
+        after: None,
+        detail: serde_json::json!({
+            "device": state.device.name, "name": trustpoint.name, "binding_id": unbind.binding_id,
+        }),
+    });
+    changes.write(Trustpoint { binding_id: None, enrolls_by_itself: false, ..trustpoint.clone() });
+    Ok(changed(changes, reply))
+}
+
 fn enroll(state: &DeviceState, enroll: &Enroll, now: Timestamp) -> Result<Decision, Rejection> {
     let trustpoint = state.trustpoint(&enroll.trustpoint).ok_or(Rejection::NoTrustpoint)?;
     if trustpoint.id != enroll.context.trustpoint_id {
@@ -271,20 +288,35 @@ fn enroll(state: &DeviceState, enroll: &Enroll, now: Timestamp) -> Result<Decisi
         }
         return Ok(join_under_way(state, trustpoint, job_id, enroll.request_key.as_ref(), now));
     }
-    let (agent_id, order) = order::enrollment(state, trustpoint, enroll, now).map_err(Rejection::NotReady)?;
+    let (agent_id, order) =
+        order::enrollment(state, trustpoint, enroll.request, &enroll.context, now).map_err(Rejection::NotReady)?;
+    Ok(new_enrollment(state, trustpoint, enroll, agent_id, order, now))
+}
 
-    let kind = JobKind::Enroll(enroll.request);
+fn new_enrollment(
+    state: &DeviceState,
+    trustpoint: &Trustpoint,
+    enroll: &Enroll,
+    agent_id: AgentId,
+    order: EnrollmentOrder,
+    now: Timestamp,
+) -> Decision {
+    let asked = Trustpoint {
+        activates_by_itself: order.policy.activates(order.kind, order.automatic),
+        policy_revision: Some(order.policy_revision),
+        ..trustpoint.clone()
+    };
     let job = JobInsert {
         job_id: enroll.job_id,
         trustpoint_id: trustpoint.id,
         agent_id,
-        kind,
+        kind: JobKind::Enroll(enroll.request),
         request_key: enroll.request_key.clone(),
         requested_by: enroll.requested_by.actor.clone(),
         task: JobTask::Enroll(Box::new(order)),
         traceparent: enroll.traceparent.clone(),
     };
-    Ok(new_job(state, trustpoint, job, &enroll.requested_by, now))
+    new_job(state, &asked, job, &enroll.requested_by, now)
 }
 
 fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<Decision, Rejection> {
@@ -336,7 +368,7 @@ fn undeliverable(state: &DeviceState, undeliverable: &Undeliverable, now: Timest
     });
     if let Some(mut trustpoint) = state.trustpoints.get(&open.trustpoint_id).cloned() {
         trustpoint.request = RequestState::Nothing;
-        trustpoint.last_failure = Some(undeliverable.failure.clone());
+        trustpoint.fail(undeliverable.failure.clone(), now);
         changes.write(trustpoint);
     }
     changes.audit.push(AuditEntry {
@@ -421,6 +453,9 @@ fn told(trustpoint: &Trustpoint) -> serde_json::Value {
         "mac_secret_id": trustpoint.mac_secret_id,
         "mac_one_time": trustpoint.mac_one_time,
         "services": trustpoint.services,
+        "auto_update": trustpoint.auto_update,
+        "binding_id": trustpoint.binding_id,
+        "enrolls_by_itself": trustpoint.enrolls_by_itself,
     })
 }
 

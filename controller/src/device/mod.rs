@@ -12,8 +12,8 @@ pub use crate::audit::Requester;
 
 pub use self::{
     command::{
-        Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Reply,
-        Report, ReportEvent, SetMac, SetServices, Undeliverable,
+        Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Renew,
+        Reply, Report, ReportEvent, SetAutoUpdate, SetMac, SetServices, Unbind, Undeliverable,
     },
     decide::{Rejection, decide},
     effect::{

@@ -32,6 +32,7 @@ pub(super) struct Families {
     pub(super) outbox: IntGauge,
     pub(super) outbox_age: Gauge,
     pub(super) published: IntCounterVec,
+    pub(super) renewals: IntCounterVec,
     pub(super) reports_refused: IntCounterVec,
     pub(super) broker_connected: IntGauge,
     pub(super) door_refusals: IntCounterVec,
@@ -132,6 +133,11 @@ impl Families {
                 "trustfleet_agent_door_refusals_total",
                 "Attempts of agents to join or to open a session that were refused, by reason.",
                 &["reason"],
+            )?,
+            renewals: add.counters(
+                "trustfleet_renewals_due_total",
+                "Trustpoints on which something was due without being asked, by what came of it.",
+                &["outcome"],
             )?,
             cut_offs: add.counters(
                 "trustfleet_agent_cut_offs_total",

@@ -50,6 +50,20 @@ words! {
 }
 
 words! {
+    /// What came of a trustpoint on which something was due without being asked.
+    RenewalOutcome {
+        /// Its device has a job for it.
+        Asked = "asked",
+        /// A condition is missing; the trustpoint tells which.
+        NotReady = "not_ready",
+        /// Something changed meanwhile.
+        NotDue = "not_due",
+        /// The device could not be asked; it will be again.
+        PutOff = "put_off",
+    }
+}
+
+words! {
     /// Why an agent's message was laid aside; also in the dead letter's header `x-reason`.
     Refusal {
         /// Not an envelope, or not a payload.

@@ -28,7 +28,7 @@ pub use self::{
     fleet::{PoolUse, TenantCount},
     labels::{
         ConnectionRole, ConnectionState, CutOffOutcome, Denial, DoorRefusal, ExchangeResult, FailInfo, LastSeen,
-        OTHER_OPERATION, PublishOutcome, Refusal, Renewal, StatusClass, TimeLeft, TxOutcome,
+        OTHER_OPERATION, PublishOutcome, Refusal, Renewal, RenewalOutcome, StatusClass, TimeLeft, TxOutcome,
     },
 };
 use crate::{db::Stats, device::JobKind};
@@ -102,6 +102,9 @@ impl Metrics {
         }
         for kind in Denial::ALL {
             families.broker_denials.with_label_values(&[kind.as_str()]);
+        }
+        for outcome in RenewalOutcome::ALL {
+            families.renewals.with_label_values(&[outcome.as_str()]);
         }
         for outcome in CutOffOutcome::ALL {
             families.cut_offs.with_label_values(&[outcome.as_str()]);
@@ -233,6 +236,10 @@ impl Metrics {
 
     pub(crate) fn published(&self, outcome: PublishOutcome) {
         self.families.published.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn renewal(&self, outcome: RenewalOutcome) {
+        self.families.renewals.with_label_values(&[outcome.as_str()]).inc();
     }
 
     pub(crate) fn report_refused(&self, reason: Refusal) {

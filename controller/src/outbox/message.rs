@@ -5,7 +5,6 @@ use serde::Serialize;
 use trustfleet_model::{
     ids::SecretId,
     job::{Culprit, EnrollmentOrder, Failure, JobTask, RequestKind},
-    policy::Activation,
 };
 use trustfleet_pki::certificate::Certificate;
 use trustfleet_telemetry::current_traceparent;
@@ -105,7 +104,7 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
         implicit_confirm: policy.implicit_confirm,
         trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,
         verification_certificates: certificates("verification_certificates", &ca.verification_certificates)?,
-        activate: policy.activation == Activation::Automatic,
+        activate: policy.activates(order.kind, order.automatic),
         file_format: word(&policy.file_format)?,
         message_timeout_s: policy.message_timeout_s,
         total_timeout_s: policy.total_timeout_s,

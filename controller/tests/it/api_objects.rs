@@ -250,3 +250,44 @@ async fn the_document_the_page_and_the_health_doors_are_open_to_all() {
     assert!(metrics.text.contains("trustfleet_"), "{}", metrics.text);
     house.close().await;
 }
+
+#[actix::test]
+async fn s24_every_revision_is_kept_with_its_author_and_reason_and_a_dry_run_changes_nothing() {
+    let house = House::open().await;
+    let [viewer, operator, admin] = house.tenant("acme").await;
+    house.furnish("acme", "s").await;
+    let path = "/v1/tenants/acme/policies/default";
+    let body = json!({"key": {"algorithm": "ecdsa-p384"}, "auto_update": {"enabled": true}});
+
+    let said = house.post(&format!("{path}/dry-run"), &operator, body.clone()).await.expect(200);
+    assert_eq!((&said.body["trustpoints"], &said.body["revision"]), (&json!(1), &json!(1)), "{}", said.text);
+    assert_eq!(said.body["after"]["key"]["algorithm"], "ecdsa-p384");
+    assert_eq!(said.body["renewals"], json!({"before": 0, "after": 0, "sooner": 0, "later": 0, "due_at_once": 0}));
+    let wrong = json!({"key": {"algorithm": "ecdsa-p384"}, "auto_update": {"latest_percent": 100}});
+    let refused = house.post(&format!("{path}/dry-run"), &operator, wrong).await.expect(422);
+    assert_eq!(refused.violations(), ["auto_update.latest_percent S43"]);
+    house.post(&format!("{path}/dry-run"), &viewer, body.clone()).await.expect(403);
+    assert_eq!(house.get(path, &viewer).await.expect(200).body["revision"], 1, "nothing was changed");
+
+    // A placeholder that the device has no value for is told before it fails a request.
+    let entity = json!({"subject": "CN={device.name}/serialNumber={label.floor}"});
+    let said = house.post("/v1/tenants/acme/entities/default/dry-run", &operator, entity).await.expect(200);
+    assert_eq!((&said.body["unready"], said.str("/unready_examples/0/device")), (&json!(1), "ap-1"), "{}", said.text);
+    assert!(said.text.contains("{label.floor}"), "{}", said.text);
+
+    let put = format!("{path}?reason=after+the+audit");
+    house.call("PUT", &put, Some(&admin), Some(body)).await.expect(200);
+    let long = format!("{path}?reason={}", "x".repeat(201));
+    let plain = json!({"key": {"algorithm": "rsa-2048"}});
+    assert_eq!(house.call("PUT", &long, Some(&admin), Some(plain)).await.expect(422).violations(), ["reason text"]);
+    let kept = house.get(&format!("{path}/revisions"), &viewer).await.expect(200);
+    let revisions = kept.body["items"].as_array().unwrap();
+    assert_eq!(revisions.len(), 2, "{}", kept.text);
+    assert_eq!((&revisions[0]["revision"], &revisions[0]["reason"]), (&json!(2), &json!("after the audit")));
+    assert_eq!(revisions[0]["spec"]["key"]["algorithm"], "ecdsa-p384");
+    assert_eq!(revisions[1]["reason"], serde_json::Value::Null);
+    assert!(revisions[0]["author"].as_str().unwrap().starts_with("token:"), "{}", kept.text);
+    let audit = house.get("/v1/tenants/acme/audit", &viewer).await.expect(200);
+    assert!(audit.text.contains("after the audit"), "{}", audit.text);
+    house.close().await;
+}

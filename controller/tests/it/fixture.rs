@@ -123,6 +123,7 @@ impl Fixture {
             mac: Some(MacCredentials { reference: "ref-1".to_owned(), secret_id }),
             mac_one_time: false,
             services: Vec::new(),
+            binding: None,
             requested_by: Requester::new("test", "operator"),
         };
         self.ask(device, Command::AddTrustpoint(Box::new(add))).await.map(|_| id)

@@ -152,6 +152,14 @@ impl Rest {
         self.expect("POST", path, Some(body))
     }
 
+    /// PUT, expected to succeed.
+    ///
+    /// # Errors
+    /// [`RestError`].
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value, RestError> {
+        self.expect("PUT", path, Some(body))
+    }
+
     fn expect(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, RestError> {
         let answer = self.send(method, path, &[], body)?;
         if (200..300).contains(&answer.status) {

@@ -74,6 +74,8 @@ id!(/// A PKI entity: subject and alternative names (S2).
     EntityId);
 id!(/// A CA server: name, endpoints, anchors.
     CaServerId);
+id!(/// A binding: which devices get which trustpoint by their labels.
+    BindingId);
 id!(/// A CMP policy: the settings of a CMP session (S1 to S26).
     PolicyId);
 id!(/// An enrolment job.

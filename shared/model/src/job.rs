@@ -129,6 +129,9 @@ pub struct EnrollmentOrder {
     /// Services that are to take the certificate when it is put into use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ObjectName>,
+    /// Nobody has asked for it by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automatic: bool,
 }
 
 /// Reference value and secret of a MAC-protected request (S12, S13).

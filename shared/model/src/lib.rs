@@ -3,6 +3,7 @@
 //! Everything here can be tested without a runtime: no socket, no SQL, no ASN.1, no clock of its own. What a value
 //! must satisfy is checked once, where it is made; afterwards its type says that it is valid.
 
+pub mod binding;
 pub mod ca_server;
 pub mod certificate;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod field;
 pub mod ids;
 pub mod job;
 pub mod policy;
+pub mod renewal;
 pub mod secret;
 pub mod service;
 pub mod trustpoint;

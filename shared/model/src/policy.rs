@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::field::Violations;
+use crate::job::RequestKind;
+use crate::renewal::AutoUpdate;
 
 /// Settings of a CMP session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,12 @@ pub struct PolicySpec {
     /// Whether an issued certificate takes effect by itself (S33, S34).
     #[serde(default)]
     pub activation: Activation,
+    /// The same for single kinds of requests, over `activation`.
+    #[serde(default, skip_serializing_if = "ActivationByKind::is_nothing")]
+    pub activation_by_kind: ActivationByKind,
+    /// Whether and when certificates are renewed by themselves (S31, S41, S43).
+    #[serde(default, skip_serializing_if = "AutoUpdate::is_default")]
+    pub auto_update: AutoUpdate,
     /// How certificates are written on the device (S15).
     #[serde(default)]
     pub file_format: FileFormat,
@@ -159,6 +167,34 @@ pub enum Activation {
     Automatic,
     /// Only on command; until then it is staged.
     Manual,
+    /// As routers and firewalls do it: what was asked for by hand (IR, CR, KUR) waits for a command, what was renewed by
+    /// itself takes effect by itself.
+    Router,
+}
+
+/// Whether a certificate takes effect by itself, for single kinds of requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ActivationByKind {
+    /// After an initialization request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ir: Option<bool>,
+    /// After a certification request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cr: Option<bool>,
+    /// After a key update request by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kur: Option<bool>,
+    /// After an automatic key update (S34).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatic_kur: Option<bool>,
+}
+
+impl ActivationByKind {
+    /// Nothing is said.
+    pub const fn is_nothing(&self) -> bool {
+        self.ir.is_none() && self.cr.is_none() && self.kur.is_none() && self.automatic_kur.is_none()
+    }
 }
 
 /// How certificates are written on the device (S15).
@@ -222,6 +258,21 @@ pub fn check_interface(name: &str) -> Result<(), InterfaceError> {
 }
 
 impl PolicySpec {
+    /// Whether what is asked for takes effect by itself; `automatic`: nobody has asked for it by hand (S33, S34).
+    pub fn activates(&self, kind: RequestKind, automatic: bool) -> bool {
+        let by_kind = match kind {
+            RequestKind::Ir => self.activation_by_kind.ir,
+            RequestKind::Cr => self.activation_by_kind.cr,
+            RequestKind::Kur if automatic => self.activation_by_kind.automatic_kur,
+            RequestKind::Kur => self.activation_by_kind.kur,
+        };
+        by_kind.unwrap_or(match self.activation {
+            Activation::Automatic => true,
+            Activation::Manual => false,
+            Activation::Router => automatic,
+        })
+    }
+
     /// Checks all limits; `allow_weak` is the tenant's explicit permission for weak algorithms (S8).
     pub fn check(&self, allow_weak: bool, violations: &mut Violations) {
         if !allow_weak {
@@ -241,6 +292,7 @@ impl PolicySpec {
         let least = if pbmac1 { 1000 } else { 500 };
         range(violations, "mac.iterations", self.mac.iterations, least, 100_000, "iterations");
         self.source.check(violations);
+        self.auto_update.check(violations);
         range(violations, "message_timeout_s", self.message_timeout_s, 1, 600, "seconds");
         range(violations, "total_timeout_s", self.total_timeout_s, 1, TOTAL_TIMEOUT_MAX_S, "seconds");
         if self.total_timeout_s < self.message_timeout_s {
@@ -317,6 +369,22 @@ mod tests {
     fn s7_a_policy_that_says_nothing_of_the_source_is_stored_as_ever() {
         let stored = serde_json::to_string(&policy(r#"{"key":{"algorithm":"ed25519"}}"#)).unwrap();
         assert!(!stored.contains("source"), "an older replica would not read it: {stored}");
+    }
+
+    #[test]
+    fn s33_s34_what_takes_effect_by_itself_follows_the_family_and_the_kind_of_request() {
+        use RequestKind::{Cr, Ir, Kur};
+        let of = |activation: &str| {
+            let text = format!(r#"{{"key":{{"algorithm":"ed25519"}},{activation}}}"#);
+            let policy = policy(&text);
+            [(Ir, false), (Cr, false), (Kur, false), (Kur, true)]
+                .map(|(kind, by_itself)| policy.activates(kind, by_itself))
+        };
+        assert_eq!(of(r#""activation":"automatic""#), [true; 4]);
+        assert_eq!(of(r#""activation":"manual""#), [false; 4]);
+        assert_eq!(of(r#""activation":"router""#), [false, false, false, true]);
+        let but = r#""activation":"router","activation_by_kind":{"ir":true,"automatic_kur":false}"#;
+        assert_eq!(of(but), [true, false, false, false]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificate::CertificateFacts;
 use crate::field::{ObjectName, TrustpointName, Violations, check_text};
-use crate::ids::{CaServerId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
+use crate::ids::{BindingId, CaServerId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
 use crate::job::Failure;
 use crate::service::InService;
 
@@ -52,6 +52,35 @@ pub struct Trustpoint {
     pub last_failure: Option<Failure>,
     /// The last job and the client's idempotency key, so that a repeated request finds its job.
     pub last_request: Option<LastRequest>,
+    /// The binding that it came by; none: it was made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding_id: Option<BindingId>,
+    /// Asks for its first certificate by itself, as soon as it has MAC credentials.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enrolls_by_itself: bool,
+    /// Renewed by itself or not, over what the policy says (S41).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_update: Option<bool>,
+    /// What is staged, or being asked for, takes effect by itself (S33, S34).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub activates_by_itself: bool,
+    /// When the last certificate was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Timestamp>,
+    /// Revision of the policy by which the last certificate was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_revision: Option<u32>,
+    /// Failures since the last success.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// When the last of them was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failed_at: Option<Timestamp>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What is under way on a trustpoint, named for what it waits for (S50).
@@ -168,6 +197,56 @@ impl TrustpointStatus {
 }
 
 impl Trustpoint {
+    /// A new one, without certificates and with nothing under way.
+    pub const fn new(
+        id: TrustpointId,
+        name: TrustpointName,
+        entity_id: EntityId,
+        ca_server_id: CaServerId,
+        policy_id: PolicyId,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            entity_id,
+            ca_server_id,
+            policy_id,
+            mac_reference: None,
+            mac_secret_id: None,
+            mac_one_time: false,
+            services: Vec::new(),
+            in_service: None,
+            request: RequestState::Nothing,
+            active: None,
+            staged: None,
+            previous: None,
+            last_failure: None,
+            last_request: None,
+            binding_id: None,
+            enrolls_by_itself: false,
+            auto_update: None,
+            activates_by_itself: false,
+            issued_at: None,
+            policy_revision: None,
+            failures: 0,
+            last_failed_at: None,
+        }
+    }
+
+    /// Takes note of a failure.
+    pub fn fail(&mut self, failure: Failure, at: Timestamp) {
+        self.last_failure = Some(failure);
+        self.failures = self.failures.saturating_add(1);
+        self.last_failed_at = Some(at);
+    }
+
+    /// Takes note of a success: what failed before is over.
+    pub fn succeed(&mut self) {
+        self.last_failure = None;
+        self.failures = 0;
+        self.last_failed_at = None;
+    }
+
     /// The state in one word: what is under way goes before what is there.
     pub const fn status(&self) -> TrustpointStatus {
         if self.request.job_id().is_some() {
@@ -201,8 +280,13 @@ pub fn check_secret(field: &str, text: &str, violations: &mut Violations) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn trustpoint() -> Trustpoint {
+        let id = uuid::Uuid::from_u128;
+        Trustpoint::new(id(1).into(), "dot1x".parse().unwrap(), id(2).into(), id(3).into(), id(4).into())
+    }
 
     #[test]
     fn a_secret_is_judged_by_its_length_and_the_alphabets_it_draws_from() {

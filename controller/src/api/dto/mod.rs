@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod agent_door;
 pub mod audit;
+pub mod binding;
 pub mod ca_server;
 pub mod certificate;
 pub mod change;
@@ -14,6 +15,7 @@ pub mod entity;
 pub mod job;
 pub mod joining;
 pub mod policy;
+pub mod revision;
 pub mod service;
 pub mod tenant;
 pub mod trustpoint;

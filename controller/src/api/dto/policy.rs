@@ -2,9 +2,10 @@
 
 use trustfleet_model::ids::PolicyId;
 use trustfleet_model::policy::{
-    Activation, FileFormat, KeyAlgorithm, KeySpec, MacAlgorithm, MacSettings, OriginAuthentication, PolicySpec,
-    SourceSpec,
+    Activation, ActivationByKind, FileFormat, KeyAlgorithm, KeySpec, MacAlgorithm, MacSettings, OriginAuthentication,
+    PolicySpec, SourceSpec,
 };
+use trustfleet_model::renewal::AutoUpdate;
 
 use super::{configured, words};
 use crate::db::Configured;
@@ -62,6 +63,8 @@ words! {
         Automatic = "automatic",
         /// Only on command; until then it is staged.
         Manual = "manual",
+        /// What was asked for by hand only on command, what was renewed by itself at once, as routers do it.
+        Router = "router",
     }
 }
 
@@ -136,6 +139,59 @@ pub struct SourceBody {
     pub interface: Option<String>,
 }
 
+/// Whether a certificate takes effect by itself, for single kinds of requests, over `activation`; left out: as that says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = PolicyActivationByKind)]
+pub struct ActivationByKindBody {
+    /// After an initialization request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ir: Option<bool>,
+    /// After a certification request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cr: Option<bool>,
+    /// After a key update request by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kur: Option<bool>,
+    /// After an automatic key update (S34).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatic_kur: Option<bool>,
+}
+
+/// Whether and when certificates are renewed by themselves (S31, S41, S43).
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = PolicyAutoUpdate)]
+pub struct AutoUpdateBody {
+    /// Renew by key update request; default false.
+    pub enabled: bool,
+    /// Begin of the safe window: elapsed part of the validity period, percent; 50 where neither this nor
+    /// `days_before_expiry` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 95)]
+    pub elapsed_percent: Option<u8>,
+    /// Begin of the safe window, the other way: days before the certificate ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 365)]
+    pub days_before_expiry: Option<u16>,
+    /// End of the safe window, percent elapsed; default 80. Each trustpoint has its own moment in the window.
+    #[schema(minimum = 1, maximum = 99)]
+    pub latest_percent: u8,
+}
+
+impl Default for AutoUpdateBody {
+    fn default() -> Self {
+        AutoUpdate::default().into()
+    }
+}
+
+impl From<AutoUpdate> for AutoUpdateBody {
+    fn from(auto: AutoUpdate) -> Self {
+        let AutoUpdate { enabled, elapsed_percent, days_before_expiry, latest_percent } = auto;
+        Self { enabled, elapsed_percent, days_before_expiry, latest_percent }
+    }
+}
+
 fn origin_authentication() -> OriginAuthenticationBody {
     OriginAuthentication::default().into()
 }
@@ -173,6 +229,12 @@ configured! {
         /// Whether an issued certificate takes effect by itself (S33, S34).
         #[serde(default = "activation")]
         activation: ActivationBody,
+        /// The same for single kinds of requests, over `activation`.
+        #[serde(default)]
+        activation_by_kind: ActivationByKindBody,
+        /// Whether and when certificates are renewed by themselves (S31, S41, S43).
+        #[serde(default)]
+        auto_update: AutoUpdateBody,
         /// How certificates are written on the device (S15).
         #[serde(default = "file_format")]
         file_format: FileFormatBody,
@@ -203,6 +265,18 @@ impl PolicyUpdate {
             },
             implicit_confirm: self.implicit_confirm,
             activation: self.activation.into(),
+            activation_by_kind: ActivationByKind {
+                ir: self.activation_by_kind.ir,
+                cr: self.activation_by_kind.cr,
+                kur: self.activation_by_kind.kur,
+                automatic_kur: self.activation_by_kind.automatic_kur,
+            },
+            auto_update: AutoUpdate {
+                enabled: self.auto_update.enabled,
+                elapsed_percent: self.auto_update.elapsed_percent,
+                days_before_expiry: self.auto_update.days_before_expiry,
+                latest_percent: self.auto_update.latest_percent,
+            },
             file_format: self.file_format.into(),
             source: SourceSpec { address: self.source.address, interface: self.source.interface },
             message_timeout_s: self.message_timeout_s,
@@ -225,6 +299,13 @@ impl From<Configured<PolicyId, PolicySpec>> for PolicyBody {
             mac: spec.mac.into(),
             implicit_confirm: spec.implicit_confirm,
             activation: spec.activation.into(),
+            activation_by_kind: ActivationByKindBody {
+                ir: spec.activation_by_kind.ir,
+                cr: spec.activation_by_kind.cr,
+                kur: spec.activation_by_kind.kur,
+                automatic_kur: spec.activation_by_kind.automatic_kur,
+            },
+            auto_update: spec.auto_update.into(),
             file_format: spec.file_format.into(),
             source: SourceBody { address: spec.source.address, interface: spec.source.interface },
             message_timeout_s: spec.message_timeout_s,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use trustfleet_model::ids::{JobId, TrustpointId};
+use trustfleet_model::ids::{BindingId, JobId, TrustpointId};
 use trustfleet_model::secret::SecretText;
 use trustfleet_model::trustpoint::{RequestState, TrustpointStatus};
 use utoipa::ToSchema;
@@ -64,6 +64,16 @@ pub struct MacCreate {
     /// Delete the secret when an enrolment by it (ir or cr) has succeeded; default false.
     #[serde(default)]
     pub one_time: bool,
+}
+
+/// Whether a trustpoint is renewed by itself.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AutoUpdateSet {
+    /// On or off, over what the policy says; null: as the policy says (S41).
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required)]
+    pub enabled: Option<bool>,
 }
 
 /// MAC credentials as they are shown: without the secret.
@@ -166,6 +176,20 @@ pub struct TrustpointBody {
     /// Why the last request failed; cleared by the next success.
     #[schema(required)]
     pub last_failure: Option<FailureBody>,
+    /// Id of the binding that it came by; null: it was made by hand.
+    #[schema(required, value_type = Option<uuid::Uuid>)]
+    pub binding_id: Option<BindingId>,
+    /// Renewed by itself or not, over what the policy says; null: as the policy says (S41).
+    #[schema(required)]
+    pub auto_update: Option<bool>,
+    /// When it is renewed, or an activation is tried again, without being asked; null: not, until something changes.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub next_action_at: Option<Timestamp>,
+    /// Revision of the policy by which the last certificate was asked for.
+    #[schema(required)]
+    pub policy_revision: Option<u32>,
+    /// Failures since the last success.
+    pub failures: u32,
     /// When it was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
@@ -197,6 +221,11 @@ impl From<crate::db::ListedTrustpoint> for TrustpointBody {
             staged: trustpoint.staged.map(Into::into),
             previous: trustpoint.previous.map(Into::into),
             last_failure: trustpoint.last_failure.map(Into::into),
+            binding_id: trustpoint.binding_id,
+            auto_update: trustpoint.auto_update,
+            next_action_at: listed.next_action_at,
+            policy_revision: trustpoint.policy_revision,
+            failures: trustpoint.failures,
             updated_at: listed.updated_at,
         }
     }

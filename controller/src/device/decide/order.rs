@@ -11,17 +11,18 @@ use trustfleet_model::{
 };
 use trustfleet_pki::{name::Name, san::San};
 
-use super::{DeviceState, Enroll, mac_credentials};
+use super::{DeviceState, mac_credentials};
+use crate::device::EnrollContext;
 
 /// The agent and the order, or everything that is missing.
 pub(super) fn enrollment(
     state: &DeviceState,
     trustpoint: &Trustpoint,
-    enroll: &Enroll,
+    request: RequestKind,
+    context: &EnrollContext,
     now: Timestamp,
 ) -> Result<(AgentId, EnrollmentOrder), Violations> {
     let mut violations = Violations::new();
-    let context = &enroll.context;
     if state.device.agent_id.is_none() {
         no_agent(state, &mut violations);
     }
@@ -41,7 +42,7 @@ pub(super) fn enrollment(
     if context.ca_server.trust_anchors.is_empty() {
         violations.add("ca_server.trust_anchors", "S10", "is empty: give the CA server at least one trust anchor");
     }
-    let mac = match enroll.request {
+    let mac = match request {
         RequestKind::Ir | RequestKind::Cr => match context.policy.origin_authentication {
             OriginAuthentication::MessageAuthenticationCode => {
                 let mac = mac_credentials(trustpoint);
@@ -75,13 +76,14 @@ pub(super) fn enrollment(
         (Some(agent_id), Some(entity)) => Ok((
             agent_id,
             EnrollmentOrder {
-                kind: enroll.request,
+                kind: request,
                 entity,
                 ca_server: context.ca_server.clone(),
                 policy: context.policy.clone(),
                 policy_revision: context.policy_revision,
                 mac,
                 services: trustpoint.services.clone(),
+                automatic: false,
             },
         )),
         // Both were noted above, so this is never reached with an empty list.

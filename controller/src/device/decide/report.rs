@@ -135,8 +135,11 @@ impl Story<'_> {
         changes.write(Trustpoint {
             request: RequestState::Nothing,
             staged: Some(issued.facts.clone()),
-            last_failure: None,
             mac_secret_id: self.trustpoint.mac_secret_id.filter(|_| used_up.is_none()),
+            issued_at: Some(self.now),
+            last_failure: None,
+            failures: 0,
+            last_failed_at: None,
             ..self.trustpoint.clone()
         });
         changes.certificates.push(CertificateInsert {
@@ -191,7 +194,7 @@ impl Story<'_> {
             self.tell(&mut changes, in_service.as_ref());
         }
         trustpoint.in_service = in_service;
-        trustpoint.last_failure = None;
+        trustpoint.succeed();
         changes.write(trustpoint);
         Ok(changed(changes, Reply::Taken))
     }
@@ -231,7 +234,7 @@ impl Story<'_> {
         {
             put_into_use(&mut trustpoint, &mut changes, file);
         }
-        trustpoint.last_failure = Some(failure.clone());
+        trustpoint.fail(failure.clone(), self.now);
         let services = in_service.as_ref().map(|said| &said.services);
         let detail = serde_json::json!({
             "culprit": failure.culprit,

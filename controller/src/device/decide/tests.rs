@@ -67,6 +67,7 @@ pub(super) fn add(n: u128, name: &str) -> Command {
         mac: Some(MacCredentials { reference: "ref".to_owned(), secret_id: id::<SecretId>(33) }),
         mac_one_time: false,
         services: Vec::new(),
+        binding: None,
         requested_by: requester(),
     }))
 }
@@ -84,22 +85,27 @@ pub(super) fn enroll(job: u128, request: RequestKind, key: Option<&str>) -> Comm
         request_key: key.map(str::to_owned),
         requested_by: requester(),
         traceparent: None,
-        context: EnrollContext {
-            trustpoint_id: id::<TrustpointId>(TRUSTPOINT),
-            entity: EntitySpec { subject: "/O=Acme/CN={device.name}".to_owned(), sans: Vec::new() },
-            ca_server: CaServerSpec {
-                ca_name: "/CN=CA".to_owned(),
-                primary_url: "http://ca.example/".to_owned(),
-                secondary_url: None,
-                trust_anchors: vec!["pem".to_owned()],
-                verification_certificates: Vec::new(),
-                quirks: Quirks::default(),
-            },
-            policy: serde_json::from_str(r#"{"key":{"algorithm":"rsa-2048"}}"#).unwrap(),
-            policy_revision: 3,
-            known_job: None,
-        },
+        context: context(),
     }))
+}
+
+/// The configuration of `mgmt`.
+pub(super) fn context() -> EnrollContext {
+    EnrollContext {
+        trustpoint_id: id::<TrustpointId>(TRUSTPOINT),
+        entity: EntitySpec { subject: "/O=Acme/CN={device.name}".to_owned(), sans: Vec::new() },
+        ca_server: CaServerSpec {
+            ca_name: "/CN=CA".to_owned(),
+            primary_url: "http://ca.example/".to_owned(),
+            secondary_url: None,
+            trust_anchors: vec!["pem".to_owned()],
+            verification_certificates: Vec::new(),
+            quirks: Quirks::default(),
+        },
+        policy: serde_json::from_str(r#"{"key":{"algorithm":"rsa-2048"}}"#).unwrap(),
+        policy_revision: 3,
+        known_job: None,
+    }
 }
 
 pub(super) fn activate(job: u128) -> Command {

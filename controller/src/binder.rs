@@ -1,0 +1,172 @@
+//! Carries out bindings (S51): gives devices the trustpoints that their labels ask for, and takes leave of bindings that are
+//! removed. Every replica does it; what two of them do at once, the device's own decision makes once.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use trustfleet_model::{
+    binding::Leaving,
+    clock::Clock,
+    ids::{BindingId, TenantId, TrustpointId},
+};
+
+use crate::{
+    actors::Registry,
+    audit::Requester,
+    db::{DbError, InForce, LeavingBinding, Note, Store, SystemTx, Unbound},
+    device::{AddTrustpoint, Command, Rejection, RemoveTrustpoint, Unbind},
+    entropy,
+    error::AppError,
+    telemetry::chain,
+};
+
+/// Devices or trustpoints at a time.
+const BATCH: i64 = 100;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Carries out bindings.
+#[derive(Clone)]
+pub struct Binder {
+    /// The database.
+    pub store: Store,
+    /// Device actors.
+    pub registry: Registry,
+    /// The present moment.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Binder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Binder")
+    }
+}
+
+impl Binder {
+    /// Works until `shutdown`.
+    pub async fn keep(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            while !shutdown.is_cancelled() {
+                match self.step().await {
+                    Ok(false) => break,
+                    Ok(true) => {}
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "bindings wait");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One batch of devices, and one of each binding that leaves; whether something was done that may have more behind it.
+    async fn step(&self) -> Result<bool, AppError> {
+        let unbound = self
+            .store
+            .system_tx("devices_to_bind", async move |tx| -> Result<Vec<Unbound>, DbError> {
+                tx.devices_to_bind(BATCH).await
+            })
+            .await?;
+        let mut progress = false;
+        for device in unbound {
+            progress |= self.bind(device).await?;
+        }
+        let leaving = self
+            .store
+            .system_tx("bindings_leaving", async move |tx| -> Result<Vec<LeavingBinding>, DbError> {
+                tx.bindings_leaving(BATCH).await
+            })
+            .await?;
+        for binding in leaving {
+            progress |= self.leave(binding).await?;
+        }
+        Ok(progress)
+    }
+
+    /// Gives a device what it lacks; whether it is done with.
+    async fn bind(&self, unbound: Unbound) -> Result<bool, AppError> {
+        let tenant = unbound.tenant_id;
+        let bindings = self
+            .store
+            .system_tx("bindings_in_force", async move |tx| -> Result<Vec<InForce>, DbError> {
+                tx.bindings_in_force(tenant).await
+            })
+            .await?;
+        for binding in bindings {
+            if !binding.spec.selects(&unbound.labels) {
+                continue;
+            }
+            let add = AddTrustpoint {
+                id: TrustpointId::fresh(self.clock.now(), entropy::random()?),
+                name: binding.spec.trustpoint,
+                entity_id: binding.spec.entity_id,
+                ca_server_id: binding.spec.ca_server_id,
+                policy_id: binding.spec.policy_id,
+                mac: None,
+                mac_one_time: false,
+                services: Vec::new(),
+                binding: Some((binding.id, binding.spec.enroll)),
+                requested_by: Requester::controller(),
+            };
+            match self.registry.ask(tenant, unbound.device_id, Command::AddTrustpoint(Box::new(add))).await {
+                Ok(_) | Err(AppError::NotFound { .. }) => {}
+                // One of that name is there, by this binding or otherwise: the binding tells how many.
+                Err(AppError::Rejected(Rejection::NameTaken | Rejection::TooManyTrustpoints)) => {}
+                Err(error) => {
+                    tracing::warn!(device.id = %unbound.device_id, error = %chain(&error), "a device could not be bound");
+                    return Ok(false);
+                }
+            }
+        }
+        self.store
+            .system_tx("device_bound", async move |tx| -> Result<(), DbError> { tx.device_bound(&unbound).await })
+            .await?;
+        Ok(true)
+    }
+
+    /// Takes leave of one batch of a binding's trustpoints; whether there was progress.
+    async fn leave(&self, binding: LeavingBinding) -> Result<bool, AppError> {
+        let (tenant, id) = (binding.tenant_id, binding.id);
+        let mut progress = false;
+        for (device, trustpoint) in binding.trustpoints {
+            let requested_by = Requester::controller();
+            let command = match binding.leaving {
+                Leaving::Keep => Command::Unbind(Unbind { trustpoint, binding_id: id, requested_by }),
+                Leaving::Delete => Command::RemoveTrustpoint(RemoveTrustpoint { trustpoint, requested_by }),
+            };
+            match self.registry.ask(tenant, device, command).await {
+                Ok(_) => progress = true,
+                // Under way: later.
+                Err(AppError::Rejected(_) | AppError::NotFound { .. }) => {}
+                Err(error) => tracing::warn!(device.id = %device, error = %chain(&error), "a trustpoint stays bound"),
+            }
+        }
+        Ok(self.forget(tenant, binding.leaving, id).await? || progress)
+    }
+
+    async fn forget(&self, tenant: TenantId, leaving: Leaving, id: BindingId) -> Result<bool, DbError> {
+        let now = self.clock.now();
+        self.store.system_tx("binding_delete", async move |tx| forget_in(tx, tenant, leaving, id, now).await).await
+    }
+}
+
+async fn forget_in(
+    tx: &SystemTx,
+    tenant: TenantId,
+    leaving: Leaving,
+    id: BindingId,
+    now: Timestamp,
+) -> Result<bool, DbError> {
+    if !tx.binding_delete(tenant, id).await? {
+        return Ok(false);
+    }
+    let requester = Requester::controller();
+    let detail = json!({ "certificates": leaving.as_str() });
+    tx.audit_note(tenant, &Note::new(now, &requester, "binding_deleted", "binding", id.as_uuid(), detail)).await?;
+    Ok(true)
+}

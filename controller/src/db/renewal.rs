@@ -1,0 +1,110 @@
+//! SQL of renewal by itself: which trustpoints are to be planned, which are due.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use trustfleet_model::{
+    ids::{DeviceId, TenantId, TrustpointId},
+    policy::PolicySpec,
+    renewal::AutoUpdate,
+    trustpoint::Trustpoint,
+};
+
+use super::{DbError, SystemTx, column::Columns, row, tx::Id};
+
+/// A trustpoint with its policy's say on renewal.
+#[derive(Clone, Debug)]
+pub struct PlannedTrustpoint {
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// Its device.
+    pub device_id: DeviceId,
+    /// The trustpoint.
+    pub trustpoint: Trustpoint,
+    /// What its policy says.
+    pub auto_update: AutoUpdate,
+    /// The policy's revision.
+    pub revision: i32,
+}
+
+/// A moment that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// When something is to be done; none: nothing.
+    pub next_action_at: Option<Timestamp>,
+    /// Revision of the policy by which it was found.
+    pub revision: i32,
+}
+
+impl SystemTx {
+    /// Up to `limit` trustpoints that were written, or whose policy was changed, since they were planned. They are locked
+    /// until the end of the transaction; those that somebody else holds are left out.
+    ///
+    /// # Errors
+    /// The database's own; rows that cannot be read.
+    pub async fn trustpoints_to_plan(&self, limit: i64) -> Result<Vec<PlannedTrustpoint>, DbError> {
+        let sql =
+            "/* trustpoints_to_plan */ SELECT t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec,
+                   p.revision
+             FROM policies p CROSS JOIN LATERAL (
+                 SELECT * FROM trustpoints t WHERE t.tenant_id = p.tenant_id AND t.policy_id = p.policy_id
+                     AND t.planned_revision < p.revision
+                 ORDER BY t.planned_revision LIMIT $1 FOR UPDATE SKIP LOCKED) t
+             LIMIT $1";
+        self.query(sql, &[&limit]).await?.iter().map(planned).collect()
+    }
+
+    /// Writes the moments that were found.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn trustpoints_planned(&self, plans: &[Plan]) -> Result<(), DbError> {
+        let tenants: Vec<_> = plans.iter().map(|plan| plan.tenant_id.as_uuid()).collect();
+        let trustpoints: Vec<_> = plans.iter().map(|plan| plan.trustpoint_id.as_uuid()).collect();
+        let moments: Vec<_> = plans.iter().map(|plan| plan.next_action_at).collect();
+        let revisions: Vec<_> = plans.iter().map(|plan| plan.revision).collect();
+        let sql = "/* trustpoints_planned */ UPDATE trustpoints t SET next_action_at = p.at, planned_revision = p.revision
+             FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int[]) AS p(tenant_id, trustpoint_id, at, revision)
+             WHERE t.tenant_id = p.tenant_id AND t.trustpoint_id = p.trustpoint_id";
+        self.execute(sql, &[&tenants, &trustpoints, &moments, &revisions]).await.map(drop)
+    }
+
+    /// Claims up to `limit` trustpoints of active tenants that are due at `now`, those that wait longest first: no other
+    /// replica finds them before `again_at`.
+    ///
+    /// # Errors
+    /// The database's own; rows that cannot be read.
+    pub async fn trustpoints_due(
+        &self,
+        now: Timestamp,
+        again_at: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<PlannedTrustpoint>, DbError> {
+        let sql = "/* trustpoints_due */ WITH due AS (
+                 SELECT t.tenant_id, t.trustpoint_id FROM trustpoints t JOIN tenants o ON o.tenant_id = t.tenant_id
+                 WHERE t.next_action_at <= $1 AND o.state = 'active'
+                 ORDER BY t.next_action_at LIMIT $3 FOR UPDATE OF t SKIP LOCKED
+             )
+             UPDATE trustpoints t SET next_action_at = $2 FROM due, policies p
+             WHERE t.tenant_id = due.tenant_id AND t.trustpoint_id = due.trustpoint_id
+               AND p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id
+             RETURNING t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec, p.revision";
+        self.query(sql, &[&now, &again_at, &limit]).await?.iter().map(planned).collect()
+    }
+}
+
+fn planned(row: &Row) -> Result<PlannedTrustpoint, DbError> {
+    let Id(tenant_id) = row.try_get("tenant_id")?;
+    let Id(device_id) = row.try_get("device_id")?;
+    let spec: PolicySpec = Columns::new(row, "policies", "policy_id").json("spec")?;
+    Ok(PlannedTrustpoint {
+        tenant_id,
+        device_id,
+        trustpoint: row::trustpoint(row)?,
+        auto_update: spec.auto_update,
+        revision: row.try_get("revision")?,
+    })
+}

@@ -1,0 +1,195 @@
+//! Renewal by itself: when it is due, and whether it is wanted (S31, S41, S42).
+
+use jiff::Timestamp;
+use trustfleet_model::{
+    field::Violations,
+    job::{Culprit, Failure, RequestKind},
+    renewal::{Due, next_action},
+    trustpoint::Trustpoint,
+};
+
+use super::{
+    AuditEntry, Changes, Decision, DeviceState, Rejection, Reply, changed, new_enrollment, order, told, unchanged,
+};
+use crate::audit::differences;
+use crate::device::{Renew, SetAutoUpdate};
+
+/// Asks for the certificate's successor, or for the first one, once: where anything has changed since it was found due, nothing happens. When a
+/// condition is missing nothing is sent, and the trustpoint tells which (S32).
+pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Result<Decision, Rejection> {
+    let enroll = &renew.enroll;
+    let trustpoint = state.trustpoint(&enroll.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    let next = next_action(trustpoint, &enroll.context.policy.auto_update, now);
+    let active = trustpoint.active.as_ref().map(|active| active.serial.as_str());
+    let wanted = if renew.serial.is_some() { Due::Renew } else { Due::Enroll };
+    let is_due = trustpoint.id == enroll.context.trustpoint_id
+        && active == renew.serial.as_deref()
+        && next.is_some_and(|(moment, due)| due == wanted && moment <= now);
+    if !is_due {
+        return Ok(unchanged(Reply::Known));
+    }
+    match order::enrollment(state, trustpoint, enroll.request, &enroll.context, now) {
+        Ok((agent_id, mut order)) => {
+            order.automatic = true;
+            Ok(new_enrollment(state, trustpoint, enroll, agent_id, order, now))
+        }
+        Err(missing) => Ok(not_ready(state, trustpoint, renew, &missing, now)),
+    }
+}
+
+fn not_ready(
+    state: &DeviceState,
+    trustpoint: &Trustpoint,
+    renew: &Renew,
+    missing: &Violations,
+    now: Timestamp,
+) -> Decision {
+    let failure = Failure {
+        culprit: Culprit::Configuration,
+        code: "not_ready".to_owned(),
+        message: format!("the automatic request was not sent, conditions are missing: {missing}"),
+        pki_status: None,
+        fail_info: Vec::new(),
+        status_string: None,
+        maybe_issued: false,
+    };
+    let mut changes = Changes::next(state, now);
+    changes.audit.push(AuditEntry {
+        requester: renew.enroll.requested_by.clone(),
+        action: "auto_update_not_ready",
+        object_kind: "trustpoint",
+        object_id: trustpoint.id.as_uuid(),
+        before: None,
+        after: None,
+        detail: serde_json::json!({
+            "device": state.device.name, "name": trustpoint.name, "missing": missing.as_slice(),
+        }),
+    });
+    let mut failed = trustpoint.clone();
+    failed.fail(failure, now);
+    changes.write(failed);
+    changed(changes, Reply::Taken)
+}
+
+/// Switching on is refused while a condition of an update is missing, and each is named (S42); switching off never is.
+pub(super) fn set_auto_update(state: &DeviceState, set: &SetAutoUpdate, now: Timestamp) -> Result<Decision, Rejection> {
+    let trustpoint = state.trustpoint(&set.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    if trustpoint.id != set.context.trustpoint_id {
+        return Err(Rejection::Outdated);
+    }
+    let reply = Reply::Trustpoint { id: trustpoint.id };
+    if trustpoint.auto_update == set.enabled {
+        return Ok(unchanged(reply));
+    }
+    if set.enabled == Some(true) {
+        order::enrollment(state, trustpoint, RequestKind::Kur, &set.context, now).map_err(Rejection::NotReady)?;
+    }
+    let changed_to = Trustpoint { auto_update: set.enabled, ..trustpoint.clone() };
+    let (before, after) = differences(&told(trustpoint), &told(&changed_to));
+    let mut changes = Changes::next(state, now);
+    changes.audit.push(AuditEntry {
+        requester: set.requested_by.clone(),
+        action: "trustpoint_auto_update_set",
+        object_kind: "trustpoint",
+        object_id: trustpoint.id.as_uuid(),
+        before: Some(before),
+        after: Some(after),
+        detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
+    });
+    changes.write(changed_to);
+    Ok(changed(changes, reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use trustfleet_model::job::JobTask;
+
+    use super::super::decide;
+    use super::super::tests::{after, context, id, in_use, mgmt, now, ready, refusal, requester};
+    use super::*;
+    use crate::audit::Requester;
+    use crate::device::{Changes, Command, Enroll};
+
+    const ON: &str = r#"{"key":{"algorithm":"rsa-2048"},"activation":"router","auto_update":{"enabled":true}}"#;
+    const OFF: &str = r#"{"key":{"algorithm":"rsa-2048"}}"#;
+
+    /// Towards the end of the certificate in use, which is valid for a day.
+    fn late() -> Timestamp {
+        now() + SignedDuration::from_hours(23)
+    }
+
+    fn serial(state: &DeviceState) -> String {
+        mgmt(state).active.as_ref().unwrap().serial.clone()
+    }
+
+    fn renewed(state: &DeviceState, serial: &str, policy: &str, at: Timestamp) -> Option<Box<Changes>> {
+        let mut context = context();
+        context.policy = serde_json::from_str(policy).unwrap();
+        let renew = Renew {
+            serial: Some(serial.to_owned()),
+            enroll: Enroll {
+                trustpoint: "mgmt".parse().unwrap(),
+                request: RequestKind::Kur,
+                job_id: id(70),
+                request_key: None,
+                requested_by: Requester::controller(),
+                traceparent: None,
+                context,
+            },
+        };
+        decide(state, &Command::Renew(Box::new(renew)), at).unwrap().changes
+    }
+
+    #[test]
+    fn s31_a_due_certificate_is_renewed_once_and_its_successor_takes_effect_by_itself() {
+        let state = in_use();
+        let changes = renewed(&state, &serial(&state), ON, late()).unwrap();
+        let JobTask::Enroll(order) = &changes.jobs[0].task else { panic!("no enrolment") };
+        assert_eq!((order.automatic, order.kind, changes.outbox.len()), (true, RequestKind::Kur, 1));
+        assert!(order.policy.activates(order.kind, order.automatic) && mgmt(&changes.state).activates_by_itself);
+        assert!(renewed(&changes.state, &serial(&state), ON, late()).is_none(), "it is under way already");
+    }
+
+    #[test]
+    fn s41_nothing_is_renewed_that_is_not_due_or_was_switched_off_or_replaced_meanwhile() {
+        let state = in_use();
+        let serial = serial(&state);
+        for (serial, policy, at) in [(serial.as_str(), OFF, late()), ("FFFF", ON, late()), (serial.as_str(), ON, now())]
+        {
+            assert!(renewed(&state, serial, policy, at).is_none(), "{serial} {policy} {at}");
+        }
+    }
+
+    #[test]
+    fn s32_a_renewal_that_cannot_be_sent_says_why_and_is_tried_again_later() {
+        let mut state = in_use();
+        state.device.agent_id = None;
+        let changes = renewed(&state, &serial(&state), ON, late()).unwrap();
+        assert!(changes.jobs.is_empty() && changes.outbox.is_empty());
+        let trustpoint = mgmt(&changes.state);
+        let failure = trustpoint.last_failure.as_ref().unwrap();
+        assert!(failure.code == "not_ready" && failure.message.contains("device.agent"), "{failure:?}");
+        assert_eq!((trustpoint.failures, trustpoint.last_failed_at), (1, Some(late())));
+        assert!(renewed(&changes.state, &serial(&state), ON, late()).is_none(), "not at once again");
+    }
+
+    #[test]
+    fn s42_switching_it_on_is_refused_with_everything_that_is_missing() {
+        let set = |enabled| {
+            let mut context = context();
+            context.entity.subject = "CN={device.serial}".to_owned();
+            context.ca_server.trust_anchors.clear();
+            let (trustpoint, requested_by) = ("mgmt".parse().unwrap(), requester());
+            Command::SetAutoUpdate(Box::new(SetAutoUpdate { trustpoint, enabled, context, requested_by }))
+        };
+        let mut state = ready();
+        state.device.agent_id = None;
+        let Rejection::NotReady(missing) = refusal(&state, &set(Some(true))) else { panic!("not refused") };
+        let fields: Vec<_> = missing.as_slice().iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["device.agent", "entity.subject", "ca_server.trust_anchors", "trustpoint.active"]);
+        let off = after(&state, &set(Some(false)));
+        assert_eq!(mgmt(&off).auto_update, Some(false), "switching off needs nothing");
+        assert_eq!(mgmt(&after(&off, &set(None))).auto_update, None);
+    }
+}

@@ -1,0 +1,165 @@
+//! Renewal by itself (S31): finds out when each trustpoint is due, and asks its device when the moment has come.
+//!
+//! Two steps, by any replica, both in batches. Planning follows every change of a trustpoint or of its policy and writes
+//! the moment into an indexed column, so that time costs no memory and looking for what is due does not grow with the
+//! fleet. A trustpoint that is due is claimed for a minute; what comes of it changes the trustpoint, and that plans anew.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+use trustfleet_model::{
+    clock::Clock,
+    ids::JobId,
+    job::RequestKind,
+    renewal::{Due, next_action},
+};
+
+use crate::{
+    actors::Registry,
+    audit::Requester,
+    db::{DbError, Plan, PlannedTrustpoint, Store},
+    device::{Activate, Command, Enroll, EnrollContext, Renew, Reply},
+    entropy,
+    error::AppError,
+    metrics::{Metrics, RenewalOutcome},
+    telemetry::chain,
+};
+
+/// Rows in one transaction.
+const BATCH: i64 = 256;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a trustpoint that is due is left alone when nothing came of it.
+const CLAIM: SignedDuration = SignedDuration::from_secs(60);
+
+/// Renews what is due.
+#[derive(Clone)]
+pub struct Renewal {
+    /// The database.
+    pub store: Store,
+    /// Device actors.
+    pub registry: Registry,
+    /// The present moment.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Renewal")
+    }
+}
+
+impl Renewal {
+    /// Works until `shutdown`.
+    pub async fn keep(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            while !shutdown.is_cancelled() {
+                match self.step().await {
+                    Ok(false) => break,
+                    Ok(true) => {}
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "renewal waits");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Plans and renews one batch each; whether there may be more.
+    ///
+    /// # Errors
+    /// The database's own; what was done stays so.
+    pub async fn step(&self) -> Result<bool, DbError> {
+        let planned = self.plan().await?;
+        let due = self.due().await?;
+        let full = |rows: usize| i64::try_from(rows).is_ok_and(|rows| rows >= BATCH);
+        let more = full(planned) || full(due.len());
+        for due in due {
+            self.act(due).await;
+        }
+        Ok(more)
+    }
+
+    /// Finds the moments of one batch; how many there were.
+    async fn plan(&self) -> Result<usize, DbError> {
+        let now = self.clock.now();
+        self.store
+            .system_tx("trustpoints_plan", async move |tx| -> Result<usize, DbError> {
+                let plans = plans(&tx.trustpoints_to_plan(BATCH).await?, now);
+                if !plans.is_empty() {
+                    tx.trustpoints_planned(&plans).await?;
+                }
+                Ok(plans.len())
+            })
+            .await
+    }
+
+    async fn due(&self) -> Result<Vec<PlannedTrustpoint>, DbError> {
+        let now = self.clock.now();
+        let again_at = now.checked_add(CLAIM).unwrap_or(now);
+        self.store.system_tx("trustpoints_due", async move |tx| tx.trustpoints_due(now, again_at, BATCH).await).await
+    }
+
+    async fn act(&self, due: PlannedTrustpoint) {
+        let Some((_, action)) = next_action(&due.trustpoint, &due.auto_update, self.clock.now()) else { return };
+        let (device, trustpoint) = (due.device_id, due.trustpoint.name.clone());
+        let outcome = match self.ask(due, action).await {
+            Ok(Reply::Job { job_id }) => {
+                tracing::info!(device.id = %device, trustpoint = %trustpoint, job.id = %job_id, ?action, "due, asked for");
+                RenewalOutcome::Asked
+            }
+            Ok(Reply::Taken) => RenewalOutcome::NotReady,
+            Ok(_) => RenewalOutcome::NotDue,
+            Err(AppError::NotFound { .. } | AppError::Rejected(_)) => RenewalOutcome::NotDue,
+            Err(error) => {
+                tracing::warn!(device.id = %device, trustpoint = %trustpoint, error = %chain(&error), "due, and put off");
+                RenewalOutcome::PutOff
+            }
+        };
+        self.metrics.renewal(outcome);
+    }
+
+    async fn ask(&self, due: PlannedTrustpoint, action: Due) -> Result<Reply, AppError> {
+        let (tenant, device, trustpoint) = (due.tenant_id, due.device_id, due.trustpoint.name);
+        let job_id = JobId::fresh(self.clock.now(), entropy::random()?);
+        let requested_by = Requester::controller();
+        let name = trustpoint.clone();
+        let context = self
+            .store
+            .tenant_tx(tenant, "enrollment_context", async move |tx| -> Result<EnrollContext, DbError> {
+                tx.enrollment_context(device, &name, None).await
+            })
+            .await?;
+        let command = match action {
+            Due::Renew | Due::Enroll => {
+                let request = if action == Due::Enroll { RequestKind::Ir } else { RequestKind::Kur };
+                let serial = due.trustpoint.active.map(|active| active.serial);
+                let enroll =
+                    Enroll { trustpoint, request, job_id, request_key: None, requested_by, traceparent: None, context };
+                Command::Renew(Box::new(Renew { serial, enroll }))
+            }
+            Due::Activate => {
+                let replaced_is_revoked = context.ca_server.quirks.revokes_on_issue;
+                Command::Activate(Activate { trustpoint, replaced_is_revoked, job_id, requested_by, traceparent: None })
+            }
+        };
+        self.registry.ask(tenant, device, command).await
+    }
+}
+
+fn plans(rows: &[PlannedTrustpoint], now: Timestamp) -> Vec<Plan> {
+    let plan = |row: &PlannedTrustpoint| Plan {
+        tenant_id: row.tenant_id,
+        trustpoint_id: row.trustpoint.id,
+        next_action_at: next_action(&row.trustpoint, &row.auto_update, now).map(|(moment, _)| moment),
+        revision: row.revision,
+    };
+    rows.iter().map(plan).collect()
+}
