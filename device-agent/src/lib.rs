@@ -38,6 +38,7 @@ pub mod queue;
 pub mod record;
 pub mod reports;
 pub mod run;
+pub mod services;
 pub mod session;
 pub mod slots;
 pub mod status;

@@ -203,7 +203,7 @@ fn fitting(lengths: impl Iterator<Item = usize>) -> usize {
         .count()
 }
 
-fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: bool) -> Box<Failed> {
+pub(crate) fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: bool) -> Box<Failed> {
     Box::new(Failed {
         culprit: culprit.as_str().to_owned(),
         code: code.to_owned(),
@@ -214,6 +214,8 @@ fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: bool) -> Bo
         transaction_id: None,
         maybe_issued,
         duration_ms: 0,
+        in_service: None,
+        in_use: None,
     })
 }
 

@@ -206,6 +206,7 @@ mod tests {
             secondary_url: None,
             trust_anchors: vec!["no pem".to_owned()],
             verification_certificates: Vec::new(),
+            quirks: trustfleet_model::ca_server::Quirks::default(),
         };
         let mut violations = Violations::new();
         ca_server(&spec, false, &mut violations);

@@ -115,6 +115,7 @@ const DEVICE_TRUSTPOINTS: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoi
 const TRUSTPOINT: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}";
 const TRUSTPOINT_MAC: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/mac";
 const SWITCH_OVER: &str = "/v1/tenants/{tenant}/devices/{device}/switch-over";
+const TRUSTPOINT_SERVICES: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/services";
 const BINDINGS: &str = "/v1/tenants/{tenant}/bindings";
 const BINDING: &str = "/v1/tenants/{tenant}/bindings/{binding}";
 const AUTO_UPDATE: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/auto-update";
@@ -219,6 +220,9 @@ pub const ROUTES: &[Route] = &[
     route("GET", TRUSTPOINT, Tenant(Viewer), "trustpoint_show", || get().to(trustpoints::show)),
     route("DELETE", TRUSTPOINT, Tenant(Operator), "trustpoint_delete", || delete().to(trustpoints::remove)),
     route("PUT", TRUSTPOINT_MAC, Tenant(Operator), "trustpoint_mac_set", || put().to(trustpoints::set_mac)),
+    route("PUT", TRUSTPOINT_SERVICES, Tenant(Operator), "trustpoint_services_set", || {
+        put().to(trustpoints::set_services)
+    }),
     route("PUT", AUTO_UPDATE, Tenant(Operator), "trustpoint_auto_update_set", || {
         put().to(trustpoints::set_auto_update)
     }),

@@ -104,6 +104,7 @@ use crate::error::AppError;
         trustpoints::show,
         trustpoints::remove,
         trustpoints::set_mac,
+        trustpoints::set_services,
         trustpoints::set_auto_update,
         trustpoints::enroll,
         trustpoints::activate,

@@ -106,6 +106,9 @@ pub struct CaServerFlags {
     /// PEM file with certificates that verify signed answers [default: any that chains to an anchor and may sign CMP]
     #[arg(long = "verification-certificate", value_name = "FILE")]
     verification_certificates: Vec<PathBuf>,
+    /// The CA revokes a certificate as soon as it has issued its successor: the new one stays in use also when services fail
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    revokes_on_issue: Option<bool>,
 }
 
 /// Fields of a CMP policy.
@@ -193,6 +196,7 @@ impl Flags for CaServerFlags {
         draft.set("secondary_url", self.secondary_url);
         draft.set_list("trust_anchors", certificates(&self.trust_anchors)?);
         draft.set_list("verification_certificates", certificates(&self.verification_certificates)?);
+        draft.set("quirks.revokes_on_issue", self.revokes_on_issue);
         Ok(())
     }
 }

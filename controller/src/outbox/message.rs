@@ -29,7 +29,11 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
     let start_before = now.checked_add(SignedDuration::from_secs(permit_s.into())).map_err(too_late)?;
     let (task, policy_revision) = match &job.task {
         JobTask::Enroll(order) => (Task::Enroll(Box::new(enroll(job, order, keys)?)), order.policy_revision),
-        JobTask::Activate { serial } => (Task::Activate { serial: serial.clone() }, 0),
+        JobTask::Activate { serial, .. } => (Task::Activate { serial: serial.clone() }, 0),
+    };
+    let (services, replaced_is_revoked) = match &job.task {
+        JobTask::Enroll(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
+        JobTask::Activate { services, replaced_is_revoked, .. } => (services, *replaced_is_revoked),
     };
     let message = ToAgent::Job(Box::new(Job {
         job_id: job.job_id,
@@ -50,6 +54,8 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         reply_to: device_reply_key(job.agent_id, job.device_id),
         // The agent goes on from the publication's span; without traces, from what the operator's client said.
         traceparent: current_traceparent().or_else(|| job.traceparent.clone()),
+        services: services.iter().map(ToString::to_string).collect(),
+        replaced_is_revoked,
         task,
     }));
     Envelope::seal(&message, Purpose::ToAgent, &keys.signing)

@@ -23,5 +23,6 @@ mod local_rules;
 mod newer_openssl;
 mod records;
 mod restarts;
+mod services;
 mod token;
 mod transport;

@@ -15,4 +15,5 @@ pub mod job;
 pub mod policy;
 pub mod renewal;
 pub mod secret;
+pub mod service;
 pub mod trustpoint;

@@ -98,6 +98,7 @@ pub(super) fn enrollment(
                 mac,
                 sender,
                 recipient,
+                services: trustpoint.services.clone(),
                 automatic: false,
             },
         )),
