@@ -4,6 +4,8 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/trustfleet-lab
 
+AS_ROOT := $(filter 0,$(shell id -u))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test bench chaos lint layers fmt audit fuzz interop images
 
@@ -30,7 +32,8 @@ demo: setup
 test:
 	@scripts/setup.sh test
 	cargo build --workspace --all-targets
-	$(LAB) stack -- cargo nextest run --workspace $(if $(CI),--profile ci) $(TESTARGS)
+	@$(if $(AS_ROOT),,echo 'make test: not root: strongSwan in network namespaces is LEFT OUT (docs/services.md)' >&2)
+	$(if $(AS_ROOT),,TRUSTFLEET_WITHOUT_NAMESPACES=1) $(LAB) stack -- cargo nextest run --workspace $(if $(CI),--profile ci) $(TESTARGS)
 	cargo test --quiet --workspace --doc
 
 # A release build: what is measured is what is shipped.

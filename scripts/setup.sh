@@ -2,7 +2,7 @@
 # Installs what building and testing need, and nothing that is already there.
 #
 #   scripts/setup.sh          what the programs, the demo and the tests need from the distribution, and Rust
-#   scripts/setup.sh test     also cargo-nextest
+#   scripts/setup.sh test     also cargo-nextest, and the services that tests give certificates to
 #   scripts/setup.sh lint     also cargo-deny
 #   scripts/setup.sh fuzz     also cargo-fuzz, and the C++ compiler for libFuzzer
 #
@@ -40,7 +40,18 @@ have() {
 }
 
 # The Debian packages whose programs are not there.
-missing_packages() {
+missing_# Real services that take certificates in tests.
+missing_services() {
+    have nginx || echo nginx-light
+    have freeradius || echo freeradius
+    have eapol_test || echo eapoltest
+    have charon-systemd || echo charon-systemd
+    have swanctl || echo strongswan-swanctl
+    ls /usr/lib/ipsec/plugins/libstrongswan-openssl.so >/dev/null 2>&1 || echo libstrongswan-standard-plugins
+    have ip || echo iproute2
+}
+
+packages() {
     have initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
     have psql || echo postgresql-client
     ls /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server >/dev/null 2>&1 || echo rabbitmq-server
@@ -48,6 +59,7 @@ missing_packages() {
     have openssl || echo openssl
     have softhsm2-util || echo softhsm2
     have cc || echo gcc
+    [ "$purpose" != test ] || missing_services
     [ "$purpose" != fuzz ] || have c++ || echo g++
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     have make || echo make
@@ -98,7 +110,8 @@ install_packages() {
     set -- -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
     apt-get "$@" </dev/null || { apt-get -q -o DPkg::Lock::Timeout=300 update </dev/null && apt-get "$@" </dev/null; }
     say "installed; no service was started (where systemd runs, the packages' own services would start at the next boot:"
-    say "'systemctl disable postgresql rabbitmq-server prometheus' if you do not want them; Trustfleet does not use them)"
+    say "'systemctl disable postgresql rabbitmq-server prometheus nginx freeradius strongswan' if you do not want them; Trustfleet"
+    say "does not use them)"
 }
 
 rust() {

@@ -109,6 +109,7 @@ impl Binder {
                 policy_id: binding.spec.policy_id,
                 mac: None,
                 mac_one_time: false,
+                services: Vec::new(),
                 binding: Some((binding.id, binding.spec.enroll)),
                 requested_by: Requester::controller(),
             };

@@ -108,7 +108,7 @@ impl Renewal {
     }
 
     async fn act(&self, due: PlannedTrustpoint) {
-        let Some((_, action)) = next_action(&due.trustpoint, &due.auto_update, self.clock.now()) else { return };
+        let Some((_, action)) = next_action(&due.trustpoint, &due.policy, due.duty, self.clock.now()) else { return };
         let (device, trustpoint) = (due.device_id, due.trustpoint.name.clone());
         let outcome = match self.ask(due, action).await {
             Ok(Reply::Job { job_id }) => {
@@ -130,22 +130,25 @@ impl Renewal {
         let (tenant, device, trustpoint) = (due.tenant_id, due.device_id, due.trustpoint.name);
         let job_id = JobId::fresh(self.clock.now(), entropy::random()?);
         let requested_by = Requester::controller();
+        let name = trustpoint.clone();
+        let context = self
+            .store
+            .tenant_tx(tenant, "enrollment_context", async move |tx| -> Result<EnrollContext, DbError> {
+                tx.enrollment_context(device, &name, None).await
+            })
+            .await?;
         let command = match action {
             Due::Renew | Due::Enroll => {
-                let name = trustpoint.clone();
-                let context = self
-                    .store
-                    .tenant_tx(tenant, "enrollment_context", async move |tx| -> Result<EnrollContext, DbError> {
-                        tx.enrollment_context(device, &name, None).await
-                    })
-                    .await?;
                 let request = if action == Due::Enroll { RequestKind::Ir } else { RequestKind::Kur };
-                let serial = due.trustpoint.active.map(|active| active.serial);
+                let serial = due.trustpoint.active.filter(|_| action == Due::Renew).map(|active| active.serial);
                 let enroll =
                     Enroll { trustpoint, request, job_id, request_key: None, requested_by, traceparent: None, context };
                 Command::Renew(Box::new(Renew { serial, enroll }))
             }
-            Due::Activate => Command::Activate(Activate { trustpoint, job_id, requested_by, traceparent: None }),
+            Due::Activate => {
+                let replaced_is_revoked = context.ca_server.quirks.revokes_on_issue;
+                Command::Activate(Activate { trustpoint, replaced_is_revoked, job_id, requested_by, traceparent: None })
+            }
         };
         self.registry.ask(tenant, device, command).await
     }
@@ -155,7 +158,7 @@ fn plans(rows: &[PlannedTrustpoint], now: Timestamp) -> Vec<Plan> {
     let plan = |row: &PlannedTrustpoint| Plan {
         tenant_id: row.tenant_id,
         trustpoint_id: row.trustpoint.id,
-        next_action_at: next_action(&row.trustpoint, &row.auto_update, now).map(|(moment, _)| moment),
+        next_action_at: next_action(&row.trustpoint, &row.policy, row.duty, now).map(|(moment, _)| moment),
         revision: row.revision,
     };
     rows.iter().map(plan).collect()

@@ -3,6 +3,7 @@
 //! Whatever the controller sends later can only narrow what stands here, never widen it. Unknown keys are refused, so
 //! that a misspelt switch cannot stay without effect unseen.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ use url::{Host, Url};
 
 use crate::accept::{Accept, AcceptConfig, AcceptError};
 use crate::ca_tls::{CaTlsConfig, ClientError, ClientFiles};
+use crate::domains::FactoryIdentityConfig;
+use crate::services::{Accounts, ServiceConfig, Services};
 
 /// The name of the agent, over the one in the file: what makes one file good for many devices.
 const NAME_VARIABLE: &str = "TRUSTFLEET_AGENT_NAME";
@@ -53,6 +56,10 @@ pub struct Config {
     /// Our certificate for https CAs that ask for one.
     #[serde(default)]
     pub ca_tls: CaTlsConfig,
+    /// The identity that the factory gave to the device: the PKI domain `default`, by which first certificates can be
+    /// asked for without a secret (S39).
+    #[serde(default)]
+    pub factory_identity: FactoryIdentityConfig,
     /// Where the private keys of trustpoints are kept.
     #[serde(default)]
     pub keys: KeysConfig,
@@ -72,6 +79,9 @@ pub struct Config {
     /// Traces.
     #[serde(default)]
     pub traces: TracesConfig,
+    /// Services that use certificates, by the names that jobs call them.
+    #[serde(default)]
+    pub services: BTreeMap<String, ServiceConfig>,
 }
 
 /// How to join without a token: by a factory identity (IDevID), or by a serial number that an operator approves.
@@ -195,6 +205,9 @@ pub enum ConfigError {
     /// Our certificate for https CAs cannot be used.
     #[error("the configuration is wrong: {0}")]
     CaTls(#[from] ClientError),
+    /// Services that cannot be worked with.
+    #[error("the configuration is wrong: {}", .0.join("; "))]
+    Services(Vec<String>),
     /// Nobody says how the agent is called.
     #[error("the agent has no name: set name in its configuration file, or the environment variable {NAME_VARIABLE}")]
     NoName,
@@ -243,7 +256,9 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(&text, path, std::env::var(NAME_VARIABLE).ok().as_deref())
+        let config = Self::parse(&text, path, std::env::var(NAME_VARIABLE).ok().as_deref())?;
+        config.services()?;
+        Ok(config)
     }
 
     /// `name`: what the environment says.
@@ -276,6 +291,7 @@ impl Config {
             announce.check().map_err(wrong)?;
         }
         ClientFiles::of(&config.ca_tls).map_err(wrong)?;
+        config.factory_identity.check().map_err(wrong)?;
         config.check_transport("controller_url", &config.controller_url, "http", "https")?;
         Ok(config)
     }
@@ -331,6 +347,14 @@ impl Config {
         }
         files.read()?;
         Ok(Some(files))
+    }
+
+    /// Services that use certificates, with the users and groups of this machine.
+    ///
+    /// # Errors
+    /// [`ConfigError::Services`]: everything that is wrong with them.
+    pub fn services(&self) -> Result<Services, ConfigError> {
+        Services::read(&self.services, &self.keys, &Accounts::of_system()).map_err(ConfigError::Services)
     }
 
     /// The one-time token to join with.

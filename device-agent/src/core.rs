@@ -21,6 +21,7 @@ use crate::keys::KeyStore;
 use crate::order::Place;
 use crate::record::{Outgoing, State};
 use crate::reports::Reports;
+use crate::services::Services;
 use crate::slots::Slots;
 use crate::store::{Store, StoreError};
 
@@ -41,6 +42,8 @@ pub struct Core {
     pub reports: Arc<Reports>,
     /// Keys of trustpoints.
     pub keys: Arc<dyn KeyStore>,
+    /// Services that use certificates.
+    pub services: Services,
     /// The way to the CAs.
     pub http: CmpHttp,
     /// Places for exchanges at the same time.
@@ -66,13 +69,15 @@ impl Core {
         accept: Accept,
         store: Store,
         keys: Arc<dyn KeyStore>,
+        services: Services,
         http: CmpHttp,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, StoreError> {
         let book = JobBook::load(&store, &identity.membership.controller_key.0)?;
         let exchanges = Arc::new(Semaphore::new(identity.config.parallel_exchanges));
         let reports = Arc::new(Reports::default());
-        Ok(Self { identity, accept, store, book, reports, keys, http, exchanges, stop, places: Mutex::default() })
+        let places = Mutex::default();
+        Ok(Self { identity, accept, store, book, reports, keys, services, http, exchanges, stop, places })
     }
 
     /// The slots of a trustpoint.

@@ -22,6 +22,7 @@ use crate::lifecycle::{self, Intake, Rest};
 use crate::outcome;
 use crate::queue::Queue;
 use crate::record::{JobRecord, State, VERSION};
+use crate::services;
 use crate::worker;
 
 /// Between two looks for jobs to forget.
@@ -101,7 +102,7 @@ impl Driver {
                 self.core.reports.add(id, report, Span::none());
             }
             match live.record.state {
-                State::Nothing { .. } => {}
+                State::Nothing { .. } => services::forget(&self.core, &live.job).await,
                 State::Start => self.queue.add(id, live.record.sequence, live.job.start_before),
                 State::Ca { .. } | State::Storage { .. } | State::Activation { .. } => {
                     begun.push((live.record.sequence, id));

@@ -203,6 +203,8 @@ pub(crate) mod tests {
             policy_revision: 1,
             reply_to: "agent.x.r1".to_owned(),
             traceparent: None,
+            services: Vec::new(),
+            replaced_is_revoked: false,
             task: Task::Activate { serial: "0A".to_owned() },
         }
     }

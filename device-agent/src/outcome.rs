@@ -212,7 +212,7 @@ fn fitting(lengths: impl Iterator<Item = usize>) -> usize {
         .count()
 }
 
-fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: bool) -> Box<Failed> {
+pub(crate) fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: bool) -> Box<Failed> {
     Box::new(Failed {
         culprit: culprit.as_str().to_owned(),
         code: code.to_owned(),
@@ -224,6 +224,8 @@ fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: bool) -> Bo
         maybe_issued,
         duration_ms: 0,
         transcript: Vec::new(),
+        in_service: None,
+        in_use: None,
     })
 }
 

@@ -86,6 +86,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
 
 async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let accept = config.accept()?;
+    let services = config.services()?;
     let roots = TlsRoots::of(&config)?;
     let client = config.ca_client()?;
     let doors = Arc::new(Doors::new(&config.controller_url, roots.clone()));
@@ -102,7 +103,7 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     let http = CmpHttp::new(roots.clone(), client);
     let key_store = keys::open(&identity.config.keys, &identity.keys)?;
     keys::sweep(key_store.as_ref(), &store);
-    let core = Core::new(Arc::clone(&identity), accept, store, key_store, http, stop.clone())?;
+    let core = Core::new(Arc::clone(&identity), accept, store, key_store, services, http, stop.clone())?;
     tracing::info!(agent.id = %agent_id, agent.name = %name, version = crate::session::SOFTWARE, "agent running");
     let (incoming_tx, incoming) = mpsc::channel(16);
     let (link_tx, outgoing) = mpsc::channel(64);

@@ -1,10 +1,12 @@
 //! The certificate slots of one trustpoint on the disk.
 //!
 //! ```text
-//! devices/DEVICE/TRUSTPOINT/versions/JOB ID/{key.pem, certificate.pem or .der, chain.pem}
+//! devices/DEVICE/TRUSTPOINT/versions/JOB ID/{key.pem, certificate.pem or .der, chain.pem, anchors.pem}
 //!                           staged   -> versions/…   issued and confirmed, not in use yet
 //!                           current  -> versions/…   in use
 //!                           previous -> versions/…   was in use before
+//!                           exports.json             copies for services, as they were last written
+//!                           activation.json          only while services are given a certificate
 //! ```
 //! A key and its certificate share a folder, so that one link moves both at once. Links are replaced atomically; every
 //! function can be repeated after a crash at any point and comes to the same end.
@@ -116,6 +118,20 @@ impl Slots {
         Ok(())
     }
 
+    /// Writes the trust anchors of an order beside its certificate: what services need to verify others of the same CA.
+    /// Nothing is written where they are there already: a device that dies often gets on.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write_anchors(&self, job: JobId, anchors: &[Certificate]) -> Result<(), StoreError> {
+        let (path, pem) =
+            (self.version(job).join("anchors.pem"), anchors.iter().map(Certificate::to_pem).collect::<String>());
+        if store::load(&path)?.as_deref() == Some(pem.as_bytes()) {
+            return Ok(());
+        }
+        store::save(&path, pem.as_bytes(), 0o644)
+    }
+
     /// Makes a job's version the staged one.
     ///
     /// # Errors
@@ -210,8 +226,49 @@ impl Slots {
 
     /// The chain in a slot, as far as it was saved.
     pub fn chain(&self, slot: Slot) -> Vec<Certificate> {
-        let text = store::load(&self.root.join(slot.as_str()).join("chain.pem")).ok().flatten().unwrap_or_default();
+        self.bundle(slot, "chain.pem")
+    }
+
+    /// The trust anchors in a slot; none in versions of an older agent.
+    pub fn anchors(&self, slot: Slot) -> Vec<Certificate> {
+        self.bundle(slot, "anchors.pem")
+    }
+
+    fn bundle(&self, slot: Slot, name: &str) -> Vec<Certificate> {
+        let text = store::load(&self.link(slot).join(name)).ok().flatten().unwrap_or_default();
         Certificate::pem_bundle(&String::from_utf8_lossy(&text)).unwrap_or_default()
+    }
+
+    /// A slot's link.
+    pub fn link(&self, slot: Slot) -> PathBuf {
+        self.root.join(slot.as_str())
+    }
+
+    /// The job whose version is in a slot.
+    pub fn job(&self, slot: Slot) -> Option<JobId> {
+        self.target(slot)?.file_name()?.to_str()?.parse().ok()
+    }
+
+    /// Points a slot to the version of a job, or to none.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn point(&self, slot: Slot, job: Option<JobId>) -> Result<(), StoreError> {
+        match job {
+            Some(job) if self.job(slot) == Some(job) => Ok(()),
+            Some(job) => store::replace_link(&self.link(slot), &relative(job)),
+            None => store::remove(&self.link(slot)),
+        }
+    }
+
+    /// File of an activation's journal ([`crate::services`]).
+    pub fn journal_file(&self) -> PathBuf {
+        self.root.join("activation.json")
+    }
+
+    /// File of what is known of exported files.
+    pub fn exports_file(&self) -> PathBuf {
+        self.root.join("exports.json")
     }
 
     /// Target of a slot's link as written: `versions/JOB ID`. A link that points anywhere else is not ours.

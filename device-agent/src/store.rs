@@ -88,7 +88,7 @@ impl StoreError {
         }
     }
 
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| {
             let path = path.to_owned();
             match source.kind() {
@@ -119,7 +119,7 @@ impl Store {
     /// Not writable, or too open.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self { root: root.to_owned() };
-        for folder in [root.to_owned(), store.keys(), store.jobs(), store.devices()] {
+        for folder in [root.to_owned(), store.keys(), store.jobs(), store.devices(), store.exports()] {
             make_folder(&folder)?;
             check_private(&folder, 0o700)?;
         }
@@ -159,7 +159,7 @@ impl Store {
     /// The disk's.
     pub fn clear_unfinished(&self, _held: &Lock) -> Result<usize, StoreError> {
         // Only what is ours: the root of a file system has a folder that nobody may look into (lost+found).
-        let flat = [self.root.clone(), self.keys(), self.jobs()];
+        let flat = [self.root.clone(), self.keys(), self.jobs(), self.exports()];
         let cleared: Result<usize, StoreError> = flat.iter().map(|folder| clear_unfinished(folder, false)).sum();
         Ok(cleared? + clear_unfinished(&self.devices(), true)?)
     }
@@ -185,6 +185,11 @@ impl Store {
         self.root.join("devices")
     }
 
+    /// Folder of PKI domains: identities that others have issued to the device.
+    pub fn domains(&self) -> PathBuf {
+        self.root.join("domains")
+    }
+
     /// File of what the controller said when the agent joined.
     pub fn agent_file(&self) -> PathBuf {
         self.root.join("agent.json")
@@ -198,6 +203,17 @@ impl Store {
     /// Folder of one trustpoint: the names are safe by their types.
     pub fn trustpoint(&self, device: &ObjectName, trustpoint: &TrustpointName) -> PathBuf {
         self.devices().join(device.as_str()).join(trustpoint.as_str())
+    }
+
+    /// Folder of what says whose an exported file is.
+    pub fn exports(&self) -> PathBuf {
+        self.root.join("exports")
+    }
+
+    /// File that says which trustpoint has an exported file: a name that follows from the file's path.
+    pub fn claim_file(&self, path: &Path) -> PathBuf {
+        let name = hex::encode(trustfleet_pki::digest::sha256(path.as_os_str().as_encoded_bytes()));
+        self.exports().join(format!("{name}.json"))
     }
 
     /// Ids of all job records.

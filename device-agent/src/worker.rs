@@ -11,7 +11,7 @@ use trustfleet_model::ids::JobId;
 use trustfleet_pki::Certificate;
 use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::routing::JOBS_EXCHANGE;
-use trustfleet_wire::v1::{Event, Failed, FromAgent, Job, Request, Task};
+use trustfleet_wire::v1::{Blob, Event, Failed, FromAgent, Job, Request, Task};
 
 use crate::backoff::Backoff;
 use crate::core::Core;
@@ -21,6 +21,7 @@ use crate::lifecycle::{self, Next};
 use crate::order::{Order, Place};
 use crate::outcome;
 use crate::record::{IssuedCertificate, Outcome, State};
+use crate::services::{Given, Giving};
 use crate::slots::{FileFormat, Slot, Slots};
 use crate::store::StoreError;
 
@@ -168,7 +169,8 @@ async fn store(
     let mut failures = 0_u32;
     let (serial, file) = loop {
         let (slots, id, issued) = (core.slots(place), job.job_id, issued.clone());
-        match blocking(move || lay_down(&slots, id, format, &issued)).await? {
+        let anchors = enroll.trust_anchors.clone();
+        match blocking(move || lay_down(&slots, id, format, &issued, &anchors)).await? {
             Ok(stored) => break stored,
             Err(error) => {
                 failures = failures.saturating_add(1);
@@ -194,6 +196,7 @@ fn lay_down(
     job: JobId,
     format: FileFormat,
     issued: &IssuedCertificate,
+    anchors: &[Blob],
 ) -> Result<(String, String), StoreError> {
     let corrupt = |error: trustfleet_pki::CertificateError| StoreError::Corrupt {
         path: slots.version(job),
@@ -202,6 +205,8 @@ fn lay_down(
     let certificate = Certificate::from_der(&issued.certificate.0).map_err(corrupt)?;
     let chain: Vec<Certificate> = issued.chain.iter().filter_map(|der| Certificate::from_der(&der.0).ok()).collect();
     slots.write_certificate(job, format, &certificate, &chain)?;
+    let anchors: Vec<Certificate> = anchors.iter().filter_map(|der| Certificate::from_der(&der.0).ok()).collect();
+    slots.write_anchors(job, &anchors)?;
     slots.stage(job)?;
     let slot = if slots.folder(Slot::Staged) == Some(slots.version(job)) { Slot::Staged } else { Slot::Current };
     let file = slots.certificate(slot)?.map(|(_, file)| file.display().to_string()).unwrap_or_default();
@@ -214,6 +219,9 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
         (State::Activation { serial }, _) | (_, Task::Activate { serial }) => serial.clone(),
         _ => return Ok(()),
     };
+    if !job.services.is_empty() {
+        return give(core, entry, job, place, serial, state).await;
+    }
     // Versions that jobs still work on are not to be cleared away.
     let unfinished = core.book.unfinished();
     let (slots, wanted) = (core.slots(place), serial.clone());
@@ -227,7 +235,51 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
     let file = file.map_err(|error| error.failed())?;
     tracing::info!(job.id = %job.job_id, certificate.serial = %serial, file = %file, "certificate in use");
     let state = State::Nothing { outcome: Outcome::Succeeded };
-    core.settle(entry, state, vec![Event::Activated { serial, file }]).await;
+    core.settle(entry, state, vec![Event::Activated { serial, file, in_service: None }]).await;
+    Ok(())
+}
+
+/// Puts the certificate into use and gives it to the services that the job names.
+async fn give(
+    core: &Arc<Core>,
+    entry: &Entry,
+    job: &Job,
+    place: &Place,
+    serial: String,
+    state: &State,
+) -> Result<(), Halt> {
+    if matches!(state, State::Start) {
+        // It has begun: what is cut off from here on must go on, whatever its permit says.
+        let begun = State::Activation { serial: serial.clone() };
+        core.commit(entry, begun, Vec::new()).await.map_err(|error| outcome::of_store(&error, false))?;
+    }
+    let giving = Giving {
+        core,
+        job_id: job.job_id,
+        place,
+        serial: serial.clone(),
+        services: job.services.clone(),
+        replaced_is_revoked: job.replaced_is_revoked,
+    };
+    match giving.give().await? {
+        Given::Failed(failed) => fail(core, entry, failed).await,
+        Given::InUse { file, in_service } => {
+            let unfinished = core.book.unfinished();
+            let (slots, keys, store) = (core.slots(place), Arc::clone(&core.keys), core.store.clone());
+            let pruned = blocking(move || {
+                let pruned = slots.prune(&unfinished);
+                crate::keys::sweep(keys.as_ref(), &store);
+                pruned
+            });
+            if let Err(error) = pruned.await? {
+                tracing::warn!(job.id = %job.job_id, %error, "old versions are not cleared away");
+            }
+            tracing::info!(job.id = %job.job_id, certificate.serial = %serial, file = %file, "certificate in service");
+            let told = vec![Event::Activated { serial, file, in_service: Some(in_service) }];
+            core.settle(entry, State::Nothing { outcome: Outcome::Succeeded }, told).await;
+        }
+    }
+    giving.told().await;
     Ok(())
 }
 

@@ -61,11 +61,13 @@ struct Scenario {
     ca: fn(&mut CaConfig),
     /// What must be so in the end.
     end: fn(&mut Check<'_>),
+    /// Services that are given the certificate; those before go to `good` alone.
+    services: &'static [&'static str],
 }
 
 impl Default for Scenario {
     fn default() -> Self {
-        Self { request: Request::Ir, shape: |_| {}, ca: |_| {}, end: |check| check.is_enrolled_once() }
+        Self { request: Request::Ir, shape: |_| {}, ca: |_| {}, end: |check| check.is_enrolled_once(), services: &[] }
     }
 }
 
@@ -101,21 +103,24 @@ impl Scenario {
         // The third certificate pushes the first one out.
         let before: &[Request] = if self.request == Request::Kur { &[Request::Ir, Request::Kur] } else { &[] };
         for request in before {
-            let first = agent.job(&device, |agent, id| enrolment(agent.enroll(id, *request, &device), self.shape));
+            let mut first = agent.job(&device, |agent, id| enrolment(agent.enroll(id, *request, &device), self.shape));
+            first.services.extend(self.services.first().map(ToString::to_string));
             let story = agent.work(first, Kind::Local, 0).await;
             assert_eq!(story.record["state"]["outcome"]["outcome"], "succeeded", "{story:?}");
         }
         let before = agent.ca.issued().len();
-        let job = agent.job(&device, |agent, id| enrolment(agent.enroll(id, self.request, &device), self.shape));
+        let mut job = agent.job(&device, |agent, id| enrolment(agent.enroll(id, self.request, &device), self.shape));
+        job.services.extend(self.services.iter().map(ToString::to_string));
         let story = agent.work(job, kind, number).await;
-        let issued = agent.ca.issued().split_off(before);
+        let mut all = agent.ca.issued();
+        let issued = all.split_off(before);
         let steps = agent.board.steps();
         let at = format!(
             "{kind:?} {number} of {}, TRUSTFLEET_KILL_SEED={}, steps:\n{steps}",
             story.steps,
             Choice::made().seed
         );
-        (self.end)(&mut Check { agent, story: &story, issued, at });
+        (self.end)(&mut Check { agent, story: &story, issued, former: all.pop(), at });
         story
     }
 }
@@ -131,6 +136,8 @@ struct Check<'a> {
     story: &'a Story,
     /// What the CA has issued for it.
     issued: Vec<Issued>,
+    /// What it issued before.
+    former: Option<Issued>,
     at: String,
 }
 
@@ -182,6 +189,46 @@ impl Check<'_> {
         assert!(self.issued.is_empty(), "{at}");
         assert_eq!(self.kinds(), ["started", "failed"], "{at}");
         self.nothing_is_left_over();
+    }
+
+    /// In use and in service.
+    fn is_in_service(&mut self) {
+        self.is_enrolled_once();
+        self.service_has("good", Some(&self.issued[0].certificate));
+    }
+
+    /// Issued, and not taken by the second service: the one before is in use, in every place, and the new one waits.
+    fn is_taken_back(&mut self) {
+        let at = &self.at;
+        assert_eq!(self.kinds(), ["started", "issued", "failed"], "{at}");
+        let Some(Event::Failed(failed)) = self.story.reports.last().map(|report| &report.event) else { panic!("{at}") };
+        assert_eq!(failed.code, "reload_failed", "{failed:?}\n{at}");
+        let former = self.former.as_ref().unwrap().certificate.clone();
+        self.slot_holds("current", Some(&former));
+        self.slot_holds("staged", Some(&self.issued[0].certificate));
+        self.service_has("good", Some(&former));
+        self.service_has("bad", None);
+        self.nothing_is_left_over();
+    }
+
+    /// What a service was given, with its key, and what it has loaded.
+    fn service_has(&self, service: &str, wanted: Option<&Certificate>) {
+        let folder = self.agent.state().join("services").join(&self.story.job.device).join(service);
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        for name in ["certificate.pem", "loaded.pem"] {
+            let found = read(name).map(|text| Certificate::from_pem(&text).unwrap());
+            assert_eq!(found.as_ref(), wanted, "{service}: {name}\n{}", self.at);
+        }
+        let public = read("key.pem").map(|text| SoftwareKey::from_pem(&text).unwrap().public_key_der().to_vec());
+        assert_eq!(public, wanted.map(Certificate::spki_der), "{service}: the key\n{}", self.at);
+        let leftovers: Vec<_> = files(&self.agent.state())
+            .into_iter()
+            .filter(|file| {
+                let name = file.file_name().unwrap().to_string_lossy().into_owned();
+                name.ends_with("trustfleet-new") || name == "activation.json"
+            })
+            .collect();
+        assert!(leftovers.is_empty(), "{leftovers:?}\n{}", self.at);
     }
 
     fn kinds(&self) -> Vec<String> {
@@ -317,7 +364,7 @@ async fn a_device_that_dies_again_and_again_gets_on_from_life_to_life_and_is_enr
         assert!(story.deaths >= 4, "{story:?}");
         let issued = agent.ca.issued().split_off(before);
         let at = format!("lives of {steps} steps, the last one:\n{}", agent.board.steps());
-        Check { agent: &agent, story: &story, issued, at }.is_enrolled_once();
+        Check { agent: &agent, story: &story, issued, former: None, at }.is_enrolled_once();
     }
     agent.end().await;
 }
@@ -335,6 +382,20 @@ async fn s33_an_activation_on_command_survives_death_before_every_step() {
     agent.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s34_services_survive_death_before_every_step() {
+    let end = |check: &mut Check<'_>| check.is_in_service();
+    Scenario { request: Request::Kur, end, services: &["good"], ..Scenario::default() }.survives_every_death().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_a_service_does_not_take_is_taken_back_from_all_places_whenever_the_agent_dies() {
+    let end = |check: &mut Check<'_>| check.is_taken_back();
+    Scenario { request: Request::Kur, end, services: &["good", "bad"], ..Scenario::default() }
+        .survives_every_death()
+        .await;
+}
+
 /// Enrols, and dies before a step of the activation; says how many steps that has.
 async fn activation(agent: &mut Agent, number: u32, of: u32) -> u32 {
     let device = format!("ap-{number}");
@@ -348,7 +409,7 @@ async fn activation(agent: &mut Agent, number: u32, of: u32) -> u32 {
     assert_eq!(story.deaths, u32::from(number > 0), "{story:?}");
     let at = format!("{number} of {of}\n{}", agent.board.steps());
     let steps = story.steps;
-    let check = Check { agent, story: &story, issued: Vec::new(), at };
+    let check = Check { agent, story: &story, issued: Vec::new(), former: None, at };
     assert_eq!(check.kinds(), ["activated"], "{}", check.at);
     check.slot_holds("current", Some(&issued.certificate));
     check.slot_holds("staged", None);

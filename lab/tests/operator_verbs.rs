@@ -126,6 +126,42 @@ async fn an_operator_brings_a_device_from_nothing_to_a_renewed_certificate_by_ve
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s40_services_are_bound_shown_and_given_the_certificate_in_use_by_verbs() {
+    let lab = Lab::start().await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let service = "\n[services.plain]\nreload = [\"/bin/true\"]\n[services.broken]\nreload = [\"/bin/false\"]\n";
+    let (_agent, _files) = fleet.start_agent_with("ap-1", service).await.unwrap();
+    fleet.add_device("ap-1", "ap-1").unwrap();
+    let shell = Shell::at(&lab);
+    let quirk = shell.json(&["ca-server", "update", "default", "--revokes-on-issue"]);
+    assert_eq!(quirk["quirks"]["revokes_on_issue"], true);
+    let quirk = shell.json(&["ca-server", "update", "default", "--revokes-on-issue", "false"]);
+    assert_eq!(quirk["quirks"]["revokes_on_issue"], false);
+
+    shell.done(&["trustpoint", "enroll", "ap-1", "default", "--wait"]);
+    let bound = shell.json(&["trustpoint", "set-services", "ap-1", "default", "plain", "broken"]);
+    assert_eq!(bound["services"], json!(["plain", "broken"]));
+    let create = ["--entity", "default", "--ca-server", "default", "--policy", "default", "--service", "plain"];
+    let said = shell.refused(&[&["trustpoint", "create", "ap-1", "second"], create.as_slice()].concat(), 1);
+    assert!(said.contains("service_taken") && said.contains("default"), "{said}");
+    let said = shell.refused(&["trustpoint", "set-services", "ap-1", "default", "../x"], 1);
+    assert!(said.contains("services[0]"), "{said}");
+
+    let said = shell.refused(&["trustpoint", "activate", "ap-1", "default", "--wait"], 1);
+    assert!(said.contains("reload_failed") && said.contains("broken"), "{said}");
+    shell.done(&["trustpoint", "set-services", "ap-1", "default", "plain"]);
+    let (shown, _) = shell.done(&["trustpoint", "activate", "ap-1", "default", "--wait"]);
+    assert!(shown.contains("in_service.services[0].result") && shown.contains("unverifiable"), "{shown}");
+    let (listed, _) = shell.done(&["trustpoint", "list"]);
+    assert!(listed.contains("plain:unverifiable"), "{listed}");
+
+    // A renewal waits for its services, and ends badly when they do.
+    shell.done(&["trustpoint", "set-services", "ap-1", "default", "broken"]);
+    let said = shell.refused(&["trustpoint", "enroll", "ap-1", "default", "--request", "kur", "--wait"], 1);
+    assert!(said.contains("could not be put into use") && said.contains("broken"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s15_a_certificate_is_written_as_der_where_the_policy_says_so() {
     let lab = Lab::start().await;
     let fleet = lab.fleet(&["ap-1"], &policy()).await;

@@ -208,6 +208,7 @@ fn span(tenant: TenantId, device: DeviceId, command: &Command) -> Span {
     let name = match command {
         Command::AddTrustpoint(_) => "device add_trustpoint",
         Command::SetMac(_) => "device set_mac",
+        Command::SetServices(_) => "device set_services",
         Command::RemoveTrustpoint(_) => "device remove_trustpoint",
         Command::Enroll(_) => "device enroll",
         Command::Unbind(_) => "device unbind",

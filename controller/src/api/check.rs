@@ -94,6 +94,8 @@ fn sample_device(text: &str, value: &str) -> Result<Device, String> {
         serial: word("SAMPLE-1"),
         mac: word("00:00:5e:00:53:01"),
         labels,
+        pair: None,
+        standby: false,
     })
 }
 
@@ -204,6 +206,7 @@ mod tests {
             secondary_url: None,
             trust_anchors: vec!["no pem".to_owned()],
             verification_certificates: Vec::new(),
+            quirks: trustfleet_model::ca_server::Quirks::default(),
         };
         let mut violations = Violations::new();
         ca_server(&spec, false, &mut violations);

@@ -5,6 +5,7 @@ use actix_web::http::StatusCode;
 use trustfleet_model::field::{ObjectName, TrustpointName, Violations};
 use trustfleet_model::ids::{CaServerId, DeviceId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
 use trustfleet_model::job::MacCredentials;
+use trustfleet_model::service;
 use trustfleet_model::trustpoint::{TrustpointStatus, check_reference, check_secret, secret_warning};
 use utoipa::IntoParams;
 
@@ -12,10 +13,13 @@ use super::body::Body;
 use super::call::{Call, List, ListQuery, id_bytes, resolved};
 use super::dto::Page;
 use super::dto::job::{EnrollRequest, JobBody};
+use super::dto::service::ServicesBody;
 use super::dto::trustpoint::{AutoUpdateSet, MacBody, MacCreate, TrustpointBody, TrustpointCreate};
 use super::problem::{Problem, ProblemBody, json};
 use crate::db::{Counted, ListedTrustpoint, TenantTx, TrustpointFilter};
-use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetAutoUpdate, SetMac};
+use crate::device::{
+    Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetAutoUpdate, SetMac, SetServices,
+};
 use crate::error::AppError;
 
 /// Filters of the list of trustpoints.
@@ -102,14 +106,16 @@ pub(super) struct References {
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints", tag = "Trustpoints",
     operation_id = "trustpoint_create", summary = "Make a trustpoint", request_body = TrustpointCreate, responses(
         (status = 201, description = "Made", body = TrustpointBody),
-        (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json")))]
+        (status = 409, description = "The name is taken, or one of the services is", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResponse, Problem> {
     let device_name: ObjectName = call.segment("device", "device")?;
     let device = find_device(&call, &device_name).await?;
     let (body, mut findings) = body.open();
     let mut references = None;
     let mut named = None;
+    let mut services = Vec::new();
     if let Some(body) = &body {
+        services = service::read_names("services", &body.services, &mut findings.rules);
         named = findings.rules.check("name", "S17", body.name.parse::<TrustpointName>());
         if let Some(mac) = &body.mac {
             check_reference("mac.reference", &mac.reference, &mut findings.rules);
@@ -137,6 +143,7 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         policy_id: references.policy,
         mac: mac.clone(),
         mac_one_time: one_time,
+        services,
         binding: None,
         requested_by: call.requester(),
     }));
@@ -179,6 +186,25 @@ pub async fn set_mac(call: Call, body: Body<MacCreate>) -> Result<HttpResponse, 
         return Err(error.into());
     }
     json(StatusCode::OK, &MacBody { reference, one_time, warnings })
+}
+
+/// Binds a trustpoint to other services.
+///
+/// # Errors
+/// 404; 409 while a request is under way, or when another trustpoint of the device has one of them; 422 for bad names.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/services", tag = "Trustpoints",
+    operation_id = "trustpoint_services_set", summary = "Bind a trustpoint to services of its device", request_body = ServicesBody,
+    responses(
+        (status = 200, description = "Set; the next job takes them along", body = ServicesBody),
+        (status = 409, description = "A request is under way, or another trustpoint has one of the services", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn set_services(call: Call, body: Body<ServicesBody>) -> Result<HttpResponse, Problem> {
+    let (device, trustpoint) = find(&call).await?;
+    let services = body.check(|body, violations| Some(service::read_names("services", &body.services, violations)))?;
+    let shown = ServicesBody { services: services.iter().map(ToString::to_string).collect() };
+    let command = SetServices { trustpoint, services, requested_by: call.requester() };
+    ask(&call, device, Command::SetServices(command)).await?;
+    json(StatusCode::OK, &shown)
 }
 
 /// Renews a trustpoint by itself from now on, or not.
@@ -324,20 +350,26 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
     accepted(&call, ask(&call, device, command).await?).await
 }
 
-/// Puts the staged certificate into use.
+/// Puts the staged certificate into use; where none is staged, gives the one in use to its services once more.
 ///
 /// # Errors
 /// 404; 409 when nothing is staged or something else is under way.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/activate", tag = "Trustpoints",
-    operation_id = "trustpoint_activate", summary = "Put the staged certificate into use", responses(
+    operation_id = "trustpoint_activate", summary = "Put the staged certificate into use, or give the one in use to its services once more", responses(
         (status = 202, description = "The job", body = JobBody),
         (status = 409, description = "Nothing is staged, or something is under way", body = ProblemBody,
             content_type = "application/problem+json")))]
 pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
-    let (device, trustpoint) = find(&call).await?;
-    call.tenant_tx("job_quota", async |tx| check_jobs(&call, tx).await).await?;
+    let (device, found) = find_listed(&call).await?;
+    let ca_server = call
+        .tenant_tx("activation_context", async |tx| {
+            check_jobs(&call, tx).await?;
+            Ok(tx.ca_server_fetch(&found.ca_server).await?)
+        })
+        .await?;
     let command = Command::Activate(Activate {
-        trustpoint,
+        trustpoint: found.trustpoint.name,
+        replaced_is_revoked: ca_server.spec.quirks.revokes_on_issue,
         job_id: JobId::fresh(call.now, id_bytes()?),
         requested_by: call.requester(),
         traceparent: Some(call.traceparent()?),

@@ -69,6 +69,21 @@ pub enum TrustpointVerb {
         /// Delete the secret when an enrolment by it has succeeded
         #[arg(long, requires = "mac_reference")]
         mac_one_time: bool,
+        /// Service of the device that uses the certificate, named as in its agent's configuration; may be repeated
+        #[arg(long = "service", value_name = "NAME")]
+        services: Vec<String>,
+    },
+    /// Bind a trustpoint to these services of its device and no others; with none, to no service
+    #[command(after_help = "The next job takes them along. To give them the certificate that is in use now:\n  \
+        trustfleet trustpoint activate DEVICE TRUSTPOINT --wait")]
+    SetServices {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+        /// Services, named as in the agent's configuration
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
     },
     /// Delete a trustpoint; its certificates stay known
     Delete {
@@ -107,7 +122,7 @@ pub enum TrustpointVerb {
         #[arg(value_enum)]
         switch: Switch,
     },
-    /// Put the staged certificate into use
+    /// Put the staged certificate into use; where none is staged, give the one in use to its services once more
     Activate {
         /// The device
         device: String,
@@ -173,6 +188,7 @@ const TRUSTPOINTS: &[Column] = &[
     Column::new("SUBJECT", |item, _| text(item, "/active/subject")),
     Column::new("SERIAL", |item, _| text(item, "/active/serial")),
     Column::new("NOT AFTER", |item, now| expiry(item, "/active/not_after", now)),
+    Column::new("SERVICES", |item, _| services(item)),
     Column::new("RENEWAL", |item, now| due(item, "/next_action_at", now)),
     Column::new("LAST FAILURE", |item, _| text(item, "/last_failure/code")),
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
@@ -183,8 +199,35 @@ fn awaiting(item: &Value) -> String {
     if word == "nothing" { "-".to_owned() } else { word }
 }
 
-const FIRST: &[&str] =
-    &["device", "name", "status", "request", "active", "staged", "previous", "last_failure", "entity", "ca_server"];
+/// Each service with what was last seen of it; `?` where nobody has said anything yet.
+fn services(item: &Value) -> String {
+    let bound = item["services"].as_array().map_or(&[][..], Vec::as_slice);
+    let said = item.pointer("/in_service/services").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let seen = |name: &Value| said.iter().find(|outcome| outcome["service"] == *name);
+    let words: Vec<_> = bound
+        .iter()
+        .map(|name| {
+            let result = seen(name).map_or_else(|| "?".to_owned(), |outcome| text(outcome, "/result"));
+            format!("{}:{result}", name.as_str().unwrap_or_default())
+        })
+        .collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(", ") }
+}
+
+const FIRST: &[&str] = &[
+    "device",
+    "name",
+    "status",
+    "request",
+    "active",
+    "staged",
+    "previous",
+    "last_failure",
+    "services",
+    "in_service",
+    "entity",
+    "ca_server",
+];
 
 /// Runs a verb on trustpoints.
 pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliError> {
@@ -210,8 +253,12 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
             mac_reference,
             mac_secret_file,
             mac_one_time,
+            services,
         } => {
             let mut body = json!({ "name": name, "entity": entity, "ca_server": ca_server, "policy": policy });
+            if !services.is_empty() {
+                body["services"] = json!(services);
+            }
             if let Some(reference) = mac_reference {
                 let secret = mac_secret(mac_secret_file.as_deref())?.ok_or_else(|| {
                     CliError::Usage(format!("no MAC secret: give --mac-secret-file FILE or set {MAC_SECRET_VARIABLE}"))
@@ -222,6 +269,13 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
             session.warn(&trustpoint);
             let next = format!("trustfleet trustpoint enroll {device} {name} --wait");
             session.print_object(&trustpoint, FIRST, &next)
+        }
+        TrustpointVerb::SetServices { device, name, services } => {
+            let path = ["devices", &device, "trustpoints", &name, "services"];
+            let bound = session.call(Method::PUT, &path, Some(&json!({ "services": services })))?;
+            let next =
+                format!("trustfleet trustpoint activate {device} {name} --wait gives them the certificate in use");
+            session.print_object(&bound, &["services"], &next)
         }
         TrustpointVerb::Delete { device, name } => {
             session.call(Method::DELETE, &["devices", &device, "trustpoints", &name], None)?;
@@ -236,7 +290,7 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
                 return session.print_object(&job, job::FIRST, &follow::next_after(&job));
             }
             follow::until_end(session, &text(&job, "/id"), timeout)?;
-            let certificate = issued(session, &device, &name, &job)?;
+            let certificate = issued(session, &device, &name, &job, timeout)?;
             let next = match text(&certificate, "/slot").as_str() {
                 "staged" => format!("trustfleet trustpoint activate {device} {name} --wait"),
                 _ => format!("trustfleet certificate show {} --pem", text(&certificate, "/id")),
@@ -267,20 +321,34 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
     }
 }
 
-/// The certificate that a job brought; where the policy activates by itself, the activation is waited for shortly.
-fn issued(session: &Session, device: &str, name: &str, job: &Value) -> Result<Value, CliError> {
+/// The certificate that a job brought; where the policy activates by itself, the activation is waited for: shortly, or for
+/// as long as its services take, at most `limit`. When they fail, that is the end.
+fn issued(session: &Session, device: &str, name: &str, job: &Value, limit: Duration) -> Result<Value, CliError> {
     let begin = Instant::now();
-    let trustpoint = session.read(&["devices", device, "trustpoints", name])?;
+    let path = ["devices", device, "trustpoints", name];
+    let trustpoint = session.read(&path)?;
     let policy = session.read(&["policies", &text(&trustpoint, "/policy")])?;
     let by_kind = &policy["activation_by_kind"][text(job, "/kind")];
     let automatic = by_kind.as_bool().unwrap_or_else(|| policy["activation"] == "automatic");
+    let has_services = services(&trustpoint) != "-";
+    let grace = if has_services { limit } else { ACTIVATION_GRACE };
     let whole = Page { limit: 1, after: None, all: true };
     loop {
+        let trustpoint = session.read(&path)?;
+        if trustpoint["last_failure"].is_object() && automatic {
+            return Err(CliError::JobFailed {
+                text: format!(
+                    "the certificate is issued, and could not be put into use: {}",
+                    text(&trustpoint, "/last_failure/message")
+                ),
+                next: format!("trustfleet trustpoint show {device} {name}, then activate again"),
+            });
+        }
         let list = session.list(&["certificates"], &whole, &[("device", device.to_owned())])?;
         let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
         let found = items.iter().find(|item| item["job_id"] == job["id"]);
         let settled = found.is_some_and(|item| !automatic || item["slot"] != "staged");
-        if settled || begin.elapsed() > ACTIVATION_GRACE {
+        if settled || begin.elapsed() > grace {
             return found.cloned().ok_or_else(|| CliError::NotTrustfleet {
                 url: format!("certificates of {device}"),
                 what: format!("job {} succeeded, but its certificate is not in the list", text(job, "/id")),

@@ -52,17 +52,18 @@ WITH i AS (
     FROM u JOIN jsonb_to_recordset($8) AS j(n int, job_id uuid, trustpoint_id uuid, agent_id uuid, kind text,
                                             request_key text, requested_by text, task jsonb, traceparent text) USING (n)
 ), jobs_changed AS (
-    UPDATE jobs j SET state = c.state,
+    UPDATE jobs j SET state = coalesce(c.state, j.state),
         failure = coalesce(c.failure, j.failure),
         public_key_sha256 = coalesce(c.public_key_sha256, j.public_key_sha256),
         transaction_id = coalesce(c.transaction_id, j.transaction_id),
         started_at = coalesce(j.started_at, c.started_at),
         finished_at = coalesce(c.finished_at, j.finished_at),
         transcript = coalesce(c.transcript, j.transcript),
+        in_service = coalesce(c.in_service, j.in_service),
         updated_at = u.at
     FROM u JOIN jsonb_to_recordset($9) AS c(n int, job_id uuid, state text, failure jsonb, public_key_sha256 text,
                                             transaction_id text, started_at timestamptz, finished_at timestamptz,
-                                            transcript jsonb)
+                                            transcript jsonb, in_service jsonb)
         USING (n)
     WHERE j.tenant_id = u.tenant_id AND j.device_id = u.device_id AND j.job_id = c.job_id
 ), certificates_made AS (
@@ -168,6 +169,12 @@ impl Parameters {
         }
         self.jobs.extend(changes.jobs.iter().map(|job| new_job(n, job)));
         self.job_updates.extend(changes.job_updates.iter().map(|update| job_update(n, update)));
+        self.job_updates.extend(
+            changes
+                .jobs_told
+                .iter()
+                .map(|told| json!({ "n": n, "job_id": told.job_id, "in_service": told.in_service })),
+        );
         self.certificates.extend(changes.certificates.iter().map(|made| certificate(n, made)));
         self.slots.extend(changes.slots.iter().map(|change| slot(n, change)));
         self.outbox.extend(changes.outbox.iter().map(|job_id| json!({ "n": n, "job_id": job_id })));
@@ -266,6 +273,7 @@ fn job_update(n: i32, update: &JobUpdate) -> Value {
         "started_at": update.started_at,
         "finished_at": update.finished_at,
         "transcript": update.transcript.as_ref().map(crate::db::stored_transcript),
+        "in_service": update.in_service,
     })
 }
 

@@ -7,6 +7,7 @@ use trustfleet_model::certificate::{CertificateFacts, Slot};
 use trustfleet_model::field::{ObjectName, TrustpointName};
 use trustfleet_model::ids::{CertificateId, DeviceId, JobId, TrustpointId};
 use trustfleet_model::job::{Failure, JobState};
+use trustfleet_model::service::InService;
 use trustfleet_model::trustpoint::Trustpoint;
 
 use super::column::Columns;
@@ -64,6 +65,8 @@ pub struct ListedJob {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// What the agent said of the services.
+    pub in_service: Option<InService>,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
@@ -141,8 +144,8 @@ const TRUSTPOINT: &str = "t.trustpoint_id, t.state, t.next_action_at, t.updated_
     JOIN policies p ON p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id";
 
 const JOB: &str = "j.job_id, j.kind, j.state, j.requested_by, j.failure, j.public_key_sha256, j.transaction_id, \
-    j.created_at, j.published_at, j.started_at, j.finished_at, j.updated_at, d.name AS device, t.name AS trustpoint, \
-    a.name AS agent FROM jobs j \
+    j.created_at, j.published_at, j.started_at, j.finished_at, j.in_service, j.updated_at, d.name AS device, \
+    t.name AS trustpoint, a.name AS agent FROM jobs j \
     JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id \
     JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
     LEFT JOIN trustpoints t ON t.tenant_id = j.tenant_id AND t.trustpoint_id = j.trustpoint_id";
@@ -289,6 +292,7 @@ fn read_job(row: &Row) -> Result<ListedJob, DbError> {
         published_at: columns.read("published_at")?,
         started_at: columns.read("started_at")?,
         finished_at: columns.read("finished_at")?,
+        in_service: columns.json_opt("in_service")?,
         updated_at: columns.read("updated_at")?,
     })
 }

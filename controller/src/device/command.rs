@@ -6,10 +6,11 @@ use trustfleet_model::{
     ca_server::CaServerSpec,
     certificate::CertificateFacts,
     entity::EntitySpec,
-    field::TrustpointName,
+    field::{ObjectName, TrustpointName},
     ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
     job::{Failure, MacCredentials, RequestKind},
     policy::PolicySpec,
+    service::InService,
     transcript::Transcript,
 };
 
@@ -23,6 +24,8 @@ pub enum Command {
     AddTrustpoint(Box<AddTrustpoint>),
     /// Give a trustpoint other MAC credentials.
     SetMac(Box<SetMac>),
+    /// Bind a trustpoint to other services of its device (S40).
+    SetServices(SetServices),
     /// Remove a trustpoint that has nothing under way.
     RemoveTrustpoint(RemoveTrustpoint),
     /// Leave a trustpoint to itself: its binding goes.
@@ -58,6 +61,8 @@ pub struct AddTrustpoint {
     pub mac: Option<MacCredentials>,
     /// The secret is deleted when an enrolment by it has succeeded.
     pub mac_one_time: bool,
+    /// Services that use its certificate (S40).
+    pub services: Vec<ObjectName>,
     /// The binding that it comes by, and whether it asks for its first certificate by itself; none: it is made by hand.
     pub binding: Option<(BindingId, bool)>,
     /// Who asks.
@@ -84,6 +89,17 @@ pub struct SetMac {
     pub mac: MacCredentials,
     /// The secret is deleted when an enrolment by it has succeeded.
     pub one_time: bool,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// Bind a trustpoint to these services and no others; the next job takes them along.
+#[derive(Clone, Debug)]
+pub struct SetServices {
+    /// Its name.
+    pub trustpoint: TrustpointName,
+    /// The services, each once.
+    pub services: Vec<ObjectName>,
     /// Who asks.
     pub requested_by: Requester,
 }
@@ -155,11 +171,13 @@ pub struct EnrollContext {
     pub known_job: Option<JobId>,
 }
 
-/// Put the staged certificate into use.
+/// Put the staged certificate into use; where none is staged, give the one in use to the trustpoint's services once more.
 #[derive(Clone, Debug)]
 pub struct Activate {
     /// Name of the trustpoint.
     pub trustpoint: TrustpointName,
+    /// The CA has revoked the certificate that is replaced, as the CA server's settings are now.
+    pub replaced_is_revoked: bool,
     /// Id of the job, if one is made.
     pub job_id: JobId,
     /// Who asks.
@@ -235,6 +253,8 @@ pub enum ReportEvent {
         serial: String,
         /// File on the device.
         file: String,
+        /// What became of its services, where the agent tells; the serial is that of the certificate.
+        in_service: Option<Box<InService>>,
     },
     /// Ended without a certificate, or not activated.
     Failed {
@@ -242,6 +262,10 @@ pub enum ReportEvent {
         failure: Failure,
         /// transactionID, hex, where an exchange began.
         transaction_id: Option<String>,
+        /// What became of services, where they are what failed; its serial is not known here.
+        in_service: Option<Box<InService>>,
+        /// Serial number and file of the certificate that is in use nevertheless.
+        in_use: Option<(String, String)>,
     },
 }
 

@@ -4,8 +4,8 @@
 
 use jiff::Timestamp;
 use trustfleet_model::{
-    field::Violations,
-    ids::{AgentId, JobId},
+    field::{ObjectName, TrustpointName, Violations},
+    ids::{AgentId, JobId, TrustpointId},
     job::{EnrollmentOrder, JobState, JobTask, MacCredentials},
     trustpoint::{LastRequest, RequestState, Trustpoint},
 };
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Activate, AddTrustpoint, AuditEntry, Changes, Command, Decision, DeviceState, Enroll, JobInsert, JobKind,
-    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, SetMac, SlotChange, TrustpointChange, Unbind,
+    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, SetMac, SetServices, SlotChange, TrustpointChange, Unbind,
     Undeliverable,
 };
 use crate::audit::differences;
@@ -21,6 +21,8 @@ use crate::audit::differences;
 mod order;
 mod renew;
 mod report;
+#[cfg(test)]
+mod services_tests;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]
@@ -41,6 +43,14 @@ pub enum Rejection {
     /// As many trustpoints as a device can have.
     #[error("the device has {TRUSTPOINTS_MAX} trustpoints, and cannot have more")]
     TooManyTrustpoints,
+    /// A service has one trustpoint on a device (S40).
+    #[error("the service {service} has the certificate of trustpoint {holder}: take it from there first")]
+    ServiceTaken {
+        /// The service.
+        service: ObjectName,
+        /// The trustpoint that has it.
+        holder: TrustpointName,
+    },
     /// Another request is under way.
     #[error("the job {job_id} ({}) is under way: wait until it has ended", .kind.as_str())]
     RequestUnderWay {
@@ -79,6 +89,7 @@ impl Rejection {
             Self::NoTrustpoint => "not_found",
             Self::NameTaken => "name_taken",
             Self::TooManyTrustpoints => "too_many_trustpoints",
+            Self::ServiceTaken { .. } => "service_taken",
             Self::RequestUnderWay { .. } => "request_under_way",
             Self::NothingStaged => "nothing_staged",
             Self::Outdated => "outdated",
@@ -99,6 +110,7 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
     match command {
         Command::AddTrustpoint(add) => add_trustpoint(state, add, now),
         Command::SetMac(set) => set_mac(state, set, now),
+        Command::SetServices(set) => set_services(state, set, now),
         Command::RemoveTrustpoint(remove) => remove_trustpoint(state, remove, now),
         Command::Unbind(unbind) => self::unbind(state, unbind, now),
         Command::Enroll(enroll) => self::enroll(state, enroll, now),
@@ -121,10 +133,12 @@ fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> R
     if state.trustpoints.len() >= TRUSTPOINTS_MAX {
         return Err(Rejection::TooManyTrustpoints);
     }
+    check_services(state, add.id, &add.services)?;
     let trustpoint = Trustpoint {
         mac_reference: add.mac.as_ref().map(|mac| mac.reference.clone()),
         mac_secret_id: add.mac.as_ref().map(|mac| mac.secret_id),
         mac_one_time: add.mac_one_time,
+        services: add.services.clone(),
         binding_id: add.binding.map(|(id, _)| id),
         enrolls_by_itself: add.binding.is_some_and(|(_, enroll)| enroll),
         ..Trustpoint::new(add.id, add.name.clone(), add.entity_id, add.ca_server_id, add.policy_id)
@@ -173,6 +187,43 @@ fn set_mac(state: &DeviceState, set: &SetMac, now: Timestamp) -> Result<Decision
     });
     changes.write(changed_to);
     Ok(changed(changes, reply))
+}
+
+fn set_services(state: &DeviceState, set: &SetServices, now: Timestamp) -> Result<Decision, Rejection> {
+    let trustpoint = state.trustpoint(&set.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    let reply = Reply::Trustpoint { id: trustpoint.id };
+    if trustpoint.services == set.services {
+        return Ok(unchanged(reply));
+    }
+    // Its order names the services as they are now.
+    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
+        return Err(Rejection::RequestUnderWay { job_id, kind });
+    }
+    check_services(state, trustpoint.id, &set.services)?;
+    let changed_to = Trustpoint { services: set.services.clone(), ..trustpoint.clone() };
+    let (before, after) = differences(&told(trustpoint), &told(&changed_to));
+    let mut changes = Changes::next(state, now);
+    changes.audit.push(AuditEntry {
+        requester: set.requested_by.clone(),
+        action: "trustpoint_services_set",
+        object_kind: "trustpoint",
+        object_id: trustpoint.id.as_uuid(),
+        before: Some(before),
+        after: Some(after),
+        detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
+    });
+    changes.write(changed_to);
+    Ok(changed(changes, reply))
+}
+
+/// No other trustpoint of the device has one of the services (S40).
+fn check_services(state: &DeviceState, id: TrustpointId, services: &[ObjectName]) -> Result<(), Rejection> {
+    for other in state.trustpoints.values().filter(|other| other.id != id) {
+        if let Some(service) = services.iter().find(|service| other.services.contains(service)) {
+            return Err(Rejection::ServiceTaken { service: service.clone(), holder: other.name.clone() });
+        }
+    }
+    Ok(())
 }
 
 fn remove_trustpoint(state: &DeviceState, remove: &RemoveTrustpoint, now: Timestamp) -> Result<Decision, Rejection> {
@@ -279,7 +330,9 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
             JobKind::Enroll(_) => Err(Rejection::RequestUnderWay { job_id, kind }),
         };
     }
-    let staged = trustpoint.staged.as_ref().ok_or(Rejection::NothingStaged)?;
+    // What is in use already can be given to services that were bound, or mended, since.
+    let in_use = trustpoint.active.as_ref().filter(|_| !trustpoint.services.is_empty());
+    let certificate = trustpoint.staged.as_ref().or(in_use).ok_or(Rejection::NothingStaged)?;
     let agent_id = state.device.agent_id.ok_or_else(|| {
         let mut violations = Violations::new();
         order::no_agent(state, &mut violations);
@@ -292,7 +345,11 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
         kind: JobKind::Activate,
         request_key: None,
         requested_by: activate.requested_by.actor.clone(),
-        task: JobTask::Activate { serial: staged.serial.clone() },
+        task: JobTask::Activate {
+            serial: certificate.serial.clone(),
+            services: trustpoint.services.clone(),
+            replaced_is_revoked: activate.replaced_is_revoked,
+        },
         traceparent: activate.traceparent.clone(),
     };
     Ok(new_job(state, trustpoint, job, &activate.requested_by, now))
@@ -395,6 +452,7 @@ fn told(trustpoint: &Trustpoint) -> serde_json::Value {
         "mac_reference": trustpoint.mac_reference,
         "mac_secret_id": trustpoint.mac_secret_id,
         "mac_one_time": trustpoint.mac_one_time,
+        "services": trustpoint.services,
         "auto_update": trustpoint.auto_update,
         "binding_id": trustpoint.binding_id,
         "enrolls_by_itself": trustpoint.enrolls_by_itself,
@@ -436,6 +494,7 @@ impl Changes {
             started_at: None,
             finished_at: None,
             transcript: None,
+            in_service: None,
         };
         fill(&mut update);
         self.job_updates.push(update);

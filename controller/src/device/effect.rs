@@ -5,6 +5,7 @@ use trustfleet_model::{
     certificate::Slot,
     ids::{AgentId, CertificateId, JobId, SecretId, TrustpointId},
     job::{Failure, JobState, JobTask},
+    service::InService,
     transcript::Transcript,
     trustpoint::Trustpoint,
 };
@@ -33,6 +34,8 @@ pub struct Changes {
     pub jobs: Vec<JobInsert>,
     /// Changes of jobs that were there before.
     pub job_updates: Vec<JobUpdate>,
+    /// What is told of jobs that have ended already: their services took longer than they.
+    pub jobs_told: Vec<JobTold>,
     /// New certificates.
     pub certificates: Vec<CertificateInsert>,
     /// Certificates that change their place.
@@ -56,6 +59,7 @@ impl Changes {
             trustpoints: Vec::new(),
             jobs: Vec::new(),
             job_updates: Vec::new(),
+            jobs_told: Vec::new(),
             certificates: Vec::new(),
             slots: Vec::new(),
             outbox: Vec::new(),
@@ -119,6 +123,17 @@ pub struct JobUpdate {
     pub finished_at: Option<Timestamp>,
     /// What went to and fro in its exchange.
     pub transcript: Option<Transcript>,
+    /// What the agent said of the services.
+    pub in_service: Option<InService>,
+}
+
+/// A further word about a job that has ended.
+#[derive(Clone, Debug)]
+pub struct JobTold {
+    /// The job.
+    pub job_id: JobId,
+    /// What the agent said of the services.
+    pub in_service: InService,
 }
 
 /// A new certificate.

@@ -13,9 +13,11 @@ pub use crate::audit::Requester;
 pub use self::{
     command::{
         Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Renew,
-        Reply, Report, ReportEvent, SetAutoUpdate, SetMac, Unbind, Undeliverable,
+        Reply, Report, ReportEvent, SetAutoUpdate, SetMac, SetServices, Unbind, Undeliverable,
     },
     decide::{Rejection, decide},
-    effect::{AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobUpdate, SlotChange, TrustpointChange},
+    effect::{
+        AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, SlotChange, TrustpointChange,
+    },
     state::{DeviceState, JobKind, OpenJob},
 };

@@ -7,10 +7,11 @@ use trustfleet_model::{
     certificate::CertificateFacts,
     ids::CertificateId,
     job::{Culprit, Failure},
+    service::{self, InService, ServiceOutcome, ServiceResult, ServiceStep},
     transcript::Transcript,
 };
 use trustfleet_pki::certificate::Certificate;
-use trustfleet_wire::v1::{Event, Exchanged, Failed, Issued, Report};
+use trustfleet_wire::v1::{self as wire, Event, Exchanged, Failed, Issued, Report};
 
 use crate::{
     audit::Requester,
@@ -64,10 +65,12 @@ fn event(event: Event, id: CertificateId, now: Timestamp) -> ReportEvent {
         Event::Waiting { check_after_s: _ } => ReportEvent::Waiting,
         Event::PermitExpired => ReportEvent::PermitExpired,
         Event::Issued(issued) => self::issued(*issued, id, now),
-        Event::Activated { serial, file } => {
-            ReportEvent::Activated { serial: bounded(&serial, WORD_MAX), file: bounded(&file, FILE_MAX) }
+        Event::Activated { serial, file, in_service } => {
+            let serial = bounded(&serial, WORD_MAX);
+            let in_service = in_service.map(|said| Box::new(self::in_service(*said, serial.clone(), now)));
+            ReportEvent::Activated { serial, file: bounded(&file, FILE_MAX), in_service }
         }
-        Event::Failed(failed) => self::failed(*failed),
+        Event::Failed(failed) => self::failed(*failed, now),
     }
 }
 
@@ -84,7 +87,8 @@ fn issued(issued: Issued, id: CertificateId, now: Timestamp) -> ReportEvent {
                 status_string: None,
                 maybe_issued: true,
             };
-            return ReportEvent::Failed { failure, transaction_id: Some(bounded(&issued.transaction_id, WORD_MAX)) };
+            let transaction_id = Some(bounded(&issued.transaction_id, WORD_MAX));
+            return ReportEvent::Failed { failure, transaction_id, in_service: None, in_use: None };
         }
     };
     let facts = CertificateFacts {
@@ -108,7 +112,7 @@ fn issued(issued: Issued, id: CertificateId, now: Timestamp) -> ReportEvent {
     }))
 }
 
-fn failed(failed: Failed) -> ReportEvent {
+fn failed(failed: Failed, now: Timestamp) -> ReportEvent {
     let culprit = Culprit::ALL.into_iter().find(|culprit| culprit.as_str() == failed.culprit);
     let failure = Failure {
         // A word of a later agent: the device is where to look.
@@ -120,7 +124,39 @@ fn failed(failed: Failed) -> ReportEvent {
         status_string: failed.status_string.map(|text| bounded(&text, TEXT_MAX)),
         maybe_issued: failed.maybe_issued,
     };
-    ReportEvent::Failed { failure, transaction_id: failed.transaction_id.map(|text| bounded(&text, WORD_MAX)) }
+    ReportEvent::Failed {
+        failure,
+        transaction_id: failed.transaction_id.map(|text| bounded(&text, WORD_MAX)),
+        in_service: failed.in_service.map(|said| Box::new(in_service(*said, String::new(), now))),
+        in_use: failed.in_use.map(|used| (bounded(&used.serial, WORD_MAX), bounded(&used.file, FILE_MAX))),
+    }
+}
+
+/// What an agent says of services. What bears no name of a service is left out; a word of a later agent for a result
+/// counts as one that verifies nothing.
+fn in_service(said: wire::InService, serial: String, now: Timestamp) -> InService {
+    let outcome = |outcome: wire::ServiceOutcome| {
+        let known = ServiceResult::ALL.into_iter().find(|result| result.as_str() == outcome.result);
+        let service = outcome.service.parse().ok()?;
+        Some(ServiceOutcome { service, result: known.unwrap_or(ServiceResult::Unverifiable) })
+    };
+    let step = |step: wire::ServiceStep| {
+        Some(ServiceStep {
+            service: step.service.parse().ok()?,
+            step: bounded(&step.step, WORD_MAX),
+            ok: step.ok,
+            duration_ms: step.duration_ms,
+            detail: bounded(&step.detail, service::DETAIL_MAX),
+        })
+    };
+    let warnings = said.warnings.iter().take(service::WARNINGS_MAX);
+    InService {
+        serial,
+        at: now,
+        services: said.services.into_iter().take(service::SERVICES_MAX).filter_map(outcome).collect(),
+        steps: said.steps.into_iter().take(service::STEPS_MAX).filter_map(step).collect(),
+        warnings: warnings.map(|text| bounded(text, service::DETAIL_MAX)).collect(),
+    }
 }
 
 /// The text without control characters, at most `max` characters of it.

@@ -29,7 +29,11 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
     let start_before = now.checked_add(SignedDuration::from_secs(permit_s.into())).map_err(too_late)?;
     let (task, policy_revision) = match &job.task {
         JobTask::Enroll(order) => (Task::Enroll(Box::new(enroll(job, order, keys)?)), order.policy_revision),
-        JobTask::Activate { serial } => (Task::Activate { serial: serial.clone() }, 0),
+        JobTask::Activate { serial, .. } => (Task::Activate { serial: serial.clone() }, 0),
+    };
+    let (services, replaced_is_revoked) = match &job.task {
+        JobTask::Enroll(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
+        JobTask::Activate { services, replaced_is_revoked, .. } => (services, *replaced_is_revoked),
     };
     let message = ToAgent::Job(Box::new(Job {
         job_id: job.job_id,
@@ -50,6 +54,8 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         reply_to: device_reply_key(job.agent_id, job.device_id),
         // The agent goes on from the publication's span; without traces, from what the operator's client said.
         traceparent: current_traceparent().or_else(|| job.traceparent.clone()),
+        services: services.iter().map(ToString::to_string).collect(),
+        replaced_is_revoked,
         task,
     }));
     Envelope::seal(&message, Purpose::ToAgent, &keys.signing)
@@ -87,7 +93,9 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
             .iter()
             .map(|san| San { kind: san.kind.as_str().to_owned(), value: san.value.clone() })
             .collect(),
-        recipient: ca.ca_name.clone(),
+        recipient: order.recipient.as_ref().unwrap_or(&ca.ca_name).clone(),
+        sender: order.sender.clone(),
+        identity_domain: policy.domain().map(str::to_owned),
         source: (!policy.source.is_anywhere())
             .then(|| Source { address: policy.source.address.clone(), interface: policy.source.interface.clone() }),
         urls: std::iter::once(&ca.primary_url).chain(&ca.secondary_url).cloned().collect(),

@@ -208,7 +208,7 @@ async fn two_replicas_on_one_database_make_one_job_and_share_its_reports() {
     let job = fixture.next_job(&mut queue).await;
     let started = trustfleet_wire::v1::Event::Started { public_key_sha256: "ab".repeat(32) };
     let (issued, serial) = crate::fixture::issued("ap-1");
-    let activated = trustfleet_wire::v1::Event::Activated { serial, file: "/current".to_owned() };
+    let activated = trustfleet_wire::v1::Event::Activated { serial, file: "/current".to_owned(), in_service: None };
     for event in [started, issued, activated] {
         let report = fixture.report(job.job_id, job.sequence, event);
         // Three times each: both replicas get some of them.

@@ -122,6 +122,7 @@ impl Fixture {
             policy_id: self.policy,
             mac: Some(MacCredentials { reference: "ref-1".to_owned(), secret_id }),
             mac_one_time: false,
+            services: Vec::new(),
             binding: None,
             requested_by: Requester::new("test", "operator"),
         };

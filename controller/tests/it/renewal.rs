@@ -17,7 +17,8 @@ async fn enrolled(fixture: &Fixture) -> trustfleet_controller::broker::Subscript
     let (event, serial) = issued("ap-1");
     told(fixture, &mut queue, &fixture.report(job_id, sequence, event)).await;
     let file = "/current".to_owned();
-    told(fixture, &mut queue, &fixture.report(job_id, sequence, Event::Activated { serial, file })).await;
+    told(fixture, &mut queue, &fixture.report(job_id, sequence, Event::Activated { serial, file, in_service: None }))
+        .await;
     queue
 }
 

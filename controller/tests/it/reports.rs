@@ -29,6 +29,8 @@ pub fn failed(code: &str) -> Event {
         maybe_issued: false,
         duration_ms: 5,
         transcript: Vec::new(),
+        in_service: None,
+        in_use: None,
     }))
 }
 
@@ -71,8 +73,12 @@ async fn an_enrolment_goes_its_way_and_every_step_is_in_the_audit() {
     assert_eq!(fixture.stored_trustpoint().await["staged"]["serial"], serial.as_str());
 
     let file = "/var/lib/agent/current/certificate.pem".to_owned();
-    told(&fixture, &mut queue, &fixture.report(job_id, sequence, Event::Activated { serial, file: file.clone() }))
-        .await;
+    told(
+        &fixture,
+        &mut queue,
+        &fixture.report(job_id, sequence, Event::Activated { serial, file: file.clone(), in_service: None }),
+    )
+    .await;
     assert_eq!(fixture.value::<String>("SELECT slot FROM certificates").await, "active");
     assert_eq!(fixture.value::<String>("SELECT file FROM certificates").await, file);
     assert_eq!(fixture.value::<String>("SELECT status FROM trustpoints").await, "active");
@@ -171,7 +177,7 @@ async fn an_activation_that_overtakes_the_issue_is_not_lost() {
     let job_id = fixture.enroll().await;
     let sequence = fixture.next_job(&mut queue).await.sequence;
     let (event, serial) = issued("ap-1");
-    let activated = Event::Activated { serial, file: "/x/current/certificate.pem".to_owned() };
+    let activated = Event::Activated { serial, file: "/x/current/certificate.pem".to_owned(), in_service: None };
     fixture.send_report(&fixture.report(job_id, sequence, activated)).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     fixture.send_report(&fixture.report(job_id, sequence, event)).await;

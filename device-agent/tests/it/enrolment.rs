@@ -26,7 +26,7 @@ async fn s27_an_ir_with_mac_ends_with_a_certificate_in_use_and_its_key_beside_it
     let (ca, house) = (TestCa::start(), House::start().await);
     assert_eq!(house.send(&house.ir(1, &ca)).await, Verdict::Ack);
     let issued = house.issued().await;
-    let Event::Activated { serial, file } = house.wait_for("activated").await.event else { panic!() };
+    let Event::Activated { serial, file, .. } = house.wait_for("activated").await.event else { panic!() };
     assert_eq!(house.kinds(), ["started", "issued", "activated"]);
     let certificate = read(&file);
     assert_eq!(certificate.as_der(), issued.certificate.0);
@@ -160,7 +160,7 @@ async fn s33_a_staged_certificate_takes_effect_only_on_command() {
     assert!(!house.trustpoint().join("current").exists());
     let serial = certificate.serial_hex();
     house.send(&house.job(2, Task::Activate { serial: serial.clone() })).await;
-    let Event::Activated { serial: activated, file } = house.wait_for("activated").await.event else { panic!() };
+    let Event::Activated { serial: activated, file, .. } = house.wait_for("activated").await.event else { panic!() };
     assert_eq!(activated, serial);
     assert!(file.ends_with("current/certificate.der") && !house.trustpoint().join("staged").exists());
 }

@@ -120,7 +120,8 @@ impl House {
         let (stop, stopping) = watch::channel(false);
         let http = CmpHttp::new(TlsRoots::of(&identity.config).unwrap(), identity.config.ca_client().unwrap());
         let accept = identity.config.accept().unwrap();
-        let core = Core::new(identity, accept, store, Arc::new(FileKeyStore), http, stopping).unwrap();
+        let services = identity.config.services().unwrap();
+        let core = Core::new(identity, accept, store, Arc::new(FileKeyStore), services, http, stopping).unwrap();
         let (incoming, received) = mpsc::channel(16);
         let (link, outgoing) = mpsc::channel(64);
         let driver = tokio::spawn(driver::run(Arc::new(core), received, link));
@@ -184,6 +185,8 @@ impl House {
             policy_revision: 1,
             reply_to: format!("agent.{}.r1", self.agent_id),
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+            services: Vec::new(),
+            replaced_is_revoked: false,
             task,
         }
     }
@@ -200,6 +203,8 @@ impl House {
             trustpoint_id: uuid::Uuid::from_u128(0x71).into(),
         };
         Enroll {
+            identity_domain: None,
+            sender: None,
             request,
             subject: "/O=Lab/CN=ap-1".to_owned(),
             sans: vec![San { kind: "dns".to_owned(), value: "ap-1.example.org".to_owned() }],

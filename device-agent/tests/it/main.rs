@@ -23,6 +23,7 @@ mod local_rules;
 mod newer_openssl;
 mod records;
 mod restarts;
+mod services;
 mod token;
 mod transcripts;
 mod transport;

@@ -73,6 +73,25 @@ anchor_files = ["/etc/trustfleet-agent/accept/anchors.pem"]
 {{- end }}
 {{- end }}
 {{- end }}
+{{- range $name, $service := $config.services }}
+
+[services.{{ toJson $name }}]
+{{- range $key, $value := omit $service "probe" "exports" }}
+{{ $key }} = {{ if kindIs "float64" $value }}{{ int $value }}{{ else }}{{ toJson $value }}{{ end }}
+{{- end }}
+{{- with $service.probe }}
+[services.{{ toJson $name }}.probe]
+{{- range $key, $value := . }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- range $service.exports }}
+[[services.{{ toJson $name }}.exports]]
+{{- range $key, $value := . }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with $config.traces }}
 {{- if .endpoint }}
 

@@ -251,11 +251,21 @@ impl Fleet {
     /// # Errors
     /// The agent does not join.
     pub async fn start_agent(&self, name: &str) -> Result<(Child, AgentFiles), HouseError> {
+        self.start_agent_with(name, "").await
+    }
+
+    /// The same with more in its configuration file, such as services.
+    ///
+    /// # Errors
+    /// The agent does not join.
+    pub async fn start_agent_with(&self, name: &str, more: &str) -> Result<(Child, AgentFiles), HouseError> {
         let token = self.post("join-tokens", &json!({ "agent_name": name }))?;
         let token = token["token"].as_str().unwrap_or_default();
         let ca_file = self.tls.as_ref().map(|tls| tls.ca.as_path());
         let files = AgentFiles::write_trusting(&self.dir, name, self.rest.base(), token, ca_file)
             .map_err(HouseError::file("writing", &self.dir))?;
+        let text = fs::read_to_string(&files.config).map_err(HouseError::file("reading", &files.config))?;
+        fs::write(&files.config, text + more).map_err(HouseError::file("writing", &files.config))?;
         let child = start_agent_process(&files)?;
         eventually(START_LIMIT, "the agent joined", async || self.get(&format!("agents/{name}")).ok()).await?;
         Ok((child, files))

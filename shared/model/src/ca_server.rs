@@ -26,6 +26,26 @@ pub struct CaServerSpec {
     /// Certificates that verify signed answers, PEM, one each; empty: the chain is built to an anchor (S9, S10).
     #[serde(default)]
     pub verification_certificates: Vec<String>,
+    /// What this CA does otherwise than others.
+    #[serde(default, skip_serializing_if = "Quirks::is_empty")]
+    pub quirks: Quirks,
+}
+
+/// Habits of a CA that change what is right on our side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quirks {
+    /// It revokes the certificate that an update replaces as soon as it has issued the new one: going back to it would be
+    /// wrong, so a certificate that its services do not take stays in use, and the failure says so.
+    #[serde(default)]
+    pub revokes_on_issue: bool,
+}
+
+impl Quirks {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl CaServerSpec {
@@ -111,6 +131,7 @@ mod tests {
             secondary_url: None,
             trust_anchors: Vec::new(),
             verification_certificates: Vec::new(),
+            quirks: Quirks::default(),
         };
         let mut violations = Violations::new();
         spec.check(&mut violations);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ca_server::CaServerSpec;
 use crate::entity::ResolvedEntity;
+use crate::field::ObjectName;
 use crate::ids::SecretId;
 use crate::policy::PolicySpec;
 
@@ -88,8 +89,15 @@ pub enum JobTask {
     Enroll(Box<EnrollmentOrder>),
     /// Put the staged certificate into use.
     Activate {
-        /// Serial number of the staged certificate, upper-case hex.
+        /// Serial number of the staged certificate, upper-case hex; or of the one in use, for services that have yet to
+        /// take it.
         serial: String,
+        /// Services that are to take it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        services: Vec<ObjectName>,
+        /// The CA has revoked the certificate that it replaces.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replaced_is_revoked: bool,
     },
 }
 
@@ -118,6 +126,15 @@ pub struct EnrollmentOrder {
     pub policy_revision: u32,
     /// Reference and secret, where the request is protected by MAC.
     pub mac: Option<MacCredentials>,
+    /// Sender DN of a MAC-protected request, placeholders filled (S19).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// Recipient DN, where it is not the CA's name, placeholders filled (S20).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
+    /// Services that are to take the certificate when it is put into use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ObjectName>,
     /// Nobody has asked for it by hand.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub automatic: bool,

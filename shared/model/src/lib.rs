@@ -16,5 +16,6 @@ pub mod job;
 pub mod policy;
 pub mod renewal;
 pub mod secret;
+pub mod service;
 pub mod transcript;
 pub mod trustpoint;

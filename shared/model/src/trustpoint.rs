@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::CertificateFacts;
-use crate::field::{TrustpointName, Violations, check_text};
+use crate::field::{ObjectName, TrustpointName, Violations, check_text};
 use crate::ids::{BindingId, CaServerId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
 use crate::job::Failure;
+use crate::service::InService;
 
 /// Longest MAC reference value, characters (S12: the longer of the two families).
 pub const REFERENCE_MAX: usize = 256;
@@ -33,6 +34,12 @@ pub struct Trustpoint {
     /// The secret is deleted when an enrolment by it has succeeded.
     #[serde(default)]
     pub mac_one_time: bool,
+    /// Services of the device that use its certificate; no other trustpoint of the device has any of them (S40).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ObjectName>,
+    /// What the agent last said of its services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_service: Option<InService>,
     /// What is under way (S50).
     pub request: RequestState,
     /// The certificate in use.
@@ -207,6 +214,8 @@ impl Trustpoint {
             mac_reference: None,
             mac_secret_id: None,
             mac_one_time: false,
+            services: Vec::new(),
+            in_service: None,
             request: RequestState::Nothing,
             active: None,
             staged: None,

@@ -80,6 +80,13 @@ pub struct Job {
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Services of the agent's own configuration that are to take the certificate when it is put into use; an agent that is
+    /// older puts it into use without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+    /// The CA revokes the certificate that is replaced: a new one stays in use also when its services do not take it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced_is_revoked: bool,
     /// What to do.
     pub task: Task,
 }
@@ -90,9 +97,9 @@ pub struct Job {
 pub enum Task {
     /// Get a certificate.
     Enroll(Box<Enroll>),
-    /// Put the staged certificate into use.
+    /// Put the staged certificate into use. The one in use already is given to its services once more.
     Activate {
-        /// Serial number of the staged certificate, upper-case hex.
+        /// Serial number of the certificate, upper-case hex.
         serial: String,
     },
 }
@@ -120,6 +127,12 @@ pub struct Enroll {
     /// Reference and sealed secret, where the request is MAC-protected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+    /// PKI domain of the device whose identity signs an `ir` or `cr`; an agent that is older does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_domain: Option<String>,
+    /// Sender DN of MAC-protected requests; without it the reference value becomes a common name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
     /// Accept HMAC-SHA1 in answers.
     pub accept_sha1_answers: bool,
     /// Ask for implicit confirmation.
@@ -268,6 +281,9 @@ pub enum Event {
         serial: String,
         /// File on the device.
         file: String,
+        /// What became of its services; an agent that is older, or a job without services, does not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        in_service: Option<Box<InService>>,
     },
     /// Ended without a certificate, or not activated.
     Failed(Box<Failed>),
@@ -327,4 +343,55 @@ pub struct Failed {
     /// What went to and fro; an agent that is older does not tell, and there is nothing to tell where none began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transcript: Vec<Exchanged>,
+    /// What became of services, where they are what failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_service: Option<Box<InService>>,
+    /// The certificate that is in use nevertheless, because the one that it replaced is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_use: Option<InUse>,
+}
+
+/// A certificate in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InUse {
+    /// Serial number, upper-case hex.
+    pub serial: String,
+    /// File on the device.
+    pub file: String,
+}
+
+/// What became of the services that were to take a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InService {
+    /// Each service with what was seen; empty: it was not come so far.
+    pub services: Vec<ServiceOutcome>,
+    /// What was done, in its order.
+    pub steps: Vec<ServiceStep>,
+    /// What the operator should know, as sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// A service and whether it is seen to use the certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceOutcome {
+    /// Name of the service.
+    pub service: String,
+    /// `verified`, `unverifiable` or `failed`.
+    pub result: String,
+}
+
+/// One step of an activation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStep {
+    /// Name of the service.
+    pub service: String,
+    /// `export`, `reload`, `probe`, and after a failure `restore` and `reload_former`.
+    pub step: String,
+    /// Whether it went well.
+    pub ok: bool,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+    /// What a program printed or what was seen: untrusted.
+    pub detail: String,
 }

@@ -1,7 +1,9 @@
 //! CA servers (S5, S6, S9, S10, S16, S23).
 
-use trustfleet_model::ca_server::CaServerSpec;
+use serde::{Deserialize, Serialize};
+use trustfleet_model::ca_server::{CaServerSpec, Quirks};
 use trustfleet_model::ids::CaServerId;
+use utoipa::ToSchema;
 
 use super::configured;
 use crate::db::Configured;
@@ -24,7 +26,21 @@ configured! {
         /// Certificates that verify signed answers, PEM, one each, at most 16; empty: a chain to an anchor (S9, S10).
         #[serde(default)]
         verification_certificates: Vec<String>,
+        /// What this CA does otherwise than others.
+        #[serde(default)]
+        quirks: QuirksBody,
     }
+}
+
+/// Habits of a CA that change what is right on our side.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Quirks)]
+pub struct QuirksBody {
+    /// It revokes the certificate that an update replaces as soon as it has issued the new one: a certificate that its
+    /// services do not take stays in use then, and the failure says so; default false.
+    #[serde(default)]
+    pub revokes_on_issue: bool,
 }
 
 impl CaServerUpdate {
@@ -36,6 +52,7 @@ impl CaServerUpdate {
             secondary_url: self.secondary_url,
             trust_anchors: self.trust_anchors,
             verification_certificates: self.verification_certificates,
+            quirks: Quirks { revokes_on_issue: self.quirks.revokes_on_issue },
         }
     }
 }
@@ -53,6 +70,7 @@ impl From<Configured<CaServerId, CaServerSpec>> for CaServerBody {
             secondary_url: server.spec.secondary_url,
             trust_anchors: server.spec.trust_anchors,
             verification_certificates: server.spec.verification_certificates,
+            quirks: QuirksBody { revokes_on_issue: server.spec.quirks.revokes_on_issue },
         }
     }
 }

@@ -6,6 +6,7 @@ use trustfleet_model::ids::JobId;
 use trustfleet_model::job::{Culprit, Failure, JobState, RequestKind};
 use utoipa::ToSchema;
 
+use super::service::InServiceBody;
 use super::words;
 
 words! {
@@ -140,6 +141,9 @@ pub struct JobBody {
     /// When it ended.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     pub finished_at: Option<Timestamp>,
+    /// What the agent said of the services that were to take the certificate.
+    #[schema(required)]
+    pub in_service: Option<InServiceBody>,
     /// When it was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
@@ -162,6 +166,7 @@ impl From<crate::db::ListedJob> for JobBody {
             published_at: job.published_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
+            in_service: job.in_service.map(Into::into),
             updated_at: job.updated_at,
         }
     }

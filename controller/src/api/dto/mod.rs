@@ -16,6 +16,7 @@ pub mod job;
 pub mod joining;
 pub mod policy;
 pub mod revision;
+pub mod service;
 pub mod tenant;
 pub mod transcript;
 pub mod trustpoint;

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::certificate::CertificateFactsBody;
 use super::job::FailureBody;
+use super::service::InServiceBody;
 use super::words;
 
 words! {
@@ -43,6 +44,11 @@ pub struct TrustpointCreate {
     /// Reference and secret of the first request (S12, S13).
     #[serde(default)]
     pub mac: Option<MacCreate>,
+    /// Services of the device, named as in its agent's configuration, that use the certificate: at most 8, each of them with
+    /// no other trustpoint of the device (S40).
+    #[serde(default)]
+    #[schema(max_items = 8)]
+    pub services: Vec<String>,
 }
 
 /// Reference and secret of a MAC-protected request.
@@ -149,6 +155,11 @@ pub struct TrustpointBody {
     pub mac_secret_stored: bool,
     /// The secret is deleted when an enrolment by it has succeeded.
     pub mac_one_time: bool,
+    /// Services that use its certificate (S40).
+    pub services: Vec<String>,
+    /// What the agent last said of them.
+    #[schema(required)]
+    pub in_service: Option<InServiceBody>,
     /// Its state in one word.
     pub status: TrustpointStatusBody,
     /// What is under way.
@@ -201,6 +212,8 @@ impl From<crate::db::ListedTrustpoint> for TrustpointBody {
             mac_reference: trustpoint.mac_reference,
             mac_secret_stored: trustpoint.mac_secret_id.is_some(),
             mac_one_time: trustpoint.mac_one_time,
+            services: trustpoint.services.into_iter().map(Into::into).collect(),
+            in_service: trustpoint.in_service.map(Into::into),
             warnings: Vec::new(),
             status,
             request: trustpoint.request.into(),

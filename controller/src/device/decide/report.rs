@@ -7,11 +7,12 @@ use trustfleet_model::{
     certificate::Slot,
     ids::JobId,
     job::{Failure, JobState, RequestKind},
+    service::InService,
     trustpoint::{RequestState, Trustpoint},
 };
 
 use super::{Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, changed, unchanged};
-use crate::device::{CertificateInsert, IssuedCertificate, Report, ReportEvent};
+use crate::device::{CertificateInsert, IssuedCertificate, JobTold, Report, ReportEvent};
 
 pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Result<Decision, Rejection> {
     let job = report.job.ok_or(Rejection::UnknownJob)?;
@@ -40,8 +41,11 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
         ReportEvent::Waiting => Ok(story.waiting()),
         ReportEvent::PermitExpired => Ok(story.permit_expired()),
         ReportEvent::Issued(issued) => Ok(story.issued(issued)),
-        ReportEvent::Activated { serial, file } => story.activated(serial, file),
-        ReportEvent::Failed { failure, transaction_id } => Ok(story.failed(failure, transaction_id.as_ref())),
+        ReportEvent::Activated { serial, file, in_service } => story.activated(serial, file, in_service.as_deref()),
+        ReportEvent::Failed { failure, transaction_id, in_service, in_use } => {
+            let in_use = in_use.as_ref().map(|(serial, file)| (serial.as_str(), file.as_str()));
+            story.failed(failure, transaction_id.as_ref(), in_service.as_deref(), in_use)
+        }
     }
 }
 
@@ -161,80 +165,124 @@ impl Story<'_> {
         changed(changes, Reply::Taken)
     }
 
-    fn activated(&self, serial: &str, file: &str) -> Result<Decision, Rejection> {
+    fn activated(&self, serial: &str, file: &str, in_service: Option<&InService>) -> Result<Decision, Rejection> {
         let mut trustpoint = self.trustpoint.clone();
         let mut changes = self.changes();
-        match (&mut trustpoint.staged, &trustpoint.active) {
+        match (&trustpoint.staged, &trustpoint.active) {
             (Some(staged), _) if staged.serial == serial => {
-                staged.file = Some(file.to_owned());
-                let now_active = trustpoint.staged.take();
-                let now_previous = mem::replace(&mut trustpoint.active, now_active);
-                let retired = mem::replace(&mut trustpoint.previous, now_previous);
-                if let Some(previous) = &mut trustpoint.previous {
-                    previous.file = None; // another certificate is there by now
-                }
-                let moved = [(&trustpoint.active, Slot::Active), (&trustpoint.previous, Slot::Previous)];
-                for (facts, slot) in moved {
-                    let file = (slot == Slot::Active).then(|| file.to_owned());
-                    changes.slots.extend(facts.iter().map(|facts| SlotChange {
-                        certificate_id: facts.id,
-                        slot,
-                        file: file.clone(),
-                    }));
-                }
-                changes.slots.extend(retired.iter().map(|facts| SlotChange {
-                    certificate_id: facts.id,
-                    slot: Slot::Retired,
-                    file: None,
-                }));
-                self.audit(
-                    &mut changes,
-                    "certificate_activated",
-                    serde_json::json!({ "serial": serial, "file": file }),
-                );
+                put_into_use(&mut trustpoint, &mut changes, file);
+                let services = in_service.map(|said| &said.services);
+                let detail = serde_json::json!({ "serial": serial, "file": file, "services": services });
+                self.audit(&mut changes, "certificate_activated", detail);
             }
             // In use already; but its activation job may have come later than that.
-            (_, Some(active)) if active.serial == serial && self.open_kind() == Some(JobKind::Activate) => {}
+            (_, Some(active)) if active.serial == serial && self.open_kind() == Some(JobKind::Activate) => {
+                if let Some(said) = in_service {
+                    let detail = serde_json::json!({ "serial": serial, "services": said.services });
+                    self.audit(&mut changes, "services_reloaded", detail);
+                }
+            }
             (_, Some(active)) if active.serial == serial => return Ok(unchanged(Reply::Known)),
             // The report of the issue is still on its way.
             _ if matches!(self.open_kind(), Some(JobKind::Enroll(_))) => return Err(Rejection::TooEarly),
             _ => return Ok(unchanged(Reply::Known)),
         }
+        let in_service = in_service.cloned();
         if self.open_kind() == Some(JobKind::Activate) {
             trustpoint.request = RequestState::Nothing;
-            changes.finish(self.job_id(), JobState::Succeeded, |_| {});
+            changes.finish(self.job_id(), JobState::Succeeded, |update| update.in_service.clone_from(&in_service));
+        } else {
+            self.tell(&mut changes, in_service.as_ref());
         }
+        trustpoint.in_service = in_service;
         trustpoint.succeed();
         changes.write(trustpoint);
         Ok(changed(changes, Reply::Taken))
     }
 
-    fn failed(&self, failure: &Failure, transaction_id: Option<&String>) -> Decision {
+    fn failed(
+        &self,
+        failure: &Failure,
+        transaction_id: Option<&String>,
+        in_service: Option<&InService>,
+        in_use: Option<(&str, &str)>,
+    ) -> Result<Decision, Rejection> {
         let mut changes = self.changes();
         let mut trustpoint = self.trustpoint.clone();
+        let meant = trustpoint.staged.as_ref().or(trustpoint.active.as_ref()).map(|facts| facts.serial.clone());
+        let in_service = in_service.map(|said| InService { serial: meant.unwrap_or_default(), ..said.clone() });
         if self.open.is_some() {
+            // Services fail after the issue, whose report is still on its way.
+            if in_service.is_some() && matches!(self.open_kind(), Some(JobKind::Enroll(_))) {
+                return Err(Rejection::TooEarly);
+            }
             trustpoint.request = RequestState::Nothing;
             changes.finish(self.job_id(), JobState::Failed, |update| {
                 update.failure = Some(failure.clone());
                 update.transaction_id = transaction_id.cloned();
                 update.transcript.clone_from(&self.report.transcript);
+                update.in_service.clone_from(&in_service);
             });
         } else {
             // After the issue: the activation failed. Only of the last job, and only once.
             let of_last_job = trustpoint.last_request.as_ref().is_some_and(|last| last.job_id == self.job_id());
             if !of_last_job || trustpoint.staged.is_none() || trustpoint.last_failure.is_some() {
-                return unchanged(Reply::Known);
+                return Ok(unchanged(Reply::Known));
             }
+            self.tell(&mut changes, in_service.as_ref());
+        }
+        if let Some((serial, file)) = in_use
+            && trustpoint.staged.as_ref().is_some_and(|staged| staged.serial == serial)
+        {
+            put_into_use(&mut trustpoint, &mut changes, file);
         }
         trustpoint.fail(failure.clone(), self.now);
+        let services = in_service.as_ref().map(|said| &said.services);
+        let detail = serde_json::json!({
+            "culprit": failure.culprit,
+            "code": failure.code,
+            "message": failure.message,
+            "services": services,
+            "in_use": in_use.map(|(serial, _)| serial),
+        });
+        if in_service.is_some() {
+            trustpoint.in_service = in_service;
+        }
         changes.write(trustpoint);
-        let detail =
-            serde_json::json!({ "culprit": failure.culprit, "code": failure.code, "message": failure.message });
         self.audit(&mut changes, "job_failed", detail);
-        changed(changes, Reply::Taken)
+        Ok(changed(changes, Reply::Taken))
+    }
+
+    /// The job has ended with the issue; its services are told of besides.
+    fn tell(&self, changes: &mut Changes, in_service: Option<&InService>) {
+        let job_id = self.job_id();
+        changes.jobs_told.extend(in_service.map(|said| JobTold { job_id, in_service: said.clone() }));
     }
 
     fn open_kind(&self) -> Option<JobKind> {
         self.open.map(|open| open.kind)
+    }
+}
+
+/// The staged certificate is in use, in `file`; the others move on.
+fn put_into_use(trustpoint: &mut Trustpoint, changes: &mut Changes, file: &str) {
+    let mut now_active = trustpoint.staged.take();
+    if let Some(facts) = &mut now_active {
+        facts.file = Some(file.to_owned());
+    }
+    let now_previous = mem::replace(&mut trustpoint.active, now_active);
+    let retired = mem::replace(&mut trustpoint.previous, now_previous);
+    if let Some(previous) = &mut trustpoint.previous {
+        previous.file = None; // another certificate is there by now
+    }
+    for (facts, slot) in
+        [(&trustpoint.active, Slot::Active), (&trustpoint.previous, Slot::Previous), (&retired, Slot::Retired)]
+    {
+        let file = (slot == Slot::Active).then(|| file.to_owned());
+        changes.slots.extend(facts.iter().map(|facts| SlotChange {
+            certificate_id: facts.id,
+            slot,
+            file: file.clone(),
+        }));
     }
 }

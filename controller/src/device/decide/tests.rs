@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_model::{
-    ca_server::CaServerSpec,
+    ca_server::{CaServerSpec, Quirks},
     certificate::{CertificateFacts, Slot},
     device::{Device, Labels},
     entity::EntitySpec,
@@ -50,6 +50,8 @@ fn bare() -> DeviceState {
             serial: None,
             mac: None,
             labels: Labels::parse(&BTreeMap::new(), &mut Violations::new()),
+            pair: None,
+            standby: false,
         },
         version: 5,
         trustpoints: BTreeMap::new(),
@@ -66,6 +68,7 @@ pub(super) fn add(n: u128, name: &str) -> Command {
         policy_id: id::<PolicyId>(32),
         mac: Some(MacCredentials { reference: "ref".to_owned(), secret_id: id::<SecretId>(33) }),
         mac_one_time: false,
+        services: Vec::new(),
         binding: None,
         requested_by: requester(),
     }))
@@ -99,6 +102,7 @@ pub(super) fn context() -> EnrollContext {
             secondary_url: None,
             trust_anchors: vec!["pem".to_owned()],
             verification_certificates: Vec::new(),
+            quirks: Quirks::default(),
         },
         policy: serde_json::from_str(r#"{"key":{"algorithm":"rsa-2048"}}"#).unwrap(),
         policy_revision: 3,
@@ -109,6 +113,7 @@ pub(super) fn context() -> EnrollContext {
 pub(super) fn activate(job: u128) -> Command {
     Command::Activate(Activate {
         trustpoint: "mgmt".parse().unwrap(),
+        replaced_is_revoked: false,
         job_id: id::<JobId>(job),
         requested_by: requester(),
         traceparent: None,
@@ -131,11 +136,11 @@ pub(super) fn report_of(job: u128, kind: JobKind, event: ReportEvent) -> Report 
     }
 }
 
-fn report(job: u128, event: ReportEvent) -> Command {
+pub(super) fn report(job: u128, event: ReportEvent) -> Command {
     Command::Report(Box::new(report_of(job, JobKind::Enroll(RequestKind::Ir), event)))
 }
 
-fn facts(n: u128, not_after: Timestamp) -> CertificateFacts {
+pub(super) fn facts(n: u128, not_after: Timestamp) -> CertificateFacts {
     CertificateFacts {
         id: id::<CertificateId>(n),
         serial: format!("{n:X}"),
@@ -161,7 +166,7 @@ pub(super) fn issued(n: u128) -> ReportEvent {
 }
 
 pub(super) fn activated(n: u128) -> ReportEvent {
-    ReportEvent::Activated { serial: format!("{n:X}"), file: "/current".to_owned() }
+    ReportEvent::Activated { serial: format!("{n:X}"), file: "/current".to_owned(), in_service: None }
 }
 
 pub(super) fn failure(code: &str) -> Failure {
@@ -177,11 +182,11 @@ pub(super) fn failure(code: &str) -> Failure {
 }
 
 pub(super) fn failed(code: &str) -> ReportEvent {
-    ReportEvent::Failed { failure: failure(code), transaction_id: None }
+    ReportEvent::Failed { failure: failure(code), transaction_id: None, in_service: None, in_use: None }
 }
 
 /// The changes of a command that must change something; deciding it again on their state must change nothing.
-fn changes(state: &DeviceState, command: &Command) -> Changes {
+pub(super) fn changes(state: &DeviceState, command: &Command) -> Changes {
     let decision = decide(state, command, now()).unwrap();
     let changes = *decision.changes.expect("something changes");
     assert_eq!(changes.state.version, state.version + 1);
@@ -199,7 +204,7 @@ pub(super) fn after(state: &DeviceState, command: &Command) -> DeviceState {
     changes(state, command).state
 }
 
-fn unchanged(state: &DeviceState, command: &Command) -> Reply {
+pub(super) fn unchanged(state: &DeviceState, command: &Command) -> Reply {
     let decision = decide(state, command, now()).unwrap();
     assert!(decision.changes.is_none(), "{:?}", decision.changes);
     decision.reply
@@ -214,7 +219,7 @@ pub(super) fn mgmt(state: &DeviceState) -> &Trustpoint {
 }
 
 /// A device whose job 40 has begun.
-fn under_way() -> DeviceState {
+pub(super) fn under_way() -> DeviceState {
     after(&ready(), &enroll(40, RequestKind::Ir, Some("key-1")))
 }
 
@@ -397,7 +402,10 @@ fn an_activation_by_hand_is_a_job_of_its_own() {
     assert_eq!(refusal(&ready(), &activate(60)), Rejection::NothingStaged);
     let staged = after(&under_way(), &report(40, issued(50)));
     let asked = changes(&staged, &activate(60));
-    assert_eq!(asked.jobs[0].task, JobTask::Activate { serial: "32".to_owned() });
+    assert_eq!(
+        asked.jobs[0].task,
+        JobTask::Activate { serial: "32".to_owned(), services: Vec::new(), replaced_is_revoked: false }
+    );
     assert_eq!(unchanged(&asked.state, &activate(61)), Reply::Job { job_id: id(60) });
     let done = Command::Report(Box::new(report_of(60, JobKind::Activate, activated(50))));
     let done = changes(&asked.state, &done);
@@ -511,4 +519,37 @@ fn other_mac_credentials_take_the_place_of_the_former_ones_whose_secret_goes() {
     assert!(decide(&changes.state, &set, now()).unwrap().changes.is_none(), "the same again changes nothing");
     let under_way = after(&state, &enroll(100, RequestKind::Ir, None));
     assert!(matches!(decide(&under_way, &set, now()), Err(Rejection::RequestUnderWay { .. })));
+}
+
+#[test]
+fn s19_s20_sender_and_recipient_of_the_policy_are_those_of_the_request() {
+    let Command::Enroll(mut command) = enroll(40, RequestKind::Ir, None) else { unreachable!() };
+    command.context.policy.sender = Some("CN={device.name}".to_owned());
+    command.context.policy.recipient = Some("/O=Acme/CN=RA".to_owned());
+    let made = changes(&ready(), &Command::Enroll(command.clone()));
+    let JobTask::Enroll(order) = &made.jobs[0].task else { panic!("no enrolment") };
+    assert_eq!((order.sender.as_deref(), order.recipient.as_deref()), (Some("CN=ap-1"), Some("/O=Acme/CN=RA")));
+
+    command.context.policy.sender = Some("CN={device.serial}".to_owned());
+    command.context.policy.recipient = Some("no name".to_owned());
+    let Rejection::NotReady(violations) = refusal(&ready(), &Command::Enroll(command)) else { panic!("not refused") };
+    let rules: Vec<_> = violations.as_slice().iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(rules, ["policy.sender", "policy.recipient"], "and both at once");
+}
+
+#[test]
+fn s14_an_identity_of_the_device_makes_mac_credentials_superfluous() {
+    let state = after(&bare(), &add(TRUSTPOINT, "mgmt"));
+    let mut without = state.clone();
+    let trustpoint = without.trustpoints.get_mut(&id::<TrustpointId>(TRUSTPOINT)).unwrap();
+    (trustpoint.mac_reference, trustpoint.mac_secret_id) = (None, None);
+    let Command::Enroll(mut command) = enroll(40, RequestKind::Cr, None) else { unreachable!() };
+    assert!(matches!(refusal(&without, &Command::Enroll(command.clone())), Rejection::NotReady(_)));
+    command.context.policy = serde_json::from_str(
+        r#"{"key":{"algorithm":"rsa-2048"},"origin_authentication":"signature","authentication_domain":"site"}"#,
+    )
+    .unwrap();
+    let made = changes(&without, &Command::Enroll(command));
+    let JobTask::Enroll(order) = &made.jobs[0].task else { panic!("no enrolment") };
+    assert!(order.mac.is_none() && order.policy.domain() == Some("site"));
 }

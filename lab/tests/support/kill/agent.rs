@@ -228,6 +228,8 @@ impl Agent {
             policy_revision: 1,
             reply_to: format!("agent.{}.r1", self.agent_id),
             traceparent: None,
+            services: Vec::new(),
+            replaced_is_revoked: false,
             task: task(self, job_id),
         }
     }
@@ -236,6 +238,8 @@ impl Agent {
     pub(crate) fn enroll(&self, job_id: JobId, request: Request, device: &str) -> Enroll {
         let context = SealContext { agent_id: self.agent_id, job_id, trustpoint_id: uuid(0x71) };
         Enroll {
+            identity_domain: None,
+            sender: None,
             request,
             subject: format!("/O=Lab/CN={device}"),
             sans: Vec::new(),
@@ -355,7 +359,7 @@ fn write_state(dir: &Path, controller: &str, id: AgentId, key: &SigningKey, sign
     let state = dir.join("state");
     let config =
         format!("controller_url = {controller:?}\nstate_dir = {:?}\nname = \"ap\"\n", state.display().to_string());
-    fs::write(dir.join("agent.toml"), config).unwrap();
+    fs::write(dir.join("agent.toml"), config + &services(&state)).unwrap();
     for folder in [state.clone(), state.join("keys")] {
         fs::DirBuilder::new().mode(0o700).create(folder).unwrap();
     }
@@ -374,6 +378,22 @@ fn write_state(dir: &Path, controller: &str, id: AgentId, key: &SigningKey, sign
     private("agent.json", membership.to_string().as_bytes());
     private("keys/sign.pk8", &sign.to_pkcs8().unwrap());
     private("keys/seal.key", open.to_bytes().expose());
+}
+
+/// Two services below the state folder, where steps are counted: one loads what it is given, the other never does.
+fn services(state: &Path) -> String {
+    let service = |name: &str, reload: &str| {
+        let folder = format!("{}/services/{{device}}/{name}", state.display());
+        let export = |file: &str, content: &str| {
+            format!("[[services.{name}.exports]]\npath = \"{folder}/{file}\"\ncontent = \"{content}\"\n")
+        };
+        let reload = reload.replace("FOLDER", &folder);
+        let probe = format!("probe = {{ file = \"{folder}/loaded.pem\" }}\n");
+        let exports = export("certificate.pem", "certificate") + &export("key.pem", "key");
+        format!("[services.{name}]\nreload = {reload}\n{probe}{exports}")
+    };
+    service("good", r#"["/bin/cp", "FOLDER/certificate.pem", "FOLDER/loaded.pem"]"#)
+        + &service("bad", r#"["/bin/false"]"#)
 }
 
 struct Session {
