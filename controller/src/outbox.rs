@@ -104,7 +104,8 @@ impl Outbox {
                 fates.extend(at_work.join_next().await.and_then(Result::ok));
             }
             let outbox = self.clone();
-            at_work.spawn(async move { (job.claim, outbox.publish(job).await) });
+            let of_job = (job.claim, (!job.stop).then_some(job.job_id));
+            at_work.spawn(async move { (of_job, outbox.publish(job).await) });
         }
         while let Some(fate) = at_work.join_next().await {
             // A panic leaves its row claimed, until the claim runs out.
@@ -112,9 +113,13 @@ impl Outbox {
         }
 
         let (mut published, mut remove, mut release) = (Vec::new(), Vec::new(), Vec::new());
-        for (claim, fate) in fates {
+        let mut jobs_published = Vec::new();
+        for ((claim, job), fate) in fates {
             match fate {
-                Fate::Published => published.push(claim),
+                Fate::Published => {
+                    published.push(claim);
+                    jobs_published.extend(job.map(|job| (claim.tenant_id, job)));
+                }
                 Fate::Remove => remove.push(claim),
                 Fate::Release => release.push(claim),
             }
@@ -124,6 +129,7 @@ impl Outbox {
         self.store
             .system_tx("outbox_mark", async move |tx| -> Result<(), DbError> {
                 tx.outbox_mark_published(&published, now).await?;
+                tx.outbox_offer_stops(&jobs_published, now).await?;
                 tx.outbox_remove(&remove).await?;
                 tx.outbox_release(&release).await?;
                 Ok(())
@@ -133,7 +139,7 @@ impl Outbox {
     }
 
     async fn publish(&self, job: ClaimedJob) -> Fate {
-        if job.finished {
+        if job.finished && !job.stop {
             return Fate::Remove;
         }
         if job.agent_quarantined {

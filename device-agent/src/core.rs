@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 use tracing::Span;
 use trustfleet_model::clock::Clock as _;
-use trustfleet_model::ids::MessageId;
+use trustfleet_model::ids::{AgentId, DeviceId, JobId, MessageId, TenantId, TrustpointId};
 use trustfleet_telemetry::{continue_from, current_traceparent, in_trace, trace_span};
 use trustfleet_wire::Envelope;
 use trustfleet_wire::routing::REPORTS_EXCHANGE;
 use trustfleet_wire::sign::Purpose;
-use trustfleet_wire::v1::{Event, FromAgent, Job, Report};
+use trustfleet_wire::v1::{Event, FromAgent, Job, Report, Stop};
 
 use crate::accept::Accept;
 use crate::cmp_http::CmpHttp;
@@ -51,6 +51,55 @@ pub struct Core {
     /// Turns true when the agent shall stop.
     pub stop: watch::Receiver<bool>,
     places: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
+    /// Counts orders to stop a job: whoever works on one looks into its record then.
+    stop_orders: watch::Sender<u64>,
+}
+
+/// What a report is about, and where it goes.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// The trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// The job.
+    pub job_id: JobId,
+    /// Routing key.
+    pub reply_to: String,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+impl From<&Job> for About {
+    fn from(job: &Job) -> Self {
+        Self {
+            tenant_id: job.tenant_id,
+            agent_id: job.agent_id,
+            device_id: job.device_id,
+            trustpoint_id: job.trustpoint_id,
+            job_id: job.job_id,
+            reply_to: job.reply_to.clone(),
+            traceparent: job.traceparent.clone(),
+        }
+    }
+}
+
+impl From<&Stop> for About {
+    fn from(stop: &Stop) -> Self {
+        Self {
+            tenant_id: stop.tenant_id,
+            agent_id: stop.agent_id,
+            device_id: stop.device_id,
+            trustpoint_id: stop.trustpoint_id,
+            job_id: stop.job_id,
+            reply_to: stop.reply_to.clone(),
+            traceparent: stop.traceparent.clone(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Core {
@@ -76,8 +125,8 @@ impl Core {
         let book = JobBook::load(&store, &identity.membership.controller_key.0)?;
         let exchanges = Arc::new(Semaphore::new(identity.config.parallel_exchanges));
         let reports = Arc::new(Reports::default());
-        let places = Mutex::default();
-        Ok(Self { identity, accept, store, book, reports, keys, services, http, exchanges, stop, places })
+        let (places, stop_orders) = (Mutex::default(), watch::Sender::new(0));
+        Ok(Self { identity, accept, store, book, reports, keys, services, http, exchanges, stop, places, stop_orders })
     }
 
     /// The slots of a trustpoint.
@@ -99,11 +148,26 @@ impl Core {
         stopping(&self.stop).await;
     }
 
+    /// Lets whoever works on a job look whether it is to be stopped: its record says so by now.
+    pub fn order_stop(&self) {
+        self.stop_orders.send_modify(|orders| *orders = orders.wrapping_add(1));
+    }
+
+    /// Ends when an operator wants this job to end.
+    pub async fn stop_ordered(&self, entry: &Entry) {
+        let mut orders = self.stop_orders.subscribe();
+        while !entry.snapshot().await.record.stop {
+            if orders.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// A signed report, and the span of its way to the broker, whose context it carries.
     ///
     /// # Errors
     /// It cannot be written as JSON.
-    pub fn report(&self, job: &Job, sequence: u64, event: Event) -> Result<(Outgoing, Span), StoreError> {
+    pub fn report(&self, job: &About, sequence: u64, event: Event) -> Result<(Outgoing, Span), StoreError> {
         let now = self.identity.clock.now();
         let report_id = MessageId::fresh(now, self.identity.random_id());
         let kind = match &event {
@@ -176,7 +240,8 @@ impl Core {
     }
 
     fn seal_all(&self, live: &Live, events: Vec<Event>) -> Result<(Vec<Outgoing>, Vec<Span>), StoreError> {
-        events.into_iter().map(|event| self.report(&live.job, live.record.sequence, event)).collect()
+        let about = About::from(&live.job);
+        events.into_iter().map(|event| self.report(&about, live.record.sequence, event)).collect()
     }
 
     fn queue(&self, job: &Job, reports: Vec<Outgoing>, spans: Vec<Span>) -> Vec<MessageId> {
@@ -189,7 +254,7 @@ impl Core {
 }
 
 /// The span of a report's way to the broker. What is not made in the work on its job goes on from the job's message.
-fn span(job: &Job, report: MessageId, kind: &str) -> Span {
+fn span(job: &About, report: MessageId, kind: &str) -> Span {
     let span = trace_span!(
         "producer",
         "publish trustfleet.reports",

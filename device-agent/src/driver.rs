@@ -12,13 +12,13 @@ use trustfleet_cmp::text::sanitise;
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::JobId;
 use trustfleet_wire::sign::Purpose;
-use trustfleet_wire::v1::{Event, Failed, Job, Receipt, ToAgent};
+use trustfleet_wire::v1::{Event, Failed, Job, Receipt, Stop, ToAgent};
 use trustfleet_wire::{Envelope, WireError};
 
 use crate::controller_link::{Incoming, Publication, Verdict};
-use crate::core::Core;
+use crate::core::{About, Core};
 use crate::jobs::{Entry, Live};
-use crate::lifecycle::{self, Intake, Rest};
+use crate::lifecycle::{self, Halting, Intake, Rest};
 use crate::outcome;
 use crate::queue::Queue;
 use crate::record::{JobRecord, State, VERSION};
@@ -144,6 +144,7 @@ impl Driver {
         });
         match opened {
             Ok((envelope, ToAgent::Job(job))) => self.on_job(envelope, *job, verdict).await,
+            Ok((_, ToAgent::Stop(stop))) => self.on_stop(&stop, verdict).await,
             Ok((_, ToAgent::Receipt(receipt))) => {
                 self.on_receipt(&receipt).await;
                 let _ = verdict.send(Verdict::Ack);
@@ -194,6 +195,7 @@ impl Driver {
                     state: State::Start,
                     reports: Vec::new(),
                     last_report: None,
+                    stop: false,
                 };
                 let saved = self.core.book.insert(record, job.clone()).await;
                 if saved.is_ok() {
@@ -216,7 +218,7 @@ impl Driver {
                 saved
             }
             (Intake::Repeat, Some(entry)) => {
-                self.repeat(&entry, &job).await;
+                self.repeat(&entry, job_id, job.sequence).await;
                 Ok(())
             }
         };
@@ -227,31 +229,79 @@ impl Driver {
             }
             Err(error) => {
                 tracing::error!(job.id = %job_id, %error, "a job cannot be saved: it fails before anything is sent");
-                self.refuse_unsaved(&job, outcome::of_store(&error, false), verdict);
+                self.tell_unsaved(&About::from(&job), job.sequence, outcome::of_store(&error, false), verdict);
             }
         }
     }
 
+    /// An operator wants a job to end (S37). Acknowledged when the record says so, or when the broker has the answer.
+    async fn on_stop(&mut self, stop: &Stop, verdict: oneshot::Sender<Verdict>) {
+        let job_id = stop.job_id;
+        let known = match self.core.book.get(job_id).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::error!(job.id = %job_id, %error, "a job is to be stopped and its record cannot be read; nothing is done");
+                let _ = verdict.send(Verdict::Ack);
+                return;
+            }
+        };
+        let live = match &known {
+            Some(entry) => Some(entry.snapshot().await),
+            None => None,
+        };
+        let (now, agent) = (self.core.identity.clock.now(), self.core.identity.membership.agent_id);
+        let halting = lifecycle::halting(live.as_ref().map(|live| &live.record), stop, agent, now);
+        tracing::info!(job.id = %job_id, sequence = stop.sequence, ?halting, "a job is to be stopped");
+        match (halting, known) {
+            (Halting::Drop | Halting::TooLate, _) => {}
+            (Halting::Unknown, _) | (_, None) => {
+                return self.tell_unsaved(&About::from(stop), stop.sequence, outcome::stopped(), verdict);
+            }
+            (Halting::End, Some(entry)) => worker::fail(&self.core, &entry, outcome::stopped()).await,
+            (Halting::Repeat, Some(entry)) => self.repeat(&entry, job_id, stop.sequence).await,
+            (Halting::Order, Some(entry)) => {
+                let order = |live: &mut Live| {
+                    live.record.stop = true;
+                    live.record.sequence = live.record.sequence.max(stop.sequence);
+                };
+                if let Err(error) = entry.change(order).await {
+                    tracing::error!(job.id = %job_id, %error, "the order to stop a job cannot be saved yet");
+                    let _ = verdict.send(Verdict::Later);
+                    return;
+                }
+                drop(entry);
+                self.core.order_stop();
+                if self.queue.has(job_id) {
+                    // Nobody works on it yet: it needs no place to end.
+                    self.queue.remove(job_id);
+                    self.start(job_id, None).await;
+                }
+            }
+        }
+        self.core.book.rest(job_id);
+        let _ = verdict.send(Verdict::Ack);
+    }
+
     /// A known job came again: the last report is the answer.
-    async fn repeat(&self, entry: &Entry, job: &Job) {
+    async fn repeat(&self, entry: &Entry, job_id: JobId, sequence: u64) {
         let newer = entry.settle(|live| {
-            live.record.sequence = live.record.sequence.max(job.sequence);
+            live.record.sequence = live.record.sequence.max(sequence);
             let last = live.record.last_report.clone();
             if let Some(last) = last.filter(|_| live.record.reports.is_empty()) {
                 live.record.reports.push(last);
             }
         });
         if let Err(error) = newer.await {
-            tracing::warn!(job.id = %job.job_id, %error, "a repeated job message is not noted on the disk");
+            tracing::warn!(job.id = %job_id, %error, "a repeated job message is not noted on the disk");
         }
         for report in entry.snapshot().await.record.reports {
-            self.core.reports.add(job.job_id, report, Span::none());
+            self.core.reports.add(job_id, report, Span::none());
         }
     }
 
-    /// The disk took no record: the failure is reported from memory, and the message acked once the broker has that.
-    fn refuse_unsaved(&self, job: &Job, failed: Box<Failed>, verdict: oneshot::Sender<Verdict>) {
-        let Ok((report, span)) = self.core.report(job, job.sequence, Event::Failed(failed)) else {
+    /// There is no record: the failure is reported from memory, and the message acked once the broker has that.
+    fn tell_unsaved(&self, job: &About, sequence: u64, failed: Box<Failed>, verdict: oneshot::Sender<Verdict>) {
+        let Ok((report, span)) = self.core.report(job, sequence, Event::Failed(failed)) else {
             let _ = verdict.send(Verdict::Later);
             return;
         };

@@ -48,6 +48,8 @@ const SAVE_TRIES: u32 = 4;
 pub enum Halt {
     /// The agent stops; the record says where to go on.
     Stopping,
+    /// An operator wants the job to end (S37).
+    Ordered,
     /// The job has failed.
     Failed(Box<Failed>),
 }
@@ -84,20 +86,14 @@ impl Running<'_> {
             Some(seat) => seat,
             None => self.seat().await?,
         };
-        self.reach().await?;
+        let transcript = self.reach().await?;
         let started_at = self.core.identity.clock.now();
         let prepare = Prepare::of(self.core, self.job, self.place, self.order);
         let making = async { Ok::<_, Halt>(blocking(move || prepare.start(started_at)).await??) };
         let (transaction, message, spki) = spanned(trace_span!("internal", "key"), making).await?;
         let transaction_record = transaction.record();
-        let exchange = Exchange {
-            started_at,
-            url: None,
-            polls: 0,
-            poll_at: None,
-            transaction: transaction_record,
-            transcript: Transcript::default(),
-        };
+        let exchange =
+            Exchange { started_at, url: None, polls: 0, poll_at: None, transaction: transaction_record, transcript };
         let started = Event::Started { public_key_sha256: hex::encode(sha256(&spki)) };
         let state = State::Ca { exchange: Box::new(exchange.clone()) };
         let saved = self.core.commit(self.entry, state, vec![started]).await;
@@ -110,9 +106,11 @@ impl Running<'_> {
 
     /// Makes sure that one of the servers can be connected to, before a first request: until then no key is made and
     /// nothing is sent (S31a). An update goes to a CA that has answered before.
-    async fn reach(&self) -> Result<(), Halt> {
+    /// What was tried in vain is the beginning of the transcript.
+    async fn reach(&self) -> Result<Transcript, Halt> {
+        let mut transcript = Transcript::default();
         if self.order.kind == RequestKind::Kur {
-            return Ok(());
+            return Ok(transcript);
         }
         let source = self.order.source.clone();
         blocking(move || source.check()).await?.map_err(|error| outcome::of_source(&error))?;
@@ -123,16 +121,20 @@ impl Running<'_> {
         loop {
             let (http, urls) = (self.http(), self.order.urls.clone());
             let last = match blocking(move || reach_one(&http, &urls)).await? {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(transcript),
                 Err(error) => error,
             };
+            let now = self.core.identity.clock.now();
+            recorder::not_reached(&mut transcript, self.order.kind.request().name(), &last, now);
             failures = failures.saturating_add(1);
-            if !Patience::Request.goes_on(failures, self.core.identity.clock.now(), ends_at) {
-                return Err(outcome::of_http(&last, false).into());
+            if !Patience::Request.goes_on(failures, now, ends_at) {
+                let mut failed = outcome::of_http(&last, false);
+                failed.transcript = outcome::told(&transcript);
+                return Err(failed.into());
             }
             let wait = CA_BACKOFF.wait(failures, self.core.identity.random_u64());
             tracing::warn!(job.id = %self.job.job_id, error = %last, wait_s = wait.as_secs(), "no ca can be reached yet");
-            self.pause(wait).await?;
+            self.pause(wait, true).await?;
         }
     }
 
@@ -202,13 +204,14 @@ impl Running<'_> {
         loop {
             match step {
                 Step::Send { transaction, message } => {
-                    if seat.is_none() {
-                        seat = Some(self.seat().await?);
-                    }
                     exchange.transaction = transaction.record();
                     exchange.poll_at = None;
-                    let answer = match self.ask(&mut exchange, message, ends_at, &mut repeated).await {
+                    let answer = match self.ask(&mut exchange, &mut seat, message, ends_at, &mut repeated).await {
                         Ok(answer) => answer,
+                        Err(Halt::Ordered) => {
+                            step = self.end(*transaction).await?;
+                            continue;
+                        }
                         Err(halt) => {
                             self.give_up(&halt, *transaction, &exchange).await;
                             return Err(halt);
@@ -228,8 +231,11 @@ impl Running<'_> {
                     );
                     let events = if first { vec![Event::Waiting { check_after_s: seconds }] } else { Vec::new() };
                     self.save(&exchange, events, true).await?;
-                    self.pause(wait).await?;
-                    step = self.handle(*transaction, None).await?;
+                    step = match self.pause(wait, true).await {
+                        Ok(()) => self.handle(*transaction, None).await?,
+                        Err(Halt::Ordered) => self.end(*transaction).await?,
+                        Err(halt) => return Err(halt),
+                    };
                 }
                 Step::Done(enrolled) => {
                     let now = self.core.identity.clock.now();
@@ -288,6 +294,7 @@ impl Running<'_> {
     async fn ask(
         &self,
         exchange: &mut Exchange,
+        seat: &mut Option<OwnedSemaphorePermit>,
         message: Vec<u8>,
         ends_at: Timestamp,
         repeated: &mut bool,
@@ -297,6 +304,11 @@ impl Running<'_> {
             Ok(BodyKind::CertConf) => Patience::Confirm,
             _ => Patience::Request,
         };
+        // A certificate that waits for its confirmation is issued: that is brought to its end.
+        let stoppable = patience != Patience::Confirm;
+        if seat.is_none() {
+            *seat = Some(if stoppable { self.seat().await? } else { self.any_seat().await? });
+        }
         if patience == Patience::Poll {
             exchange.polls = exchange.polls.saturating_add(1);
         }
@@ -308,7 +320,10 @@ impl Running<'_> {
         let mut arrived = exchange.url.is_some();
         let mut failures = 0_u32;
         loop {
-            let last = match self.ask_once(exchange, &message, arrived).await? {
+            if stoppable && self.entry.snapshot().await.record.stop {
+                return Err(Halt::Ordered);
+            }
+            let last = match self.ask_once(exchange, &message, arrived, stoppable).await? {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -324,7 +339,7 @@ impl Running<'_> {
             }
             let wait = CA_BACKOFF.wait(failures, self.core.identity.random_u64());
             tracing::warn!(job.id = %self.job.job_id, error = %last, wait_s = wait.as_secs(), "the ca gave no answer");
-            self.pause(wait).await?;
+            self.pause(wait, stoppable).await?;
         }
     }
 
@@ -334,6 +349,7 @@ impl Running<'_> {
         exchange: &mut Exchange,
         message: &Arc<Vec<u8>>,
         arrived: bool,
+        stoppable: bool,
     ) -> Result<Result<Vec<u8>, HttpError>, Halt> {
         let chosen = exchange.url.clone();
         let urls = chosen.clone().map_or_else(|| self.order.urls.clone(), |url| vec![url]);
@@ -346,12 +362,16 @@ impl Running<'_> {
             let (http, bytes, timeout) = (self.http(), Arc::clone(message), self.order.message_timeout);
             let post = blocking(move || http.post(&url, &bytes, timeout));
             let given_up = async {
-                self.core.stopping().await;
+                let why = tokio::select! {
+                    () = self.core.stopping() => Halt::Stopping,
+                    () = self.ordered(stoppable) => Halt::Ordered,
+                };
                 sleep(ANSWER_GRACE).await; // an answer on its way may still come
+                why
             };
             let result = tokio::select! {
                 result = post => result?,
-                () = given_up => return Err(Halt::Stopping),
+                why = given_up => return Err(why),
             };
             match result {
                 Ok(answer) => return Ok(Ok(answer)),
@@ -399,16 +419,38 @@ impl Running<'_> {
                 return Err(outcome::of_store(&error, asked).into());
             }
             tracing::error!(job.id = %self.job.job_id, %error, "a step is not saved yet");
-            self.pause(CA_BACKOFF.wait(failures, self.core.identity.random_u64())).await?;
+            self.pause(CA_BACKOFF.wait(failures, self.core.identity.random_u64()), false).await?;
         }
     }
 
     /// A place among the exchanges, when one is free.
     async fn seat(&self) -> Result<OwnedSemaphorePermit, Halt> {
         tokio::select! {
+            seat = self.any_seat() => seat,
+            () = self.ordered(true) => Err(Halt::Ordered),
+        }
+    }
+
+    /// As [`Running::seat`], also for a job that is to be stopped.
+    async fn any_seat(&self) -> Result<OwnedSemaphorePermit, Halt> {
+        tokio::select! {
             seat = Arc::clone(&self.core.exchanges).acquire_owned() => seat.map_err(|_| Halt::Stopping),
             () = self.core.stopping() => Err(Halt::Stopping),
         }
+    }
+
+    /// Ends when an operator wants the job to end, where that is still possible.
+    async fn ordered(&self, stoppable: bool) {
+        if !stoppable {
+            std::future::pending::<()>().await;
+        }
+        self.core.stop_ordered(self.entry).await;
+    }
+
+    /// Ends the transaction as an operator wants it: the CA is told by the step that follows (E1).
+    async fn end(&self, transaction: Transaction) -> Result<Step, Halt> {
+        let now = self.core.identity.clock.now();
+        blocking(move || transaction.handle(Input::Stop, &mut SystemEntropy, now)).await
     }
 
     /// Whether the controller was told that the CA lets us wait: once is enough, also over a restart.
@@ -416,10 +458,11 @@ impl Running<'_> {
         self.entry.snapshot().await.record.last_report.is_some_and(|report| report.kind == "waiting")
     }
 
-    async fn pause(&self, wait: Duration) -> Result<(), Halt> {
+    async fn pause(&self, wait: Duration, stoppable: bool) -> Result<(), Halt> {
         tokio::select! {
             () = sleep(wait) => Ok(()),
             () = self.core.stopping() => Err(Halt::Stopping),
+            () = self.ordered(stoppable) => Err(Halt::Ordered),
         }
     }
 

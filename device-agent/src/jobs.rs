@@ -271,6 +271,7 @@ mod tests {
             state: State::Start,
             reports: Vec::new(),
             last_report: None,
+            stop: false,
         };
         (record, *job)
     }

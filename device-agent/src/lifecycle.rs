@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_model::ids::AgentId;
-use trustfleet_wire::v1::{Job, Task};
+use trustfleet_wire::v1::{Job, Stop, Task};
 
 use crate::backoff::Backoff;
 use crate::record::{JobRecord, Outcome, State};
@@ -80,9 +80,42 @@ pub fn intake(known: Option<&JobRecord>, job: &Job, agent: AgentId, now: Timesta
     }
 }
 
+/// What becomes of an order to stop a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halting {
+    /// Not for us, or too late: do nothing.
+    Drop,
+    /// Nobody knows the job: nothing of it was done here, and that is the answer.
+    Unknown,
+    /// It waits for its permit to be given again: it ends now.
+    End,
+    /// Somebody works on it, or will: it is told in the record.
+    Order,
+    /// A certificate is issued: it is brought to its end, and its report is the answer.
+    TooLate,
+    /// It has ended: its last report is the answer.
+    Repeat,
+}
+
+/// Decides on an authentic order to stop a job.
+pub fn halting(known: Option<&JobRecord>, stop: &Stop, agent: AgentId, now: Timestamp) -> Halting {
+    if stop.agent_id != agent || stop.expires_at <= now {
+        return Halting::Drop;
+    }
+    let Some(record) = known else { return Halting::Unknown };
+    match record.state {
+        State::Start | State::Ca { .. } => Halting::Order,
+        State::Storage { .. } | State::Activation { .. } => Halting::TooLate,
+        State::Nothing { outcome: Outcome::PermitExpired } => Halting::End,
+        State::Nothing { .. } => Halting::Repeat,
+    }
+}
+
 /// The next thing to do for a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
+    /// An operator wants it to end, and nothing has been sent.
+    Stop,
     /// The permit has run out: return the job without touching the CA.
     ReturnPermit,
     /// Begin the exchange.
@@ -100,6 +133,7 @@ pub enum Next {
 /// Decides what to do next. `job` is the record's own message, verified.
 pub fn next(record: &JobRecord, job: &Job, now: Timestamp) -> Next {
     match (&record.state, &job.task) {
+        (State::Start, _) if record.stop => Next::Stop,
         (State::Start, _) if job.start_before <= now => Next::ReturnPermit,
         (State::Start, Task::Enroll(_)) => Next::Enroll,
         (State::Start, Task::Activate { .. }) | (State::Activation { .. }, _) => Next::Activate,
@@ -220,6 +254,7 @@ pub(crate) mod tests {
             state,
             reports: Vec::new(),
             last_report: None,
+            stop: false,
         }
     }
 

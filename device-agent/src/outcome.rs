@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use trustfleet_cmp::CmpError;
 use trustfleet_cmp::codec::{FailureBit, PkiStatus};
+use trustfleet_cmp::error::Ended;
 use trustfleet_cmp::outcome::Enrolled;
 use trustfleet_cmp::show::status_name;
 use trustfleet_model::field::Violations;
@@ -54,6 +55,11 @@ pub fn of_source(error: &SourceError) -> Box<Failed> {
     failed(Culprit::Configuration, "source_unusable", &message, false)
 }
 
+/// An operator stopped the job before anything was sent (S37).
+pub fn stopped() -> Box<Failed> {
+    failed(Culprit::Configuration, "stopped", "stopped by an operator before anything was sent to a CA", false)
+}
+
 /// Something is missing on our side.
 pub fn of_configuration(code: &str, message: &str) -> Box<Failed> {
     failed(Culprit::Configuration, code, message, false)
@@ -73,7 +79,7 @@ pub fn of_http(error: &HttpError, maybe_issued: bool) -> Box<Failed> {
 /// certificate that is not confirmed.
 pub fn of_cmp(error: &CmpError, sent: bool, orphan: Option<&Certificate>) -> Box<Failed> {
     let culprit = match error {
-        CmpError::Configuration(_) => Culprit::Configuration,
+        CmpError::Configuration(_) | CmpError::Ended(Ended::Stopped) => Culprit::Configuration,
         CmpError::Local(_) => Culprit::Device,
         CmpError::Message(_) | CmpError::Certificate(_) => Culprit::PeerMessage,
         CmpError::Refused(_) => Culprit::PeerRefusal,
@@ -239,7 +245,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use trustfleet_cmp::BodyKind;
-    use trustfleet_cmp::error::{Ended, MessageError, PeerRefusal};
+    use trustfleet_cmp::error::{MessageError, PeerRefusal};
 
     use super::*;
 

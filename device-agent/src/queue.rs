@@ -28,6 +28,11 @@ impl Queue {
         self.jobs.contains_key(&job)
     }
 
+    /// Takes a job out of line, if it is there.
+    pub fn remove(&mut self, job: JobId) {
+        self.jobs.remove(&job);
+    }
+
     /// Whether nobody is.
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()

@@ -35,6 +35,9 @@ pub struct JobRecord {
     pub reports: Vec<Outgoing>,
     /// The last report made: the answer to a repeated job message.
     pub last_report: Option<Outgoing>,
+    /// An operator wants it to end (S37).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stop: bool,
 }
 
 /// A report, signed and ready: repeated with the same id and the same bytes until a receipt comes.

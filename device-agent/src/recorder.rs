@@ -37,6 +37,12 @@ pub fn no_answer(transcript: &mut Transcript, der: &[u8], error: &HttpError, now
     });
 }
 
+/// Notes that no server could be connected to, so that a message of this kind was not even made.
+pub fn not_reached(transcript: &mut Transcript, kind: &str, error: &HttpError, now: Timestamp) {
+    let (kind, code) = (kind.to_owned(), error.code().to_owned());
+    transcript.push(Entry::NoAnswer { at: now, kind, code, detail: error.to_string() });
+}
+
 fn message(der: &[u8], at: Timestamp) -> Message {
     let bytes = u64::try_from(der.len()).unwrap_or(u64::MAX);
     let Ok(message) = PkiMessage::from_der(der) else {

@@ -38,12 +38,13 @@ pub async fn run(core: Arc<Core>, entry: Arc<Entry>, place: Option<OwnedSemaphor
 }
 
 async fn work_and_tell(core: &Arc<Core>, entry: &Entry, job: &Job, span: &Span, place: Option<OwnedSemaphorePermit>) {
-    let outcome = work(core, entry, place).await;
-    if let Err(Halt::Failed(failed)) = outcome {
-        record_error(span, &failed.code, true);
-        fail(core, entry, failed).await;
-    } else {
-        tracing::debug!(job.id = %job.job_id, "the job rests");
+    match work(core, entry, place).await {
+        Err(Halt::Failed(failed)) => {
+            record_error(span, &failed.code, true);
+            fail(core, entry, failed).await;
+        }
+        Err(Halt::Ordered) => fail(core, entry, outcome::stopped()).await,
+        Ok(()) | Err(Halt::Stopping) => tracing::debug!(job.id = %job.job_id, "the job rests"),
     }
 }
 
@@ -93,6 +94,7 @@ async fn work(core: &Arc<Core>, entry: &Entry, mut seat: Option<OwnedSemaphorePe
         let live = entry.snapshot().await;
         let (record, job) = (live.record, live.job);
         match lifecycle::next(&record, &job, core.identity.clock.now()) {
+            Next::Stop => return Err(Halt::Ordered),
             Next::ReturnPermit => return return_permit(core, entry).await,
             Next::Enroll | Next::Resume => {
                 let order = Order::of_job(&job).map_err(|violations| outcome::of_order(&violations))?;
@@ -138,6 +140,7 @@ async fn wait_for_turn(core: &Core, entry: &Entry, place: &Place) -> Result<Opti
             biased;
             turn = &mut turn => return Ok(Some(turn)),
             () = core.stopping() => return Err(Halt::Stopping),
+            () = core.stop_ordered(entry), if waits => return Err(Halt::Ordered),
             // A newer message can have lengthened the permit meanwhile: look again.
             () = sleep(left.max(Duration::from_millis(50))), if waits => {
                 let live = entry.snapshot().await;
@@ -283,7 +286,8 @@ async fn give(
     Ok(())
 }
 
-async fn fail(core: &Core, entry: &Entry, mut failed: Box<Failed>) {
+/// Brings a job to its end without success: saved, its key removed where nobody can need it, reported.
+pub async fn fail(core: &Core, entry: &Entry, mut failed: Box<Failed>) {
     let live = entry.snapshot().await;
     if let (State::Ca { exchange }, true) = (&live.record.state, failed.transcript.is_empty()) {
         failed.transcript = outcome::told(&exchange.transcript);

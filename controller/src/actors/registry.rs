@@ -216,6 +216,8 @@ fn span(tenant: TenantId, device: DeviceId, command: &Command) -> Span {
         Command::SetAutoUpdate(_) => "device set_auto_update",
         Command::Activate(_) => "device activate",
         Command::Report(_) => "device report",
+        Command::ResetStatistics(_) => "device reset_statistics",
+        Command::Stop(_) => "device stop",
         Command::Undeliverable(_) => "device undeliverable",
     };
     trace_span!("internal", name, trustfleet.tenant.id = %tenant, trustfleet.device.id = %device)

@@ -10,8 +10,9 @@ use super::call::{Call, ListQuery};
 use super::dto::Page;
 use super::dto::job::JobBody;
 use super::dto::transcript::TranscriptBody;
-use super::problem::{Problem, json};
+use super::problem::{Problem, ProblemBody, json};
 use crate::db::JobFilter;
+use crate::device::{Command, Stop};
 
 /// Filters of the list of jobs.
 #[derive(Debug, IntoParams)]
@@ -70,4 +71,26 @@ pub async fn transcript(call: Call) -> Result<HttpResponse, Problem> {
     let id: JobId = call.segment("job", "job")?;
     let found = call.tenant_tx("job_transcript", async |tx| Ok(tx.job_transcript_fetch(id).await?)).await?;
     json(StatusCode::OK, &TranscriptBody::new(id, found, call.now))
+}
+
+/// Ends a job that has no certificate yet (S37). One that its agent has not begun ends at once; one that is under way is
+/// stopped by its agent, which tells the CA.
+///
+/// # Errors
+/// 404; 409 when it has ended otherwise.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/jobs/{job}/stop", tag = "Jobs", operation_id = "job_stop",
+    summary = "Stop a job", responses(
+        (status = 202, description = "It has ended as `stopped`, or its agent will stop it: follow the job", body = JobBody),
+        (status = 409, description = "It has ended already, its certificate may be issued", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn stop(call: Call) -> Result<HttpResponse, Problem> {
+    let job_id: JobId = call.segment("job", "job")?;
+    let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
+    // Said again it is no error.
+    if job.failure.as_ref().is_none_or(|failure| failure.code != "stopped") {
+        let command = Command::Stop(Stop { job_id, requested_by: call.requester() });
+        call.services().registry.ask(call.tenant()?.id, job.device_id, command).await?;
+    }
+    let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
+    json(StatusCode::ACCEPTED, &JobBody::from(job))
 }

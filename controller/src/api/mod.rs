@@ -37,6 +37,7 @@ pub mod problem;
 mod requester;
 pub mod scope;
 pub mod server;
+pub mod statistics;
 pub mod tenants;
 pub mod timing;
 pub mod tokens;
@@ -229,11 +230,42 @@ pub const ROUTES: &[Route] = &[
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
     route("GET", TRUSTPOINTS, Tenant(Viewer), "trustpoint_list", || get().to(trustpoints::list)),
+    route("GET", "/v1/tenants/{tenant}/statistics", Tenant(Viewer), "tenant_statistics", || {
+        get().to(statistics::of_tenant)
+    }),
+    route("GET", "/v1/tenants/{tenant}/policies/{policy}/statistics", Tenant(Viewer), "policy_statistics", || {
+        get().to(statistics::of_policy)
+    }),
+    route("GET", "/v1/tenants/{tenant}/devices/{device}/statistics", Tenant(Viewer), "device_statistics", || {
+        get().to(statistics::of_device)
+    }),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/devices/{device}/statistics/reset",
+        Tenant(Operator),
+        "device_statistics_reset",
+        || post().to(statistics::reset_device),
+    ),
+    route(
+        "GET",
+        "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/statistics",
+        Tenant(Viewer),
+        "trustpoint_statistics",
+        || get().to(statistics::of_trustpoint),
+    ),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/statistics/reset",
+        Tenant(Operator),
+        "trustpoint_statistics_reset",
+        || post().to(statistics::reset_trustpoint),
+    ),
     route("GET", JOBS, Tenant(Viewer), "job_list", || get().to(jobs::list)),
     route("GET", JOB, Tenant(Viewer), "job_show", || get().to(jobs::show)),
     route("GET", "/v1/tenants/{tenant}/jobs/{job}/transcript", Tenant(Viewer), "job_transcript", || {
         get().to(jobs::transcript)
     }),
+    route("POST", "/v1/tenants/{tenant}/jobs/{job}/stop", Tenant(Operator), "job_stop", || post().to(jobs::stop)),
     route("GET", CERTIFICATES, Tenant(Viewer), "certificate_list", || get().to(certificates::list)),
     route("GET", CERTIFICATE, Tenant(Viewer), "certificate_show", || get().to(certificates::show)),
     route("GET", AUDIT, Tenant(Viewer), "audit_list", || get().to(audit::list)),

@@ -17,7 +17,7 @@ use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
     agent_door, agents, audit, bindings, ca_servers, certificates, changes, devices, entities, health, jobs, joining,
-    metrics, platform_tokens, policies, tenants, tokens, trustpoints,
+    metrics, platform_tokens, policies, statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -108,9 +108,16 @@ use crate::error::AppError;
         trustpoints::set_auto_update,
         trustpoints::enroll,
         trustpoints::activate,
+        statistics::of_tenant,
+        statistics::of_policy,
+        statistics::of_device,
+        statistics::reset_device,
+        statistics::of_trustpoint,
+        statistics::reset_trustpoint,
         jobs::list,
         jobs::show,
         jobs::transcript,
+        jobs::stop,
         certificates::list,
         certificates::show,
         audit::list,

@@ -397,7 +397,7 @@ async fn accepted(call: &Call, reply: Reply) -> Result<HttpResponse, Problem> {
 }
 
 /// The device and the trustpoint in the path.
-async fn find_listed(call: &Call) -> Result<(DeviceId, ListedTrustpoint), Problem> {
+pub(super) async fn find_listed(call: &Call) -> Result<(DeviceId, ListedTrustpoint), Problem> {
     let device: ObjectName = call.segment("device", "device")?;
     // A name that no trustpoint can have is looked at after the device: the device may be unknown, too.
     let name: Result<TrustpointName, Problem> = call.segment("trustpoint", "trustpoint");
@@ -418,7 +418,7 @@ async fn find(call: &Call) -> Result<(DeviceId, TrustpointName), Problem> {
     Ok((device, found.trustpoint.name))
 }
 
-async fn find_device(call: &Call, name: &ObjectName) -> Result<DeviceId, Problem> {
+pub(super) async fn find_device(call: &Call, name: &ObjectName) -> Result<DeviceId, Problem> {
     let found = call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(name).await?)).await?;
     Ok(found.device.id)
 }

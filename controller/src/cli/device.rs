@@ -10,6 +10,7 @@ use super::{
     output::{Column, ago, text},
     session::Session,
     spec::Draft,
+    statistics,
 };
 
 /// Verbs on devices.
@@ -43,6 +44,14 @@ pub enum DeviceVerb {
     SwitchOver {
         /// Its name
         name: String,
+    },
+    /// Show what the CMP sessions of a device have done so far
+    Statistics {
+        /// Its name
+        name: String,
+        /// Set those of all its trustpoints to nothing
+        #[arg(long)]
+        reset: bool,
     },
     /// Delete a device that has no trustpoints
     Delete {
@@ -139,6 +148,10 @@ pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
         DeviceVerb::SwitchOver { name } => {
             let device = session.call(Method::POST, &["devices", &name, "switch-over"], None)?;
             session.print_object(&device, FIRST, &format!("trustfleet trustpoint list --device {name}"))
+        }
+        DeviceVerb::Statistics { name, reset } => {
+            let next = format!("trustfleet trustpoint list --device {name}");
+            statistics::print(session, &["devices", &name], reset, &next)
         }
         DeviceVerb::Delete { name } => {
             session.call(Method::DELETE, &["devices", &name], None)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use ureq::http::Method;
 
 use super::{
     args::{Page, duration},
@@ -32,6 +33,11 @@ pub enum JobVerb {
     },
     /// Show a job, and why it failed
     Show {
+        /// Its id
+        id: String,
+    },
+    /// Stop a job that has no certificate yet; its agent tells the CA
+    Stop {
         /// Its id
         id: String,
     },
@@ -77,6 +83,10 @@ pub(super) fn run(session: &Session, verb: JobVerb) -> Result<(), CliError> {
         }
         JobVerb::Show { id } => {
             let job = session.read(&["jobs", &id])?;
+            session.print_object(&job, FIRST, &follow::next_after(&job))
+        }
+        JobVerb::Stop { id } => {
+            let job = session.call(Method::POST, &["jobs", &id, "stop"], None)?;
             session.print_object(&job, FIRST, &follow::next_after(&job))
         }
         JobVerb::Transcript { id } => transcript::print(session, &id),

@@ -25,6 +25,7 @@ mod registry;
 mod secret;
 mod session;
 mod spec;
+mod statistics;
 mod tenant;
 mod transcript;
 mod trustpoint;

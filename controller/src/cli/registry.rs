@@ -15,6 +15,7 @@ use super::{
     output::{Column, ago, text},
     session::Session,
     spec::{Draft, certificates},
+    statistics,
 };
 
 /// Verbs that entities, CA servers and policies have in common.
@@ -75,7 +76,17 @@ pub(super) type EntityVerb = Verb<EntityFlags>;
 /// Verbs on CA servers.
 pub(super) type CaServerVerb = Verb<CaServerFlags>;
 /// Verbs on policies.
-pub(super) type PolicyVerb = Verb<PolicyFlags>;
+#[derive(Debug, Subcommand)]
+pub enum PolicyVerb {
+    /// What all of them have
+    #[command(flatten)]
+    Common(Verb<PolicyFlags>),
+    /// Show what the CMP sessions with a policy have done so far
+    Statistics {
+        /// Its name
+        name: String,
+    },
+}
 
 /// Fields of an entity.
 #[derive(Debug, Args)]
@@ -334,7 +345,12 @@ pub(super) fn run_ca_server(session: &Session, verb: CaServerVerb) -> Result<(),
 
 /// Runs a verb on policies.
 pub(super) fn run_policy(session: &Session, verb: PolicyVerb) -> Result<(), CliError> {
-    run(session, &POLICIES, verb)
+    match verb {
+        PolicyVerb::Common(verb) => run(session, &POLICIES, verb),
+        PolicyVerb::Statistics { name } => {
+            statistics::print(session, &["policies", &name], false, "trustfleet tenant statistics")
+        }
+    }
 }
 
 fn run<F: Args + Flags>(session: &Session, kind: &Collection, verb: Verb<F>) -> Result<(), CliError> {

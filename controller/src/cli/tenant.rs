@@ -13,6 +13,7 @@ use super::{
     secret::NewFile,
     session::Session,
     spec::Draft,
+    statistics,
 };
 
 /// Verbs on tenants; they need a platform administrator's token.
@@ -62,6 +63,8 @@ pub enum TenantVerb {
         #[arg(long, value_name = "DAYS")]
         transcript_days: Option<u16>,
     },
+    /// Show what the CMP sessions of the tenant (--tenant) have done so far
+    Statistics,
     /// Suspend a tenant: it can be read, but nothing is changed and nothing published to its agents
     Suspend {
         /// Its name
@@ -251,6 +254,7 @@ pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
             let tenant = session.platform(Method::PUT, &["tenants", &name], Some(&body))?;
             session.print_object(&tenant, FIRST, "")
         }
+        TenantVerb::Statistics => statistics::print(session, &[], false, "trustfleet device statistics NAME"),
         TenantVerb::Suspend { name, reason } => {
             let body = json!({ "reason": reason });
             let tenant = session.platform(Method::POST, &["tenants", &name, "suspend"], Some(&body))?;

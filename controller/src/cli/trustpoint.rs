@@ -18,6 +18,7 @@ use super::{
     output::{Column, ago, due, expiry, text},
     secret::{MAC_SECRET_VARIABLE, mac_secret},
     session::Session,
+    statistics,
 };
 
 /// How long an automatic activation may follow its enrolment until the certificate is shown as it stands.
@@ -121,6 +122,16 @@ pub enum TrustpointVerb {
         /// on, off, or as the policy says; on is refused while a condition of an update is missing
         #[arg(value_enum)]
         switch: Switch,
+    },
+    /// Show what its CMP session has done so far: requests, responses, polls, successes, failures
+    Statistics {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+        /// Set them to nothing
+        #[arg(long)]
+        reset: bool,
     },
     /// Put the staged certificate into use; where none is staged, give the one in use to its services once more
     Activate {
@@ -306,6 +317,10 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
                 FIRST,
                 &format!("trustfleet policy show {}", text(&trustpoint, "/policy")),
             )
+        }
+        TrustpointVerb::Statistics { device, name, reset } => {
+            let next = format!("trustfleet job list --device {device} --trustpoint {name}");
+            statistics::print(session, &["devices", &device, "trustpoints", &name], reset, &next)
         }
         TrustpointVerb::Activate { device, name, wait, timeout } => {
             let path = ["devices", &device, "trustpoints", &name, "activate"];

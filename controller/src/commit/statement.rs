@@ -14,7 +14,7 @@ use super::Entry;
 use crate::{
     audit::{Content, Outcome, Sealer},
     db::DbError,
-    device::{CertificateInsert, JobInsert, JobUpdate, SlotChange, TrustpointChange},
+    device::{CertificateInsert, JobInsert, JobUpdate, SlotChange, StopNote, TrustpointChange},
 };
 
 /// A row that somebody else holds is skipped like a stale one: it must not hold up the rest of the batch, and batches of
@@ -32,14 +32,14 @@ WITH i AS (
     RETURNING l.n, d.tenant_id, d.device_id, l.at
 ), trustpoints_written AS (
     INSERT INTO trustpoints (tenant_id, trustpoint_id, device_id, name, entity_id, ca_server_id, policy_id, binding_id,
-                             status, not_after, state, updated_at)
+                             status, not_after, state, statistics, updated_at)
     SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.binding_id, t.status,
-           t.not_after, t.state, u.at
+           t.not_after, t.state, t.statistics, u.at
     FROM u JOIN jsonb_to_recordset($6) AS t(n int, trustpoint_id uuid, name text, entity_id uuid, ca_server_id uuid,
-                                            policy_id uuid, binding_id uuid, status text, not_after timestamptz, state jsonb) USING (n)
+                                            policy_id uuid, binding_id uuid, status text, not_after timestamptz, state jsonb, statistics jsonb) USING (n)
     ON CONFLICT (tenant_id, trustpoint_id) DO UPDATE
     SET binding_id = EXCLUDED.binding_id, status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
-        updated_at = EXCLUDED.updated_at, planned_revision = 0
+        statistics = EXCLUDED.statistics, updated_at = EXCLUDED.updated_at, planned_revision = 0
     WHERE trustpoints.device_id = EXCLUDED.device_id
 ), trustpoints_removed AS (
     DELETE FROM trustpoints t USING u JOIN jsonb_to_recordset($7) AS r(n int, trustpoint_id uuid) USING (n)
@@ -53,17 +53,19 @@ WITH i AS (
                                             request_key text, requested_by text, task jsonb, traceparent text) USING (n)
 ), jobs_changed AS (
     UPDATE jobs j SET state = coalesce(c.state, j.state),
-        failure = coalesce(c.failure, j.failure),
+        failure = CASE c.state WHEN 'succeeded' THEN NULL ELSE coalesce(c.failure, j.failure) END,
         public_key_sha256 = coalesce(c.public_key_sha256, j.public_key_sha256),
         transaction_id = coalesce(c.transaction_id, j.transaction_id),
         started_at = coalesce(j.started_at, c.started_at),
         finished_at = coalesce(c.finished_at, j.finished_at),
         transcript = coalesce(c.transcript, j.transcript),
+        stop_requested_at = CASE WHEN c.stop THEN coalesce(j.stop_requested_at, u.at) ELSE j.stop_requested_at END,
+        stop_pending = coalesce(c.stop, j.stop_pending),
         in_service = coalesce(c.in_service, j.in_service),
         updated_at = u.at
     FROM u JOIN jsonb_to_recordset($9) AS c(n int, job_id uuid, state text, failure jsonb, public_key_sha256 text,
                                             transaction_id text, started_at timestamptz, finished_at timestamptz,
-                                            transcript jsonb, in_service jsonb)
+                                            transcript jsonb, in_service jsonb, stop boolean)
         USING (n)
     WHERE j.tenant_id = u.tenant_id AND j.device_id = u.device_id AND j.job_id = c.job_id
 ), certificates_made AS (
@@ -161,6 +163,7 @@ impl Parameters {
                     "status": trustpoint.status().as_str(),
                     "not_after": trustpoint.active.as_ref().map(|facts| facts.not_after),
                     "state": crate::db::stored_trustpoint(trustpoint)?,
+                    "statistics": Some(trustpoint.statistics.flat()).filter(|counts| !counts.is_empty()),
                 })),
                 TrustpointChange::Remove(id) => {
                     self.trustpoints_removed.push(json!({ "n": n, "trustpoint_id": id }));
@@ -273,6 +276,7 @@ fn job_update(n: i32, update: &JobUpdate) -> Value {
         "started_at": update.started_at,
         "finished_at": update.finished_at,
         "transcript": update.transcript.as_ref().map(crate::db::stored_transcript),
+        "stop": update.stop.map(|stop| stop == StopNote::Requested),
         "in_service": update.in_service,
     })
 }

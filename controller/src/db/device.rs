@@ -31,7 +31,7 @@ impl TenantTx {
             .await?;
         let open_jobs = self
             .query(
-                "/* device_state_fetch: jobs */ SELECT job_id, trustpoint_id, agent_id, kind, public_key_sha256
+                "/* device_state_fetch: jobs */ SELECT job_id, trustpoint_id, agent_id, kind, public_key_sha256, stop_pending
                  FROM jobs WHERE tenant_id = $1 AND device_id = $2 AND finished_at IS NULL",
                 &[&id],
             )
@@ -68,5 +68,6 @@ fn open_job(row: &tokio_postgres::Row) -> Result<(JobId, OpenJob), DbError> {
     let kind = JobKind::from_word(kind)
         .ok_or_else(|| DbError::inconsistent("jobs", "kind", job_id, format!("the kind {kind:?} is unknown")))?;
     let public_key_sha256 = row.try_get("public_key_sha256")?;
-    Ok((job_id, OpenJob { trustpoint_id, agent_id, kind, public_key_sha256 }))
+    let stop_requested = row.try_get("stop_pending")?;
+    Ok((job_id, OpenJob { trustpoint_id, agent_id, kind, public_key_sha256, stop_requested }))
 }

@@ -39,6 +39,8 @@ pub struct ListedTrustpoint {
 pub struct ListedJob {
     /// Its id.
     pub id: JobId,
+    /// Its device.
+    pub device_id: DeviceId,
     /// Name of its device.
     pub device: ObjectName,
     /// Name of its trustpoint, unless that is gone.
@@ -59,6 +61,8 @@ pub struct ListedJob {
     pub transaction_id: Option<String>,
     /// When it was accepted.
     pub created_at: Timestamp,
+    /// When an operator wanted it to end.
+    pub stop_requested_at: Option<Timestamp>,
     /// When it was last published.
     pub published_at: Option<Timestamp>,
     /// When the agent started.
@@ -144,7 +148,7 @@ const TRUSTPOINT: &str = "t.trustpoint_id, t.state, t.next_action_at, t.updated_
     JOIN policies p ON p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id";
 
 const JOB: &str = "j.job_id, j.kind, j.state, j.requested_by, j.failure, j.public_key_sha256, j.transaction_id, \
-    j.created_at, j.published_at, j.started_at, j.finished_at, j.in_service, j.updated_at, d.name AS device, \
+    j.created_at, j.stop_requested_at, j.device_id, j.published_at, j.started_at, j.finished_at, j.in_service, j.updated_at, d.name AS device, \
     t.name AS trustpoint, a.name AS agent FROM jobs j \
     JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id \
     JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
@@ -279,6 +283,8 @@ fn read_job(row: &Row) -> Result<ListedJob, DbError> {
     let unknown = |column, word: &str| columns.wrong(column, format!("the word {word:?} is unknown"));
     Ok(ListedJob {
         id: columns.read::<Id<JobId>>("job_id")?.0,
+        device_id: columns.read::<Id<DeviceId>>("device_id")?.0,
+        stop_requested_at: columns.read("stop_requested_at")?,
         device: columns.parse::<String, _>("device")?,
         trustpoint: columns.parse_opt::<String, _>("trustpoint")?,
         agent: columns.parse::<String, _>("agent")?,

@@ -30,6 +30,7 @@ mod renewal;
 mod revision;
 mod row;
 mod sender;
+mod statistics;
 mod stats;
 mod tenant;
 mod token;
@@ -67,6 +68,7 @@ pub use self::{
     renewal::{Plan, PlannedTrustpoint},
     revision::{Reference, Revision},
     sender::Sender,
+    statistics::StatisticsOf,
     stats::Stats,
     tenant::{Counted, Quota, Tenant, TenantState},
     token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},

@@ -28,8 +28,10 @@ pub struct ClaimedJob {
     pub claim: Claim,
     /// The job.
     pub job_id: JobId,
-    /// Whether the job has ended meanwhile: then there is nothing to publish.
+    /// Whether the job has ended meanwhile: then there is nothing to publish, unless it is to be stopped.
     pub finished: bool,
+    /// Whether its agent is to be told to stop it.
+    pub stop: bool,
     /// Its device.
     pub device_id: DeviceId,
     /// The device's name.
@@ -71,7 +73,8 @@ impl SystemTx {
                      FROM c WHERE o.tenant_id = c.tenant_id AND o.outbox_id = c.outbox_id
                      RETURNING o.tenant_id, o.outbox_id, o.attempts, o.job_id
                  )
-                 SELECT m.tenant_id, m.outbox_id, m.attempts, m.job_id, j.finished_at IS NOT NULL AS finished, j.device_id,
+                 SELECT m.tenant_id, m.outbox_id, m.attempts, m.job_id, j.finished_at IS NOT NULL AS finished,
+                        j.stop_pending, j.device_id,
                         d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key,
                         a.quarantined_at IS NOT NULL AS agent_quarantined, j.task,
                         j.traceparent, s.kek_id, s.ciphertext
@@ -118,6 +121,25 @@ impl SystemTx {
         .await
     }
 
+    /// Puts jobs into the outbox again whose own message was on its way while somebody wanted them to stop: that order found
+    /// their row taken. Returns how many.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn outbox_offer_stops(&self, published: &[(TenantId, JobId)], now: Timestamp) -> Result<u64, DbError> {
+        let (tenants, jobs): (Vec<_>, Vec<_>) =
+            published.iter().map(|(tenant, job)| (tenant.as_uuid(), job.as_uuid())).unzip();
+        self.execute(
+            "/* outbox_offer_stops */ INSERT INTO outbox (tenant_id, job_id, created_at)
+             SELECT j.tenant_id, j.job_id, $3 FROM jobs j
+             JOIN unnest($1::uuid[], $2::uuid[]) AS p(tenant_id, job_id) USING (tenant_id, job_id)
+             WHERE j.stop_pending
+             ON CONFLICT (tenant_id, job_id) DO NOTHING",
+            &[&tenants, &jobs, &now],
+        )
+        .await
+    }
+
     /// Removes rows whose message no queue took, or whose job has ended: a hello of the agent brings back what is open.
     /// A row whose claim is gone stays: the hello came in between, or another replica has it by now.
     ///
@@ -159,7 +181,7 @@ impl SystemTx {
         self.execute(
             "/* outbox_offer_again */ INSERT INTO outbox (tenant_id, job_id, created_at)
              SELECT tenant_id, job_id, $3 FROM jobs
-             WHERE tenant_id = $1 AND agent_id = $2 AND finished_at IS NULL ORDER BY job_id
+             WHERE tenant_id = $1 AND agent_id = $2 AND (finished_at IS NULL OR stop_pending) ORDER BY job_id
              ON CONFLICT (tenant_id, job_id) DO UPDATE SET claimed_until = NULL",
             &[&Id(tenant), &Id(agent), &now],
         )
@@ -206,6 +228,7 @@ fn claimed_job(row: &Row) -> Result<ClaimedJob, DbError> {
         claim: Claim { tenant_id, outbox_id: row.try_get("outbox_id")?, attempt: row.try_get("attempts")? },
         job_id,
         finished: row.try_get("finished")?,
+        stop: row.try_get("stop_pending")?,
         device_id,
         device: row.try_get("device")?,
         trustpoint_id,

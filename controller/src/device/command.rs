@@ -40,6 +40,10 @@ pub enum Command {
     Activate(Activate),
     /// An agent says what happened to a job; signature and sender are verified already.
     Report(Box<Report>),
+    /// End a job that has no certificate yet (S37).
+    Stop(Stop),
+    /// Set the statistics of one trustpoint, or of all of the device, to nothing (S48).
+    ResetStatistics(ResetStatistics),
     /// A job cannot be sent: its secret or configuration cannot be read.
     Undeliverable(Undeliverable),
 }
@@ -186,6 +190,24 @@ pub struct Activate {
     pub traceparent: Option<String>,
 }
 
+/// End a job. Repeated while its agent has not answered it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// The job.
+    pub job_id: JobId,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// Set statistics to nothing.
+#[derive(Clone, Debug)]
+pub struct ResetStatistics {
+    /// Name of the trustpoint; none: all of the device.
+    pub trustpoint: Option<TrustpointName>,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
 /// A job that cannot be sent.
 #[derive(Clone, Debug)]
 pub struct Undeliverable {
@@ -220,7 +242,7 @@ pub struct Report {
     pub event: ReportEvent,
 }
 
-/// What never changes of a stored job.
+/// What a stored job says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobFacts {
     /// The agent it is for.
@@ -231,6 +253,8 @@ pub struct JobFacts {
     pub trustpoint_id: TrustpointId,
     /// What it asks.
     pub kind: JobKind,
+    /// It was stopped, and its agent has not answered that yet.
+    pub stop_pending: bool,
 }
 
 /// What happened, parsed.

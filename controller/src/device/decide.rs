@@ -7,14 +7,15 @@ use trustfleet_model::{
     field::{ObjectName, TrustpointName, Violations},
     ids::{AgentId, JobId, TrustpointId},
     job::{EnrollmentOrder, JobState, JobTask, MacCredentials},
+    statistics::Statistics,
     trustpoint::{LastRequest, RequestState, Trustpoint},
 };
 use uuid::Uuid;
 
 use super::{
     Activate, AddTrustpoint, AuditEntry, Changes, Command, Decision, DeviceState, Enroll, JobInsert, JobKind,
-    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, SetMac, SetServices, SlotChange, TrustpointChange, Unbind,
-    Undeliverable,
+    JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, ResetStatistics, SetMac, SetServices, SlotChange, StopNote,
+    TrustpointChange, Unbind, Undeliverable,
 };
 use crate::audit::differences;
 
@@ -23,6 +24,7 @@ mod renew;
 mod report;
 #[cfg(test)]
 mod services_tests;
+mod stop;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]
@@ -68,6 +70,9 @@ pub enum Rejection {
     /// Conditions for the request are missing (S32).
     #[error("nothing was sent, conditions are missing: {0}")]
     NotReady(Violations),
+    /// The job has ended.
+    #[error("the job has ended already: there is nothing to stop")]
+    JobEnded,
     /// A report names a job that does not exist.
     #[error("the report names a job that does not exist")]
     UnknownJob,
@@ -94,6 +99,7 @@ impl Rejection {
             Self::NothingStaged => "nothing_staged",
             Self::Outdated => "outdated",
             Self::NotReady(_) => "not_ready",
+            Self::JobEnded => "job_ended",
             Self::UnknownJob => "unknown_job",
             Self::ForeignJob => "foreign_job",
             Self::WrongKind => "wrong_kind",
@@ -118,6 +124,8 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
         Command::SetAutoUpdate(set) => renew::set_auto_update(state, set, now),
         Command::Activate(activate) => self::activate(state, activate, now),
         Command::Report(report) => report::report(state, report, now),
+        Command::ResetStatistics(reset) => reset_statistics(state, reset, now),
+        Command::Stop(stop) => stop::stop(state, stop, now),
         Command::Undeliverable(undeliverable) => self::undeliverable(state, undeliverable, now),
     }
 }
@@ -272,6 +280,30 @@ fn unbind(state: &DeviceState, unbind: &Unbind, now: Timestamp) -> Result<Decisi
     Ok(changed(changes, reply))
 }
 
+fn reset_statistics(state: &DeviceState, reset: &ResetStatistics, now: Timestamp) -> Result<Decision, Rejection> {
+    let named = match &reset.trustpoint {
+        Some(name) => vec![state.trustpoint(name).ok_or(Rejection::NoTrustpoint)?],
+        None => state.trustpoints.values().collect(),
+    };
+    if named.is_empty() {
+        return Ok(unchanged(Reply::Taken));
+    }
+    let mut changes = Changes::next(state, now);
+    for trustpoint in named {
+        changes.audit.push(AuditEntry {
+            requester: reset.requested_by.clone(),
+            action: "statistics_reset",
+            object_kind: "trustpoint",
+            object_id: trustpoint.id.as_uuid(),
+            before: Some(serde_json::json!(trustpoint.statistics.flat())),
+            after: None,
+            detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
+        });
+        changes.write(Trustpoint { statistics: Statistics::reset(now), ..trustpoint.clone() });
+    }
+    Ok(changed(changes, Reply::Taken))
+}
+
 fn enroll(state: &DeviceState, enroll: &Enroll, now: Timestamp) -> Result<Decision, Rejection> {
     let trustpoint = state.trustpoint(&enroll.trustpoint).ok_or(Rejection::NoTrustpoint)?;
     if trustpoint.id != enroll.context.trustpoint_id {
@@ -420,8 +452,13 @@ fn new_job(
         last_request: Some(LastRequest { job_id, request_key: job.request_key.clone() }),
         ..trustpoint.clone()
     });
-    let open =
-        OpenJob { trustpoint_id: trustpoint.id, agent_id: job.agent_id, kind: job.kind, public_key_sha256: None };
+    let open = OpenJob {
+        trustpoint_id: trustpoint.id,
+        agent_id: job.agent_id,
+        kind: job.kind,
+        public_key_sha256: None,
+        stop_requested: false,
+    };
     changes.state.open_jobs.insert(job_id, open);
     changes.audit.push(AuditEntry {
         requester: requested_by.clone(),
@@ -495,6 +532,7 @@ impl Changes {
             finished_at: None,
             transcript: None,
             in_service: None,
+            stop: None,
         };
         fill(&mut update);
         self.job_updates.push(update);
@@ -505,6 +543,7 @@ impl Changes {
         let at = self.at;
         self.update_job(job_id, state, |update| {
             update.finished_at = Some(at);
+            update.stop = Some(StopNote::Answered);
             fill(update);
         });
     }

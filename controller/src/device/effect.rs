@@ -125,6 +125,17 @@ pub struct JobUpdate {
     pub transcript: Option<Transcript>,
     /// What the agent said of the services.
     pub in_service: Option<InService>,
+    /// What became of an order to stop it.
+    pub stop: Option<StopNote>,
+}
+
+/// What becomes of an order to stop a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopNote {
+    /// It is given: the agent is to be told until it answers.
+    Requested,
+    /// The agent need not be told any more.
+    Answered,
 }
 
 /// A further word about a job that has ended.

@@ -13,11 +13,12 @@ pub use crate::audit::Requester;
 pub use self::{
     command::{
         Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Renew,
-        Reply, Report, ReportEvent, SetAutoUpdate, SetMac, SetServices, Unbind, Undeliverable,
+        Reply, Report, ReportEvent, ResetStatistics, SetAutoUpdate, SetMac, SetServices, Stop, Unbind, Undeliverable,
     },
     decide::{Rejection, decide},
     effect::{
-        AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, SlotChange, TrustpointChange,
+        AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, SlotChange, StopNote,
+        TrustpointChange,
     },
     state::{DeviceState, JobKind, OpenJob},
 };

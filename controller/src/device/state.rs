@@ -34,6 +34,8 @@ pub struct OpenJob {
     pub kind: JobKind,
     /// Fingerprint of the key that the agent started with.
     pub public_key_sha256: Option<String>,
+    /// Its agent was told to stop it.
+    pub stop_requested: bool,
 }
 
 /// What a job asks of the agent.

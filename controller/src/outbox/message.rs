@@ -13,7 +13,7 @@ use trustfleet_wire::{
     routing::device_reply_key,
     seal::{SealContext, seal},
     sign::Purpose,
-    v1::{Blob, Enroll, Job, Mac, Request, San, Source, Task, ToAgent},
+    v1::{Blob, Enroll, Job, Mac, Request, San, Source, Stop, Task, ToAgent},
 };
 
 use crate::{db::ClaimedJob, keys::Keys, secrets::AtRestError};
@@ -27,6 +27,27 @@ const VALID_AFTER_PERMIT: SignedDuration = SignedDuration::from_hours(7 * 24);
 pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u32) -> Result<Vec<u8>, Box<Failure>> {
     let too_late = |_| failure("clock", "the present moment is out of range: check the controller's clock");
     let start_before = now.checked_add(SignedDuration::from_secs(permit_s.into())).map_err(too_late)?;
+    let expires_at = start_before.checked_add(VALID_AFTER_PERMIT).map_err(too_late)?;
+    // The agent goes on from the publication's span; without traces, from what the operator's client said.
+    let traceparent = current_traceparent().or_else(|| job.traceparent.clone());
+    let reply_to = device_reply_key(job.agent_id, job.device_id);
+    if job.stop {
+        return sealed(
+            &ToAgent::Stop(Box::new(Stop {
+                job_id: job.job_id,
+                tenant_id: job.claim.tenant_id,
+                agent_id: job.agent_id,
+                device_id: job.device_id,
+                trustpoint_id: job.trustpoint_id,
+                sequence: job.claim.outbox_id.unsigned_abs(),
+                issued_at: now,
+                expires_at,
+                reply_to,
+                traceparent,
+            })),
+            keys,
+        );
+    }
     let (task, policy_revision) = match &job.task {
         JobTask::Enroll(order) => (Task::Enroll(Box::new(enroll(job, order, keys)?)), order.policy_revision),
         JobTask::Activate { serial, .. } => (Task::Activate { serial: serial.clone() }, 0),
@@ -48,17 +69,20 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
             .ok_or_else(|| failure("trustpoint_removed", "the trustpoint was removed"))?,
         sequence: job.claim.outbox_id.unsigned_abs(),
         issued_at: now,
-        expires_at: start_before.checked_add(VALID_AFTER_PERMIT).map_err(too_late)?,
+        expires_at,
         start_before,
         policy_revision,
-        reply_to: device_reply_key(job.agent_id, job.device_id),
-        // The agent goes on from the publication's span; without traces, from what the operator's client said.
-        traceparent: current_traceparent().or_else(|| job.traceparent.clone()),
+        reply_to,
+        traceparent,
         services: services.iter().map(ToString::to_string).collect(),
         replaced_is_revoked,
         task,
     }));
-    Envelope::seal(&message, Purpose::ToAgent, &keys.signing)
+    sealed(&message, keys)
+}
+
+fn sealed(message: &ToAgent, keys: &Keys) -> Result<Vec<u8>, Box<Failure>> {
+    Envelope::seal(message, Purpose::ToAgent, &keys.signing)
         .and_then(|envelope| envelope.to_bytes())
         .map_err(|error| failure("unwritable_job", error.to_string()))
 }

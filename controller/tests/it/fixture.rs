@@ -259,7 +259,7 @@ impl Fixture {
         loop {
             match self.next(queue, Duration::from_secs(20)).await.expect("a job comes") {
                 ToAgent::Job(job) => return *job,
-                ToAgent::Receipt(_) => {}
+                ToAgent::Receipt(_) | ToAgent::Stop(_) => {}
             }
         }
     }

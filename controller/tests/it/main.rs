@@ -29,6 +29,8 @@ mod outbox;
 mod renewal;
 mod reports;
 mod schema;
+mod statistics;
+mod stopping;
 mod support;
 mod transcripts;
 mod walls;

@@ -47,6 +47,7 @@ fn ended(job: &Job, house: &House) -> Vec<u8> {
             kind: "activated".to_owned(),
             envelope: last,
         }),
+        stop: false,
     };
     serde_json::to_vec(&record).unwrap()
 }

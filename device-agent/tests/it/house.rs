@@ -25,7 +25,7 @@ use trustfleet_wire::Envelope;
 use trustfleet_wire::seal::{SealContext, seal};
 use trustfleet_wire::sign::{Purpose, SigningKey};
 use trustfleet_wire::v1::{
-    Blob, Enroll, Event, Failed, FromAgent, Issued, Job, Mac, Receipt, Report, Request, San, Task, ToAgent,
+    Blob, Enroll, Event, Failed, FromAgent, Issued, Job, Mac, Receipt, Report, Request, San, Stop, Task, ToAgent,
 };
 
 use crate::ca::{REFERENCE, SECRET, TestCa};
@@ -164,6 +164,25 @@ impl House {
 
     pub async fn send(&self, job: &Job) -> Verdict {
         let message = ToAgent::Job(Box::new(job.clone()));
+        let envelope = Envelope::seal(&message, Purpose::ToAgent, &self.controller_key).unwrap();
+        self.deliver(envelope.to_bytes().unwrap()).await
+    }
+
+    /// An order to stop a job.
+    pub async fn send_stop(&self, number: u128) -> Verdict {
+        let now = SystemClock.now();
+        let message = ToAgent::Stop(Box::new(Stop {
+            job_id: job_id(number),
+            tenant_id: uuid::Uuid::from_u128(1).into(),
+            agent_id: self.agent_id,
+            device_id: uuid::Uuid::from_u128(0xd1).into(),
+            trustpoint_id: uuid::Uuid::from_u128(0x71).into(),
+            sequence: u64::try_from(number).unwrap() * 10 + 1,
+            issued_at: now,
+            expires_at: now.checked_add(SignedDuration::from_hours(168)).unwrap(),
+            reply_to: format!("agent.{}.r1", self.agent_id),
+            traceparent: None,
+        }));
         let envelope = Envelope::seal(&message, Purpose::ToAgent, &self.controller_key).unwrap();
         self.deliver(envelope.to_bytes().unwrap()).await
     }

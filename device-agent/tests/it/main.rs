@@ -24,6 +24,7 @@ mod newer_openssl;
 mod records;
 mod restarts;
 mod services;
+mod stopping;
 mod token;
 mod transcripts;
 mod transport;

@@ -17,5 +17,6 @@ pub mod policy;
 pub mod renewal;
 pub mod secret;
 pub mod service;
+pub mod statistics;
 pub mod transcript;
 pub mod trustpoint;

@@ -8,6 +8,7 @@ use crate::field::{ObjectName, TrustpointName, Violations, check_text};
 use crate::ids::{BindingId, CaServerId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
 use crate::job::Failure;
 use crate::service::InService;
+use crate::statistics::Statistics;
 
 /// Longest MAC reference value, characters (S12: the longer of the two families).
 pub const REFERENCE_MAX: usize = 256;
@@ -76,6 +77,9 @@ pub struct Trustpoint {
     /// When the last of them was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failed_at: Option<Timestamp>,
+    /// What its sessions have done so far (S48).
+    #[serde(default, skip_serializing_if = "Statistics::is_default")]
+    pub statistics: Statistics,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -198,7 +202,7 @@ impl TrustpointStatus {
 
 impl Trustpoint {
     /// A new one, without certificates and with nothing under way.
-    pub const fn new(
+    pub fn new(
         id: TrustpointId,
         name: TrustpointName,
         entity_id: EntityId,
@@ -230,6 +234,7 @@ impl Trustpoint {
             policy_revision: None,
             failures: 0,
             last_failed_at: None,
+            statistics: Statistics::default(),
         }
     }
 

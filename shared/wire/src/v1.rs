@@ -36,6 +36,8 @@ pub enum ToAgent {
     Job(Box<Job>),
     /// A report is committed: stop repeating it.
     Receipt(Receipt),
+    /// End a job (S37); an agent that is older lays the message aside and goes on.
+    Stop(Box<Stop>),
 }
 
 /// From an agent to the controller.
@@ -208,6 +210,33 @@ pub struct Receipt {
     /// Why the report will never be committed, however often it is repeated; an agent that is older lets it rest as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+}
+
+/// An operator wants a job to end. It is answered by the report that ends the job: `failed` with the code `stopped`, or
+/// whatever came before. Whatever is on its way to an issued certificate is brought to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// The job.
+    pub job_id: JobId,
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// The agent it is for.
+    pub agent_id: AgentId,
+    /// Its device.
+    pub device_id: DeviceId,
+    /// Its trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// Grows with every publication, as that of the job's own message.
+    pub sequence: u64,
+    /// When it was signed.
+    pub issued_at: Timestamp,
+    /// When the signature ends: an agent ignores it from then on.
+    pub expires_at: Timestamp,
+    /// Routing key of the report about it.
+    pub reply_to: String,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// An agent's greeting at the start of a session, and again every few minutes: it still works.

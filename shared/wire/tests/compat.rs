@@ -88,7 +88,7 @@ fn every_kind_of_message_has_a_sample() {
         }
     };
     let hello: FromAgent = serde_json::from_str(&sample("from_agent_hello")).unwrap();
-    for word in words(&hello).into_iter().chain(["job", "receipt", "enroll", "activate", "report"]) {
+    for word in words(&hello).into_iter().chain(["job", "receipt", "stop", "enroll", "activate", "report"]) {
         let tagged = [format!("\"type\": \"{word}\""), format!("\"kind\": \"{word}\"")];
         assert!(tagged.iter().any(|tag| all.contains(tag)), "no sample of {word}");
     }

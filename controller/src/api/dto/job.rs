@@ -132,6 +132,9 @@ pub struct JobBody {
     /// When it was accepted.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+    /// When an operator wanted it to end; null: never.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub stop_requested_at: Option<Timestamp>,
     /// When it was last published.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     pub published_at: Option<Timestamp>,
@@ -163,6 +166,7 @@ impl From<crate::db::ListedJob> for JobBody {
             public_key_sha256: job.public_key_sha256,
             transaction_id: job.transaction_id,
             created_at: job.created_at,
+            stop_requested_at: job.stop_requested_at,
             published_at: job.published_at,
             started_at: job.started_at,
             finished_at: job.finished_at,

@@ -17,6 +17,7 @@ pub mod joining;
 pub mod policy;
 pub mod revision;
 pub mod service;
+pub mod statistics;
 pub mod tenant;
 pub mod transcript;
 pub mod trustpoint;

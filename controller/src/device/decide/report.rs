@@ -6,13 +6,15 @@ use jiff::Timestamp;
 use trustfleet_model::{
     certificate::Slot,
     ids::JobId,
-    job::{Failure, JobState, RequestKind},
+    job::{Culprit, Failure, JobState, RequestKind},
     service::InService,
+    statistics::{Ending, Statistics},
     trustpoint::{RequestState, Trustpoint},
 };
 
+use super::stop::STOPPED;
 use super::{Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, changed, unchanged};
-use crate::device::{CertificateInsert, IssuedCertificate, JobTold, Report, ReportEvent};
+use crate::device::{CertificateInsert, IssuedCertificate, JobFacts, JobTold, Report, ReportEvent, StopNote};
 
 pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Result<Decision, Rejection> {
     let job = report.job.ok_or(Rejection::UnknownJob)?;
@@ -32,10 +34,18 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
     if !fits {
         return Err(Rejection::WrongKind);
     }
-    // A removed trustpoint: its history is closed.
-    let Some(trustpoint) = state.trustpoints.get(&report.trustpoint_id) else { return Ok(unchanged(Reply::Known)) };
+    let ends = matches!(report.event, ReportEvent::Issued(_) | ReportEvent::Failed { .. });
+    let Some(trustpoint) = state.trustpoints.get(&report.trustpoint_id) else {
+        // A removed trustpoint: its history is closed. Its agent need not be told any more to stop.
+        if !(job.stop_pending && ends) {
+            return Ok(unchanged(Reply::Known));
+        }
+        let mut changes = Changes::next(state, now);
+        changes.update_job(report.job_id, JobState::Failed, |update| update.stop = Some(StopNote::Answered));
+        return Ok(changed(changes, Reply::Taken));
+    };
     let open = state.open_jobs.get(&report.job_id).filter(|_| trustpoint.request.job_id() == Some(report.job_id));
-    let story = Story { state, report, trustpoint, open, now };
+    let story = Story { state, report, job, trustpoint, open, now };
     match &report.event {
         ReportEvent::Started { public_key_sha256 } => Ok(story.started(public_key_sha256)),
         ReportEvent::Waiting => Ok(story.waiting()),
@@ -53,6 +63,7 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
 struct Story<'a> {
     state: &'a DeviceState,
     report: &'a Report,
+    job: JobFacts,
     trustpoint: &'a Trustpoint,
     /// The job, while it is the one under way on its trustpoint.
     open: Option<&'a OpenJob>,
@@ -121,18 +132,23 @@ impl Story<'_> {
     }
 
     fn issued(&self, issued: &IssuedCertificate) -> Decision {
-        if self.open.is_none() {
+        if self.open.is_none() && !self.job.stop_pending {
             return unchanged(Reply::Known);
         }
+        if self.open.is_none() && self.trustpoint.request.job_id().is_some() {
+            return self.issued_beside(issued);
+        }
+        // Or it was stopped here, and the agent was faster: there is a certificate, and that counts.
         let mut changes = self.changes();
         if let Some(unused) = &self.trustpoint.staged {
             changes.retire(unused.id);
         }
         // By ir and cr; an update is signed, and leaves a secret for the day when it is needed.
-        let by_secret = matches!(self.open_kind(), Some(JobKind::Enroll(RequestKind::Ir | RequestKind::Cr)));
+        let by_secret = matches!(self.job.kind, JobKind::Enroll(RequestKind::Ir | RequestKind::Cr));
         let used_up = self.trustpoint.mac_secret_id.filter(|_| by_secret && self.trustpoint.mac_one_time);
         changes.secrets_gone.extend(used_up);
         changes.write(Trustpoint {
+            statistics: self.counted(Ending::Issued),
             request: RequestState::Nothing,
             staged: Some(issued.facts.clone()),
             mac_secret_id: self.trustpoint.mac_secret_id.filter(|_| used_up.is_none()),
@@ -160,6 +176,27 @@ impl Story<'_> {
             "not_after": issued.facts.not_after,
             "warnings": issued.warnings,
             "one_time_secret_deleted": used_up.is_some(),
+        });
+        self.audit(&mut changes, "certificate_issued", detail);
+        changed(changes, Reply::Taken)
+    }
+
+    /// A job that was stopped here brings a certificate while the next one is under way: it is kept, and not used.
+    fn issued_beside(&self, issued: &IssuedCertificate) -> Decision {
+        let mut changes = self.changes();
+        changes.write(Trustpoint { statistics: self.counted(Ending::Issued), ..self.trustpoint.clone() });
+        changes.certificates.push(CertificateInsert {
+            trustpoint_id: self.trustpoint.id,
+            job_id: self.job_id(),
+            slot: Slot::Retired,
+            issued: issued.clone(),
+        });
+        changes.finish(self.job_id(), JobState::Succeeded, |update| {
+            update.transaction_id = Some(issued.transaction_id.clone());
+            update.transcript.clone_from(&self.report.transcript);
+        });
+        let detail = serde_json::json!({
+            "certificate_id": issued.facts.id, "serial": issued.facts.serial, "used": false,
         });
         self.audit(&mut changes, "certificate_issued", detail);
         changed(changes, Reply::Taken)
@@ -211,6 +248,16 @@ impl Story<'_> {
         let mut trustpoint = self.trustpoint.clone();
         let meant = trustpoint.staged.as_ref().or(trustpoint.active.as_ref()).map(|facts| facts.serial.clone());
         let in_service = in_service.map(|said| InService { serial: meant.unwrap_or_default(), ..said.clone() });
+        let begun = matches!(trustpoint.request, RequestState::Ca { .. } | RequestState::Poll { .. });
+        let mut failure = failure.clone();
+        // An agent that knows nothing of a job that it had begun has lost its memory, not the CA.
+        failure.maybe_issued |= self.open.is_some() && begun && failure.code == STOPPED && transaction_id.is_none();
+        let failure = &failure;
+        if self.open.is_some() || self.job.stop_pending {
+            let by_transport = failure.culprit == Culprit::Transport;
+            let sent = transaction_id.is_some();
+            trustpoint.statistics = self.counted(Ending::Failed { by_transport, sent });
+        }
         if self.open.is_some() {
             // Services fail after the issue, whose report is still on its way.
             if in_service.is_some() && matches!(self.open_kind(), Some(JobKind::Enroll(_))) {
@@ -223,6 +270,25 @@ impl Story<'_> {
                 update.transcript.clone_from(&self.report.transcript);
                 update.in_service.clone_from(&in_service);
             });
+        } else if self.job.stop_pending {
+            // It was ended here at once; now its agent says how it ended there.
+            changes.finish(self.job_id(), JobState::Failed, |update| {
+                update.failure = Some(failure.clone());
+                update.transaction_id = transaction_id.cloned();
+                update.transcript.clone_from(&self.report.transcript);
+                update.finished_at = None;
+            });
+            let of_last_job = trustpoint.last_request.as_ref().is_some_and(|last| last.job_id == self.job_id());
+            if of_last_job && trustpoint.last_failure.as_ref().is_some_and(|last| last.code == STOPPED) {
+                trustpoint.last_failure = Some(failure.clone());
+            }
+            changes.write(trustpoint);
+            self.audit(
+                &mut changes,
+                "job_stopped",
+                serde_json::json!({ "code": failure.code, "maybe_issued": failure.maybe_issued }),
+            );
+            return Ok(changed(changes, Reply::Taken));
         } else {
             // After the issue: the activation failed. Only of the last job, and only once.
             let of_last_job = trustpoint.last_request.as_ref().is_some_and(|last| last.job_id == self.job_id());
@@ -257,6 +323,15 @@ impl Story<'_> {
     fn tell(&self, changes: &mut Changes, in_service: Option<&InService>) {
         let job_id = self.job_id();
         changes.jobs_told.extend(in_service.map(|said| JobTold { job_id, in_service: said.clone() }));
+    }
+
+    /// The trustpoint's statistics with this exchange; an activation is none (S48).
+    fn counted(&self, ending: Ending) -> Statistics {
+        let mut statistics = self.trustpoint.statistics.clone();
+        if let JobKind::Enroll(kind) = self.job.kind {
+            statistics.count(kind, self.report.transcript.as_ref(), ending);
+        }
+        statistics
     }
 
     fn open_kind(&self) -> Option<JobKind> {
