@@ -261,7 +261,7 @@ mod tests {
         let text = include_str!("../../shared/wire/tests/golden/v1/to_agent_job_enroll_mac.json");
         match serde_json::from_str(text).unwrap() {
             ToAgent::Job(job) => *job,
-            ToAgent::Receipt(_) => panic!("not a job"),
+            ToAgent::Receipt(_) | ToAgent::Stop(_) => panic!("not a job"),
         }
     }
 

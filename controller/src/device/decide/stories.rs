@@ -162,7 +162,7 @@ proptest! {
 
     #[test]
     fn whatever_comes_in_whatever_order_state_jobs_and_certificates_agree(steps in prop::collection::vec(step(), 1..60)) {
-        let mut world = World { state: ready(), jobs: Vec::new(), certificates: Vec::new() };
+        let mut world = World { state: ready(), jobs: Vec::new(), stopping: Vec::new(), certificates: Vec::new() };
         let mut last = None;
         for step in steps {
             let Some(command) = world.command(step).or_else(|| last.clone()) else { continue };
