@@ -1,6 +1,6 @@
 //! Devices as their actors load them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trustfleet_model::ids::{AgentId, DeviceId, JobId, TrustpointId};
 
@@ -31,11 +31,22 @@ impl TenantTx {
             .await?;
         let open_jobs = self
             .query(
-                "/* device_state_fetch: jobs */ SELECT job_id, trustpoint_id, agent_id, kind, public_key_sha256, stop_pending
-                 FROM jobs WHERE tenant_id = $1 AND device_id = $2 AND finished_at IS NULL",
+                "/* device_state_fetch: jobs */ SELECT job_id, trustpoint_id, agent_id, kind, public_key_sha256, stop_pending,
+                        finished_at IS NOT NULL AS finished
+                 FROM jobs WHERE tenant_id = $1 AND device_id = $2 AND (finished_at IS NULL OR stop_pending)",
                 &[&id],
             )
             .await?;
+        let mut stopped_jobs = BTreeSet::new();
+        let mut unfinished = BTreeMap::new();
+        for row in &open_jobs {
+            let (job_id, job) = open_job(row)?;
+            if row.try_get("finished")? {
+                stopped_jobs.insert(job_id);
+            } else {
+                unfinished.insert(job_id, job);
+            }
+        }
         Ok(DeviceState {
             device: row::device(&found, self.tenant_id())?,
             version: found.try_get("version")?,
@@ -43,7 +54,8 @@ impl TenantTx {
                 .iter()
                 .map(|row| row::trustpoint(row).map(|trustpoint| (trustpoint.id, trustpoint)))
                 .collect::<Result<_, _>>()?,
-            open_jobs: open_jobs.iter().map(open_job).collect::<Result<BTreeMap<_, _>, _>>()?,
+            open_jobs: unfinished,
+            stopped_jobs,
         })
     }
 

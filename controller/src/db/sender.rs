@@ -40,7 +40,7 @@ impl SystemTx {
             .query_opt(
                 "/* sender_fetch */ SELECT a.sign_key, a.last_seen_at,
                         a.quarantined_at IS NOT NULL AS quarantined, j.job_id, j.agent_id, j.device_id,
-                        j.trustpoint_id, j.kind, j.sequence, j.stop_pending,
+                        j.trustpoint_id, j.kind, j.sequence,
                         j.finished_at IS NOT NULL AS finished,
                         EXISTS (SELECT FROM outbox o WHERE o.tenant_id = j.tenant_id AND o.job_id = j.job_id)
                             AS in_outbox
@@ -60,8 +60,7 @@ impl SystemTx {
                 let kind: &str = row.try_get("kind")?;
                 let kind = JobKind::from_word(kind)
                     .ok_or_else(|| DbError::inconsistent("jobs", "kind", job_id, format!("{kind:?} is unknown")))?;
-                let stop_pending = row.try_get("stop_pending")?;
-                Some(JobFacts { agent_id, device_id, trustpoint_id, kind, stop_pending })
+                Some(JobFacts { agent_id, device_id, trustpoint_id, kind })
             }
         };
         Ok(Some(Sender {

@@ -242,7 +242,7 @@ pub struct Report {
     pub event: ReportEvent,
 }
 
-/// What a stored job says of itself.
+/// What never changes of a stored job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobFacts {
     /// The agent it is for.
@@ -253,8 +253,6 @@ pub struct JobFacts {
     pub trustpoint_id: TrustpointId,
     /// What it asks.
     pub kind: JobKind,
-    /// It was stopped, and its agent has not answered that yet.
-    pub stop_pending: bool,
 }
 
 /// What happened, parsed.

@@ -540,6 +540,7 @@ impl Changes {
 
     fn finish(&mut self, job_id: JobId, state: JobState, fill: impl FnOnce(&mut JobUpdate)) {
         self.state.open_jobs.remove(&job_id);
+        self.state.stopped_jobs.remove(&job_id);
         let at = self.at;
         self.update_job(job_id, state, |update| {
             update.finished_at = Some(at);

@@ -1,6 +1,6 @@
 //! A device with its trustpoints and open jobs, as one version of its row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trustfleet_model::{
     device::Device,
@@ -21,6 +21,8 @@ pub struct DeviceState {
     pub trustpoints: BTreeMap<TrustpointId, Trustpoint>,
     /// Its jobs that have not ended.
     pub open_jobs: BTreeMap<JobId, OpenJob>,
+    /// Its jobs that were ended here by an operator, and whose agent has not said yet how they ended there (S37).
+    pub stopped_jobs: BTreeSet<JobId>,
 }
 
 /// A job that has not ended. Whether it is published already is the outbox's business and not told here.

@@ -156,12 +156,14 @@ impl TestCa {
 }
 
 fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
-    shared.lock().unwrap().peers.push(stream.peer_addr().ok()?.ip());
+    let peer = stream.peer_addr().ok()?.ip();
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let (mut length, mut line, mut head) = (0, String::new(), String::new());
     loop {
         line.clear();
-        reader.read_line(&mut line).ok()?;
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None; // somebody looked whether anybody is here
+        }
         match line.split_once(':') {
             Some((field, value)) if !head.is_empty() => head += &format!("{}:{value}", field.to_ascii_lowercase()),
             _ => head += &line,
@@ -176,6 +178,7 @@ fn serve(stream: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     shared.lock().unwrap().heads.push(head);
+    shared.lock().unwrap().peers.push(peer);
     let trick = shared.lock().unwrap().tricks.pop_front();
     let (mut status, mut content_type, mut location) = (200, "application/pkixcmp", String::new());
     let mut lose = false;

@@ -37,10 +37,11 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
     let ends = matches!(report.event, ReportEvent::Issued(_) | ReportEvent::Failed { .. });
     let Some(trustpoint) = state.trustpoints.get(&report.trustpoint_id) else {
         // A removed trustpoint: its history is closed. Its agent need not be told any more to stop.
-        if !(job.stop_pending && ends) {
+        if !(ends && state.stopped_jobs.contains(&report.job_id)) {
             return Ok(unchanged(Reply::Known));
         }
         let mut changes = Changes::next(state, now);
+        changes.state.stopped_jobs.remove(&report.job_id);
         changes.update_job(report.job_id, JobState::Failed, |update| update.stop = Some(StopNote::Answered));
         return Ok(changed(changes, Reply::Taken));
     };
@@ -73,6 +74,11 @@ struct Story<'a> {
 impl Story<'_> {
     const fn job_id(&self) -> JobId {
         self.report.job_id
+    }
+
+    /// Whether it was ended here by an operator, and its agent has yet to say how it ended there.
+    fn is_stopped(&self) -> bool {
+        self.state.stopped_jobs.contains(&self.job_id())
     }
 
     fn changes(&self) -> Changes {
@@ -132,7 +138,7 @@ impl Story<'_> {
     }
 
     fn issued(&self, issued: &IssuedCertificate) -> Decision {
-        if self.open.is_none() && !self.job.stop_pending {
+        if self.open.is_none() && !self.is_stopped() {
             return unchanged(Reply::Known);
         }
         if self.open.is_none() && self.trustpoint.request.job_id().is_some() {
@@ -253,7 +259,7 @@ impl Story<'_> {
         // An agent that knows nothing of a job that it had begun has lost its memory, not the CA.
         failure.maybe_issued |= self.open.is_some() && begun && failure.code == STOPPED && transaction_id.is_none();
         let failure = &failure;
-        if self.open.is_some() || self.job.stop_pending {
+        if self.open.is_some() || self.is_stopped() {
             let by_transport = failure.culprit == Culprit::Transport;
             let sent = transaction_id.is_some();
             trustpoint.statistics = self.counted(Ending::Failed { by_transport, sent });
@@ -270,7 +276,7 @@ impl Story<'_> {
                 update.transcript.clone_from(&self.report.transcript);
                 update.in_service.clone_from(&in_service);
             });
-        } else if self.job.stop_pending {
+        } else if self.is_stopped() {
             // It was ended here at once; now its agent says how it ended there.
             changes.finish(self.job_id(), JobState::Failed, |update| {
                 update.failure = Some(failure.clone());

@@ -40,6 +40,7 @@ pub(super) fn stop(state: &DeviceState, stop: &Stop, now: Timestamp) -> Result<D
             update.failure = Some(failure.clone());
             update.stop = Some(StopNote::Requested);
         });
+        changes.state.stopped_jobs.insert(job_id);
         if let Some(mut trustpoint) = trustpoint.cloned() {
             trustpoint.request = RequestState::Nothing;
             trustpoint.fail(failure, now);

@@ -66,9 +66,6 @@ impl World {
             let (job_id, kind, _) = self.jobs.get(usize::from(n))?;
             let mut report = report_of(0, *kind, event);
             report.job_id = *job_id;
-            if let Some(job) = &mut report.job {
-                job.stop_pending = self.stopping.contains(job_id);
-            }
             Some(Command::Report(Box::new(report)))
         };
         match step {

@@ -56,6 +56,7 @@ fn bare() -> DeviceState {
         version: 5,
         trustpoints: BTreeMap::new(),
         open_jobs: BTreeMap::new(),
+        stopped_jobs: std::collections::BTreeSet::new(),
     }
 }
 
@@ -128,7 +129,7 @@ pub(super) fn report_of(job: u128, kind: JobKind, event: ReportEvent) -> Report 
         device_id,
         trustpoint_id,
         job_id: id::<JobId>(job),
-        job: Some(JobFacts { agent_id, device_id, trustpoint_id, kind, stop_pending: false }),
+        job: Some(JobFacts { agent_id, device_id, trustpoint_id, kind }),
         offered_again: false,
         requested_by: Requester::agent("10", Uuid::from_u128(90), None),
         transcript: None,
