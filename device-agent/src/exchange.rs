@@ -20,16 +20,16 @@ use trustfleet_model::job::Culprit;
 use trustfleet_model::transcript::Transcript;
 use trustfleet_pki::digest::sha256;
 use trustfleet_telemetry::{carried, record_error, trace_span};
-use trustfleet_wire::v1::{Event, Failed, Job};
+use trustfleet_wire::v1::{Event, Failed, Job, Progress};
 
 use crate::cmp_http::{CmpHttp, HttpError};
 use crate::core::Core;
 use crate::jobs::Entry;
-use crate::lifecycle::{CA_BACKOFF, Patience};
+use crate::lifecycle::{self, CA_BACKOFF, Patience, TROUBLE_LASTS};
 use crate::order::{Order, Place};
 use crate::outcome;
 use crate::prepare::Prepare;
-use crate::record::{Exchange, State};
+use crate::record::{Exchange, State, Told};
 use crate::recorder;
 use crate::store::StoreError;
 
@@ -92,8 +92,15 @@ impl Running<'_> {
         let making = async { Ok::<_, Halt>(blocking(move || prepare.start(started_at)).await??) };
         let (transaction, message, spki) = spanned(trace_span!("internal", "key"), making).await?;
         let transaction_record = transaction.record();
-        let exchange =
-            Exchange { started_at, url: None, polls: 0, poll_at: None, transaction: transaction_record, transcript };
+        let exchange = Exchange {
+            started_at,
+            url: None,
+            polls: 0,
+            poll_at: None,
+            transaction: transaction_record,
+            transcript,
+            told: None,
+        };
         let started = Event::Started { public_key_sha256: hex::encode(sha256(&spki)) };
         let state = State::Ca { exchange: Box::new(exchange.clone()) };
         let saved = self.core.commit(self.entry, state, vec![started]).await;
@@ -223,13 +230,12 @@ impl Running<'_> {
                 Step::Wait { transaction, seconds } => {
                     seat = None;
                     let wait = Duration::from_secs(seconds);
-                    let first = !self.wait_is_told().await;
                     let now = self.core.identity.clock.now();
                     exchange.transaction = transaction.record();
                     exchange.poll_at = Some(
                         SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(now),
                     );
-                    let events = if first { vec![Event::Waiting { check_after_s: seconds }] } else { Vec::new() };
+                    let events = self.waiting(&mut exchange, wait, None, false, now).await;
                     self.save(&exchange, events, true).await?;
                     step = match self.pause(wait, true).await {
                         Ok(()) => self.handle(*transaction, None).await?,
@@ -319,6 +325,7 @@ impl Running<'_> {
         // Whether the CA may hold the request: certainly once it has answered, perhaps after a restart.
         let mut arrived = exchange.url.is_some();
         let mut failures = 0_u32;
+        let asked_since = self.core.identity.clock.now();
         loop {
             if stoppable && self.entry.snapshot().await.record.stop {
                 return Err(Halt::Ordered);
@@ -339,6 +346,14 @@ impl Running<'_> {
             }
             let wait = CA_BACKOFF.wait(failures, self.core.identity.random_u64());
             tracing::warn!(job.id = %self.job.job_id, error = %last, wait_s = wait.as_secs(), "the ca gave no answer");
+            let now = self.core.identity.clock.now();
+            if now.duration_since(asked_since) >= TROUBLE_LASTS {
+                let trouble = last.to_string();
+                let events = self.waiting(exchange, wait, Some(&trouble), patience != Patience::Poll, now).await;
+                if !events.is_empty() {
+                    self.save(exchange, events, arrived).await?;
+                }
+            }
             self.pause(wait, stoppable).await?;
         }
     }
@@ -453,9 +468,25 @@ impl Running<'_> {
         blocking(move || transaction.handle(Input::Stop, &mut SystemEntropy, now)).await
     }
 
-    /// Whether the controller was told that the CA lets us wait: once is enough, also over a restart.
-    async fn wait_is_told(&self) -> bool {
-        self.entry.snapshot().await.record.last_report.is_some_and(|report| report.kind == "waiting")
+    /// What the controller is told of an exchange that waits, if that is worth telling now (S50).
+    async fn waiting(
+        &self,
+        exchange: &mut Exchange,
+        wait: Duration,
+        trouble: Option<&str>,
+        requesting: bool,
+        now: Timestamp,
+    ) -> Vec<Event> {
+        let outstanding = self.entry.snapshot().await.record.reports.iter().any(|report| report.kind == "waiting");
+        let begun = exchange.started_at;
+        if !lifecycle::worth_telling(exchange.told, outstanding, trouble.is_some(), begun, now) {
+            return Vec::new();
+        }
+        exchange.told = Some(Told { at: now, trouble: trouble.is_some() });
+        let next_at = SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(now);
+        let (polls, trouble) = (exchange.polls, trouble.map(str::to_owned));
+        let progress = Some(Box::new(Progress { requesting, polls, next_at, trouble }));
+        vec![Event::Waiting { check_after_s: wait.as_secs(), progress }]
     }
 
     async fn pause(&self, wait: Duration, stoppable: bool) -> Result<(), Halt> {

@@ -10,7 +10,7 @@ use trustfleet_model::ids::AgentId;
 use trustfleet_wire::v1::{Job, Stop, Task};
 
 use crate::backoff::Backoff;
-use crate::record::{JobRecord, Outcome, State};
+use crate::record::{JobRecord, Outcome, State, Told};
 
 /// How long a finished job is remembered at least, so that a repeated message finds its answer.
 const REMEMBER: SignedDuration = SignedDuration::from_hours(24);
@@ -180,6 +180,21 @@ pub fn rest(record: &JobRecord, job: &Job) -> Option<Rest> {
     }
 }
 
+/// Between two reports of one exchange that waits, at least.
+const TELL_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+/// A CA that gives no answer is told of when that has lasted so long: most troubles are over by then.
+pub const TROUBLE_LASTS: SignedDuration = SignedDuration::from_secs(20);
+
+/// Whether the controller should be told how an exchange waits, and `trouble` with it (S50). What was told before and
+/// has no receipt yet must get one first. Mere progress is told ever more rarely: a tenth of the time that the exchange
+/// lasts by then.
+pub fn worth_telling(told: Option<Told>, outstanding: bool, trouble: bool, begun: Timestamp, now: Timestamp) -> bool {
+    let Some(told) = told else { return !outstanding };
+    let since = now.duration_since(told.at);
+    let rarely = TELL_AGAIN.max(now.duration_since(begun) / 10);
+    !outstanding && since >= if trouble == told.trouble { rarely } else { TELL_AGAIN }
+}
+
 /// How long to go on with a message that gets no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
@@ -336,6 +351,24 @@ pub(crate) mod tests {
         let waits = rest(&record(5, State::Start), &job(5));
         assert_eq!(waits, Some(Rest::Waits { sequence: 5, start_before: at(600) }));
         assert_eq!(rest(&record(5, State::Activation { serial: "0A".to_owned() }), &job(5)), None);
+    }
+
+    #[test]
+    fn s50_waiting_is_told_at_once_then_at_most_every_minute_and_ever_more_rarely_while_nothing_changes() {
+        let told = |second, trouble| Some(Told { at: at(second), trouble });
+        assert!(worth_telling(None, false, false, at(0), at(0)));
+        assert!(!worth_telling(None, true, false, at(0), at(0)), "the one before has no receipt yet");
+        assert!(!worth_telling(told(0, false), false, true, at(0), at(59)));
+        assert!(worth_telling(told(0, false), false, true, at(0), at(60)), "the CA gives no answer");
+        assert!(worth_telling(told(100, true), false, false, at(0), at(160)), "it answers again");
+        assert!(worth_telling(told(0, false), false, false, at(0), at(60)));
+        let (day, hour) = (86_400, 3_600);
+        assert!(!worth_telling(told(day, false), false, false, at(0), at(day + 2 * hour)), "a day of polling");
+        assert!(worth_telling(told(day, false), false, false, at(0), at(day + 3 * hour)));
+        assert!(
+            worth_telling(told(day, false), false, true, at(0), at(day + 60)),
+            "a trouble is told soon all the same"
+        );
     }
 
     #[test]

@@ -116,6 +116,19 @@ pub struct Exchange {
     /// What went to and fro.
     #[serde(default, skip_serializing_if = "Transcript::is_empty")]
     pub transcript: Transcript,
+    /// What the controller was told last of the waiting (S50).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
+}
+
+/// What the controller was told of an exchange that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// When.
+    pub at: Timestamp,
+    /// Whether that the CA gives no answer was in it.
+    pub trouble: bool,
 }
 
 /// A certificate that the CA issued and that is confirmed.

@@ -256,8 +256,10 @@ async fn forged_reports_change_nothing_and_are_counted_and_noted_and_repeated_on
         send(&genuine, &key).await;
     }
     lab.eventually("it counts", || (state(&own) == "awaiting_ca").then_some(())).await;
-    let waiting =
-        Report { report_id: uuid::Uuid::from_u128(5).into(), ..report(&job, Event::Waiting { check_after_s: 60 }) };
+    let waiting = Report {
+        report_id: uuid::Uuid::from_u128(5).into(),
+        ..report(&job, Event::Waiting { check_after_s: 60, progress: None })
+    };
     send(&as_message(waiting), &key).await;
     lab.eventually("the next counts", || (state(&own) == "awaiting_poll").then_some(())).await;
     send(&genuine, &key).await;

@@ -24,6 +24,7 @@ pub mod entities;
 pub mod first_token;
 mod guarded;
 pub mod health;
+pub mod history;
 pub mod jobs;
 pub mod joining;
 mod json;
@@ -230,6 +231,13 @@ pub const ROUTES: &[Route] = &[
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
     route("GET", TRUSTPOINTS, Tenant(Viewer), "trustpoint_list", || get().to(trustpoints::list)),
+    route(
+        "GET",
+        "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/history",
+        Tenant(Viewer),
+        "trustpoint_history",
+        || get().to(history::of_trustpoint),
+    ),
     route("GET", "/v1/tenants/{tenant}/statistics", Tenant(Viewer), "tenant_statistics", || {
         get().to(statistics::of_tenant)
     }),

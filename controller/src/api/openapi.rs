@@ -16,8 +16,8 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, bindings, ca_servers, certificates, changes, devices, entities, health, jobs, joining,
-    metrics, platform_tokens, policies, statistics, tenants, tokens, trustpoints,
+    agent_door, agents, audit, bindings, ca_servers, certificates, changes, devices, entities, health, history, jobs,
+    joining, metrics, platform_tokens, policies, statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -108,6 +108,7 @@ use crate::error::AppError;
         trustpoints::set_auto_update,
         trustpoints::enroll,
         trustpoints::activate,
+        history::of_trustpoint,
         statistics::of_tenant,
         statistics::of_policy,
         statistics::of_device,

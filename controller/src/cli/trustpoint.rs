@@ -123,6 +123,15 @@ pub enum TrustpointVerb {
         #[arg(value_enum)]
         switch: Switch,
     },
+    /// List its certificates, newest first: who or what asked, when each took effect, and what took its place
+    History {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+        #[command(flatten)]
+        page: Page,
+    },
     /// Show what its CMP session has done so far: requests, responses, polls, successes, failures
     Statistics {
         /// The device
@@ -205,9 +214,27 @@ const TRUSTPOINTS: &[Column] = &[
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
 ];
 
+const HISTORY: &[Column] = &[
+    Column::new("SERIAL", |item, _| text(item, "/serial")),
+    Column::new("SLOT", |item, _| text(item, "/slot")),
+    Column::new("REQUEST", |item, _| text(item, "/request")),
+    Column::new("HOW", |item, _| text(item, "/how")),
+    Column::new("REQUESTED BY", |item, _| text(item, "/requested_by")),
+    Column::new("POLICY REVISION", |item, _| text(item, "/policy_revision")),
+    Column::new("ISSUED", |item, now| ago(item, "/issued_at", now)),
+    Column::new("IN USE", |item, now| ago(item, "/activated_at", now)),
+    Column::new("REPLACED BY", |item, _| text(item, "/replaced/serial")),
+    Column::new("BECAUSE", |item, _| text(item, "/replaced/because")),
+    Column::new("JOB", |item, _| text(item, "/job_id")),
+];
+
 fn awaiting(item: &Value) -> String {
     let word = text(item, "/request/awaiting");
-    if word == "nothing" { "-".to_owned() } else { word }
+    match item.pointer("/request/last_error") {
+        _ if word == "nothing" => "-".to_owned(),
+        Some(Value::String(_)) => format!("{word} (no answer)"),
+        _ => word,
+    }
 }
 
 /// Each service with what was last seen of it; `?` where nobody has said anything yet.
@@ -317,6 +344,10 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
                 FIRST,
                 &format!("trustfleet policy show {}", text(&trustpoint, "/policy")),
             )
+        }
+        TrustpointVerb::History { device, name, page } => {
+            let list = session.list(&["devices", &device, "trustpoints", &name, "history"], &page, &[])?;
+            session.print_list(&list, HISTORY, "trustfleet job transcript JOB shows what went to and fro")
         }
         TrustpointVerb::Statistics { device, name, reset } => {
             let next = format!("trustfleet job list --device {device} --trustpoint {name}");

@@ -78,8 +78,11 @@ WITH i AS (
         serial text, subject text, issuer text, not_before timestamptz, not_after timestamptz, sha256 text,
         public_key_sha256 text, file text, der text, chain jsonb) USING (n)
 ), certificates_moved AS (
-    UPDATE certificates c SET slot = s.slot, file = s.file
-    FROM u JOIN jsonb_to_recordset($11) AS s(n int, certificate_id uuid, slot text, file text) USING (n)
+    UPDATE certificates c SET slot = s.slot, file = s.file,
+        activated_at = CASE s.slot WHEN 'active' THEN coalesce(c.activated_at, u.at) ELSE c.activated_at END,
+        replaced_by = coalesce(c.replaced_by, s.replaced_by),
+        replaced_at = CASE WHEN s.replaced_by IS NULL THEN c.replaced_at ELSE coalesce(c.replaced_at, u.at) END
+    FROM u JOIN jsonb_to_recordset($11) AS s(n int, certificate_id uuid, slot text, file text, replaced_by uuid) USING (n)
     WHERE c.tenant_id = u.tenant_id AND c.device_id = u.device_id AND c.certificate_id = s.certificate_id
 ), outbox_filled AS (
     INSERT INTO outbox (tenant_id, job_id, created_at)
@@ -303,5 +306,6 @@ fn certificate(n: i32, made: &CertificateInsert) -> Value {
 }
 
 fn slot(n: i32, change: &SlotChange) -> Value {
-    json!({ "n": n, "certificate_id": change.certificate_id, "slot": change.slot.as_str(), "file": change.file })
+    json!({ "n": n, "certificate_id": change.certificate_id, "slot": change.slot.as_str(), "file": change.file,
+        "replaced_by": change.replaced_by })
 }

@@ -18,6 +18,7 @@ mod device;
 mod device_registry;
 mod entity;
 mod error;
+mod history;
 mod joining;
 mod key_encryption;
 mod listing;
@@ -56,6 +57,7 @@ pub use self::{
     cut_off::CutOff,
     device_registry::RegisteredDevice,
     error::DbError,
+    history::{AskedBy, PastCertificate},
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},
     listing::{

@@ -12,6 +12,7 @@ use trustfleet_model::{
     policy::PolicySpec,
     service::InService,
     transcript::Transcript,
+    trustpoint::Progress,
 };
 
 use super::JobKind;
@@ -263,8 +264,13 @@ pub enum ReportEvent {
         /// SHA-256 of the subjectPublicKeyInfo, lower-case hex.
         public_key_sha256: String,
     },
-    /// The CA said `waiting`.
-    Waiting,
+    /// The exchange waits for the CA.
+    Waiting {
+        /// The CA has not said `waiting`: the request is tried again.
+        requesting: bool,
+        /// What the agent tells of it; none: an agent that is older.
+        progress: Option<Progress>,
+    },
     /// The permit had run out; nothing was started.
     PermitExpired,
     /// Issued and stored on the device.

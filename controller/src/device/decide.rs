@@ -518,7 +518,7 @@ impl Changes {
 
     fn retire(&mut self, certificate_id: trustfleet_model::ids::CertificateId) {
         let slot = trustfleet_model::certificate::Slot::Retired;
-        self.slots.push(SlotChange { certificate_id, slot, file: None });
+        self.slots.push(SlotChange { certificate_id, slot, file: None, replaced_by: None });
     }
 
     fn update_job(&mut self, job_id: JobId, state: JobState, fill: impl FnOnce(&mut JobUpdate)) {

@@ -169,6 +169,8 @@ pub struct SlotChange {
     pub slot: Slot,
     /// Its file on the device; none where nobody has said where it is now.
     pub file: Option<String>,
+    /// The certificate that takes its place.
+    pub replaced_by: Option<CertificateId>,
 }
 
 /// A line of the audit log.

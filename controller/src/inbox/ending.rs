@@ -31,7 +31,7 @@ impl Ending {
             ReportEvent::Issued(_) => (Some(ExchangeResult::Issued), Vec::new()),
             ReportEvent::Failed { failure, .. } => (Some(ExchangeResult::Failed(failure.culprit)), reasons(failure)),
             ReportEvent::Activated { .. } => (None, Vec::new()),
-            ReportEvent::Started { .. } | ReportEvent::Waiting | ReportEvent::PermitExpired => return None,
+            ReportEvent::Started { .. } | ReportEvent::Waiting { .. } | ReportEvent::PermitExpired => return None,
         };
         Some(Self { job_id: report.job_id, result, reasons })
     }

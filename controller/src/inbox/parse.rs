@@ -9,6 +9,7 @@ use trustfleet_model::{
     job::{Culprit, Failure},
     service::{self, InService, ServiceOutcome, ServiceResult, ServiceStep},
     transcript::Transcript,
+    trustpoint::Progress,
 };
 use trustfleet_pki::certificate::Certificate;
 use trustfleet_wire::v1::{self as wire, Event, Exchanged, Failed, Issued, Report};
@@ -62,7 +63,15 @@ fn event(event: Event, id: CertificateId, now: Timestamp) -> ReportEvent {
         Event::Started { public_key_sha256 } => {
             ReportEvent::Started { public_key_sha256: bounded(&public_key_sha256, WORD_MAX) }
         }
-        Event::Waiting { check_after_s: _ } => ReportEvent::Waiting,
+        Event::Waiting { check_after_s: _, progress } => ReportEvent::Waiting {
+            requesting: progress.as_ref().is_some_and(|progress| progress.requesting),
+            progress: progress.map(|told| Progress {
+                told_at: Some(now),
+                polls: told.polls,
+                next_at: Some(told.next_at),
+                trouble: told.trouble.map(|text| bounded(&text, TEXT_MAX)),
+            }),
+        },
         Event::PermitExpired => ReportEvent::PermitExpired,
         Event::Issued(issued) => self::issued(*issued, id, now),
         Event::Activated { serial, file, in_service } => {

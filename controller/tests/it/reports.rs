@@ -63,7 +63,8 @@ async fn an_enrolment_goes_its_way_and_every_step_is_in_the_audit() {
     assert_eq!(fixture.value::<String>("SELECT public_key_sha256 FROM jobs").await, fingerprint);
     assert_eq!(fixture.stored_trustpoint().await["request"]["awaiting"], "ca");
 
-    told(&fixture, &mut queue, &fixture.report(job_id, sequence, Event::Waiting { check_after_s: 30 })).await;
+    told(&fixture, &mut queue, &fixture.report(job_id, sequence, Event::Waiting { check_after_s: 30, progress: None }))
+        .await;
     assert_eq!(fixture.value::<String>("SELECT state FROM jobs").await, "awaiting_poll");
 
     let (event, serial) = issued("ap-1");

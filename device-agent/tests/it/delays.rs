@@ -10,8 +10,12 @@ async fn w1_waiting_is_polled_as_the_ca_says_and_told_once() {
     let (ca, house) = (TestCa::start(), House::start().await);
     ca.trick(Trick::Wait);
     house.send(&house.ir(1, &ca)).await;
-    let Event::Waiting { check_after_s } = house.wait_for("waiting").await.event else { panic!() };
-    assert_eq!(check_after_s, 1);
+    let report = house.wait_for("waiting").await;
+    let Event::Waiting { check_after_s, progress } = report.event else { panic!() };
+    let progress = progress.unwrap();
+    assert_eq!((check_after_s, progress.polls, progress.requesting, progress.trouble), (1, 0, false, None));
+    let early = progress.next_at.duration_since(report.at);
+    assert!(early.as_millis() > 500 && early.as_millis() <= 1_000, "{early}");
     let issued = house.issued().await;
     house.wait_for("activated").await;
     assert_eq!(ca.heard(), ["ir", "pollReq", "pollReq", "pollReq"]);

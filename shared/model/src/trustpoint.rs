@@ -104,6 +104,9 @@ pub enum RequestState {
         job_id: JobId,
         /// When the agent started.
         since: Timestamp,
+        /// What the agent has told since.
+        #[serde(default, skip_serializing_if = "Progress::is_default")]
+        progress: Progress,
     },
     /// The agent polls the CA.
     Poll {
@@ -111,7 +114,33 @@ pub enum RequestState {
         job_id: JobId,
         /// When the CA first said `waiting`.
         since: Timestamp,
+        /// What the agent has told since.
+        #[serde(default, skip_serializing_if = "Progress::is_default")]
+        progress: Progress,
     },
+}
+
+/// What an agent told of a request under way, as of a moment (S50).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// When it told; none: an agent that is older does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<Timestamp>,
+    /// pollReq messages sent until then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub polls: u32,
+    /// When the CA is asked next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Timestamp>,
+    /// Why the CA gives no answer at the moment; none: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl Progress {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl RequestState {

@@ -295,10 +295,13 @@ pub enum Event {
         /// SHA-256 of the subjectPublicKeyInfo, lower-case hex.
         public_key_sha256: String,
     },
-    /// The CA said `waiting`; the agent polls.
+    /// The CA said `waiting`; the agent polls. Told again, at most once a minute, when something worth knowing has changed.
     Waiting {
-        /// Seconds until the next poll.
+        /// Seconds until the next poll, or the next try.
         check_after_s: u64,
+        /// More of it (S50); an agent that is older does not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        progress: Option<Box<Progress>>,
     },
     /// Not started: the permit had run out.
     PermitExpired,
@@ -316,6 +319,21 @@ pub enum Event {
     },
     /// Ended without a certificate, or not activated.
     Failed(Box<Failed>),
+}
+
+/// How far an exchange is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The CA has not said `waiting` yet: the request, or the confirmation, is tried again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requesting: bool,
+    /// pollReq messages sent so far.
+    pub polls: u32,
+    /// When the CA is asked next, by the agent's clock.
+    pub next_at: Timestamp,
+    /// Why the CA gives no answer at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// An issued certificate.

@@ -12,6 +12,7 @@ pub mod certificate;
 pub mod change;
 pub mod device;
 pub mod entity;
+pub mod history;
 pub mod job;
 pub mod joining;
 pub mod policy;

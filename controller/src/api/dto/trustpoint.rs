@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use trustfleet_model::ids::{BindingId, JobId, TrustpointId};
 use trustfleet_model::secret::SecretText;
-use trustfleet_model::trustpoint::{RequestState, TrustpointStatus};
+use trustfleet_model::trustpoint::{Progress, RequestState, TrustpointStatus};
 use utoipa::ToSchema;
 
 use super::certificate::CertificateFactsBody;
@@ -102,6 +102,20 @@ pub struct RequestBody {
     #[schema(value_type = Option<String>, format = DateTime)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// When the agent told what follows; left out: it did not.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<Timestamp>,
+    /// How often it had polled by then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub polls: Option<u32>,
+    /// When it asks the CA next, by the device's clock.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_poll_at: Option<Timestamp>,
+    /// Why the CA gives no answer at the moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// What a request waits for.
@@ -121,13 +135,22 @@ pub enum AwaitingBody {
 
 impl From<RequestState> for RequestBody {
     fn from(state: RequestState) -> Self {
-        let (awaiting, since) = match state {
-            RequestState::Nothing => (AwaitingBody::Nothing, None),
-            RequestState::Agent { .. } => (AwaitingBody::Agent, None),
-            RequestState::Ca { since, .. } => (AwaitingBody::Ca, Some(since)),
-            RequestState::Poll { since, .. } => (AwaitingBody::Poll, Some(since)),
+        let job_id = state.job_id();
+        let (awaiting, since, progress) = match state {
+            RequestState::Nothing => (AwaitingBody::Nothing, None, Progress::default()),
+            RequestState::Agent { .. } => (AwaitingBody::Agent, None, Progress::default()),
+            RequestState::Ca { since, progress, .. } => (AwaitingBody::Ca, Some(since), progress),
+            RequestState::Poll { since, progress, .. } => (AwaitingBody::Poll, Some(since), progress),
         };
-        Self { awaiting, job_id: state.job_id(), since }
+        Self {
+            awaiting,
+            job_id,
+            since,
+            told_at: progress.told_at,
+            polls: progress.told_at.map(|_| progress.polls),
+            next_poll_at: progress.next_at,
+            last_error: progress.trouble,
+        }
     }
 }
 

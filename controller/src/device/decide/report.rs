@@ -9,7 +9,7 @@ use trustfleet_model::{
     job::{Culprit, Failure, JobState, RequestKind},
     service::InService,
     statistics::{Ending, Statistics},
-    trustpoint::{RequestState, Trustpoint},
+    trustpoint::{Progress, RequestState, Trustpoint},
 };
 
 use super::stop::STOPPED;
@@ -26,9 +26,9 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
         return Err(Rejection::ForeignJob);
     }
     let fits = match (&report.event, job.kind) {
-        (ReportEvent::Waiting | ReportEvent::Issued(_), JobKind::Activate) => false,
+        (ReportEvent::Waiting { .. } | ReportEvent::Issued(_), JobKind::Activate) => false,
         (ReportEvent::Started { .. }, _)
-        | (ReportEvent::Waiting | ReportEvent::Issued(_), JobKind::Enroll(_))
+        | (ReportEvent::Waiting { .. } | ReportEvent::Issued(_), JobKind::Enroll(_))
         | (ReportEvent::PermitExpired | ReportEvent::Activated { .. } | ReportEvent::Failed { .. }, _) => true,
     };
     if !fits {
@@ -49,7 +49,7 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
     let story = Story { state, report, job, trustpoint, open, now };
     match &report.event {
         ReportEvent::Started { public_key_sha256 } => Ok(story.started(public_key_sha256)),
-        ReportEvent::Waiting => Ok(story.waiting()),
+        ReportEvent::Waiting { requesting, progress } => Ok(story.waiting(*requesting, progress.as_ref())),
         ReportEvent::PermitExpired => Ok(story.permit_expired()),
         ReportEvent::Issued(issued) => Ok(story.issued(issued)),
         ReportEvent::Activated { serial, file, in_service } => story.activated(serial, file, in_service.as_deref()),
@@ -93,7 +93,9 @@ impl Story<'_> {
         let Some(open) = self.open else { return unchanged(Reply::Known) };
         let same_key = open.public_key_sha256.as_deref() == Some(fingerprint);
         let (request, job_state) = match self.trustpoint.request {
-            RequestState::Agent { job_id } => (RequestState::Ca { job_id, since: self.now }, JobState::AwaitingCa),
+            RequestState::Agent { job_id } => {
+                (RequestState::Ca { job_id, since: self.now, progress: Progress::default() }, JobState::AwaitingCa)
+            }
             _ if same_key => return unchanged(Reply::Known),
             // Begun again with another key, or overtaken by `waiting`: the fingerprint still counts.
             RequestState::Poll { .. } => (self.trustpoint.request.clone(), JobState::AwaitingPoll),
@@ -112,16 +114,33 @@ impl Story<'_> {
         changed(changes, Reply::Taken)
     }
 
-    fn waiting(&self) -> Decision {
+    /// The first time that the CA lets its client wait is a step; what comes later is news of the same (S50).
+    fn waiting(&self, requesting: bool, progress: Option<&Progress>) -> Decision {
         let job_id = self.job_id();
-        if self.open.is_none() || matches!(self.trustpoint.request, RequestState::Poll { .. }) {
-            return unchanged(Reply::Known);
-        }
+        let (now, told) = (self.now, progress.cloned().unwrap_or_default());
+        let (request, job_state, is_step) = match &self.trustpoint.request {
+            _ if self.open.is_none() => return unchanged(Reply::Known),
+            RequestState::Poll { progress: former, .. } | RequestState::Ca { progress: former, .. }
+                if progress.is_some() && former.next_at >= told.next_at =>
+            {
+                return unchanged(Reply::Known); // overtaken
+            }
+            RequestState::Poll { .. } if progress.is_none() => return unchanged(Reply::Known),
+            RequestState::Poll { since, .. } => {
+                (RequestState::Poll { job_id, since: *since, progress: told }, JobState::AwaitingPoll, false)
+            }
+            RequestState::Ca { since, .. } if requesting => {
+                (RequestState::Ca { job_id, since: *since, progress: told }, JobState::AwaitingCa, false)
+            }
+            _ if requesting => (RequestState::Ca { job_id, since: now, progress: told }, JobState::AwaitingCa, true),
+            _ => (RequestState::Poll { job_id, since: now, progress: told }, JobState::AwaitingPoll, true),
+        };
         let mut changes = self.changes();
-        let request = RequestState::Poll { job_id, since: self.now };
         changes.write(Trustpoint { request, ..self.trustpoint.clone() });
-        changes.update_job(job_id, JobState::AwaitingPoll, |_| {});
-        self.audit(&mut changes, "job_waiting", serde_json::json!({}));
+        changes.update_job(job_id, job_state, |_| {});
+        if is_step {
+            self.audit(&mut changes, "job_waiting", serde_json::json!({}));
+        }
         changed(changes, Reply::Taken)
     }
 
@@ -147,7 +166,8 @@ impl Story<'_> {
         // Or it was stopped here, and the agent was faster: there is a certificate, and that counts.
         let mut changes = self.changes();
         if let Some(unused) = &self.trustpoint.staged {
-            changes.retire(unused.id);
+            let (slot, replaced_by) = (Slot::Retired, Some(issued.facts.id));
+            changes.slots.push(SlotChange { certificate_id: unused.id, slot, file: None, replaced_by });
         }
         // By ir and cr; an update is signed, and leaves a secret for the day when it is needed.
         let by_secret = matches!(self.job.kind, JobKind::Enroll(RequestKind::Ir | RequestKind::Cr));
@@ -351,6 +371,7 @@ fn put_into_use(trustpoint: &mut Trustpoint, changes: &mut Changes, file: &str) 
     if let Some(facts) = &mut now_active {
         facts.file = Some(file.to_owned());
     }
+    let successor = now_active.as_ref().map(|facts| facts.id);
     let now_previous = mem::replace(&mut trustpoint.active, now_active);
     let retired = mem::replace(&mut trustpoint.previous, now_previous);
     if let Some(previous) = &mut trustpoint.previous {
@@ -364,6 +385,7 @@ fn put_into_use(trustpoint: &mut Trustpoint, changes: &mut Changes, file: &str) 
             certificate_id: facts.id,
             slot,
             file: file.clone(),
+            replaced_by: successor.filter(|_| slot == Slot::Previous),
         }));
     }
 }

@@ -75,7 +75,7 @@ impl World {
             }
             Step::Activate => Some(activate(next)),
             Step::Started(n) => report(n, ReportEvent::Started { public_key_sha256: format!("{n}") }),
-            Step::Waiting(n) => report(n, ReportEvent::Waiting),
+            Step::Waiting(n) => report(n, ReportEvent::Waiting { requesting: false, progress: None }),
             Step::PermitExpired(n) => report(n, ReportEvent::PermitExpired),
             Step::Issued(n) => report(n, issued(500 + u128::from(n))),
             Step::Activated(n, certificate) => report(n, activated(500 + u128::from(certificate))),

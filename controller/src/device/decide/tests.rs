@@ -14,7 +14,7 @@ use trustfleet_model::{
         TrustpointId,
     },
     job::{Culprit, Failure, JobState, JobTask, MacCredentials, RequestKind},
-    trustpoint::{RequestState, Trustpoint, TrustpointStatus},
+    trustpoint::{Progress, RequestState, Trustpoint, TrustpointStatus},
 };
 use uuid::Uuid;
 
@@ -336,10 +336,13 @@ fn a_trustpoint_that_was_made_anew_meanwhile_is_noticed() {
 fn started_and_waiting_move_the_request_on_and_come_twice_without_harm() {
     let started = ReportEvent::Started { public_key_sha256: "aa".to_owned() };
     let began = changes(&under_way(), &report(40, started.clone()));
-    assert_eq!(mgmt(&began.state).request, RequestState::Ca { job_id: id(40), since: now() });
+    assert_eq!(
+        mgmt(&began.state).request,
+        RequestState::Ca { job_id: id(40), since: now(), progress: Progress::default() }
+    );
     let update = &began.job_updates[0];
     assert_eq!((update.state, update.started_at), (JobState::AwaitingCa, Some(now())));
-    let polls = changes(&began.state, &report(40, ReportEvent::Waiting));
+    let polls = changes(&began.state, &report(40, ReportEvent::Waiting { requesting: false, progress: None }));
     assert_eq!(polls.job_updates[0].state, JobState::AwaitingPoll);
     assert_eq!(unchanged(&polls.state, &report(40, started)), Reply::Known);
     // Begun again with another key: the fingerprint counts, the wait goes on.
@@ -377,7 +380,7 @@ fn late_reports_of_an_ended_job_change_nothing() {
     let state = in_use();
     let late = [
         ReportEvent::Started { public_key_sha256: "cc".to_owned() },
-        ReportEvent::Waiting,
+        ReportEvent::Waiting { requesting: false, progress: None },
         ReportEvent::PermitExpired,
         issued(59),
         activated(50),
