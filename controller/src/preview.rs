@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use trustfleet_model::{
-    device::Device,
+    device::{Device, Duty},
     entity::EntitySpec,
     field::Violation,
     policy::PolicySpec,
@@ -62,9 +62,15 @@ impl Preview {
     }
 
     /// Counts what a change of its policy would do to a trustpoint's renewal.
-    pub fn renewal(&mut self, trustpoint: &Trustpoint, before: &PolicySpec, after: &PolicySpec, now: Timestamp) {
+    pub fn renewal(
+        &mut self,
+        trustpoint: &Trustpoint,
+        duty: Duty,
+        (before, after): (&PolicySpec, &PolicySpec),
+        now: Timestamp,
+    ) {
         let renewal = |policy: &PolicySpec| {
-            next_action(trustpoint, &policy.auto_update, now).and_then(|(at, due)| (due == Due::Renew).then_some(at))
+            next_action(trustpoint, policy, duty, now).and_then(|(at, due)| (due == Due::Renew).then_some(at))
         };
         let (before, after) = (renewal(before), renewal(after));
         let renewals = &mut self.renewals;

@@ -108,7 +108,7 @@ impl Renewal {
     }
 
     async fn act(&self, due: PlannedTrustpoint) {
-        let Some((_, action)) = next_action(&due.trustpoint, &due.auto_update, self.clock.now()) else { return };
+        let Some((_, action)) = next_action(&due.trustpoint, &due.policy, due.duty, self.clock.now()) else { return };
         let (device, trustpoint) = (due.device_id, due.trustpoint.name.clone());
         let outcome = match self.ask(due, action).await {
             Ok(Reply::Job { job_id }) => {
@@ -140,7 +140,7 @@ impl Renewal {
         let command = match action {
             Due::Renew | Due::Enroll => {
                 let request = if action == Due::Enroll { RequestKind::Ir } else { RequestKind::Kur };
-                let serial = due.trustpoint.active.map(|active| active.serial);
+                let serial = due.trustpoint.active.filter(|_| action == Due::Renew).map(|active| active.serial);
                 let enroll =
                     Enroll { trustpoint, request, job_id, request_key: None, requested_by, traceparent: None, context };
                 Command::Renew(Box::new(Renew { serial, enroll }))
@@ -158,7 +158,7 @@ fn plans(rows: &[PlannedTrustpoint], now: Timestamp) -> Vec<Plan> {
     let plan = |row: &PlannedTrustpoint| Plan {
         tenant_id: row.tenant_id,
         trustpoint_id: row.trustpoint.id,
-        next_action_at: next_action(&row.trustpoint, &row.auto_update, now).map(|(moment, _)| moment),
+        next_action_at: next_action(&row.trustpoint, &row.policy, row.duty, now).map(|(moment, _)| moment),
         revision: row.revision,
     };
     rows.iter().map(plan).collect()

@@ -208,6 +208,21 @@ impl CmpHttp {
         Self { agent, https: self.https.clone(), source: source.clone() }
     }
 
+    /// Whether a server can be connected to at all: nothing is sent, and a connection that comes about is closed at once
+    /// (S31a). Through a proxy nothing can be said beforehand.
+    ///
+    /// # Errors
+    /// [`HttpError::NotConnected`].
+    pub fn reach(&self, url: &str) -> Result<(), HttpError> {
+        if self.agent.config().proxy().is_some() {
+            return Ok(());
+        }
+        let not_there = |detail: String| HttpError::NotConnected { url: url.to_owned(), detail };
+        let parsed = Url::parse(url).map_err(|error| not_there(error.to_string()))?;
+        let addresses = parsed.socket_addrs(|| None).map_err(|error| not_there(error.to_string()))?;
+        self.source.reach(&addresses, CONNECT_MAX).map_err(|error| not_there(error.to_string()))
+    }
+
     /// Posts a message and reads the answer. Blocks for at most `timeout`.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use url::{Host, Url};
 
 use crate::accept::{Accept, AcceptConfig, AcceptError};
 use crate::ca_tls::{CaTlsConfig, ClientError, ClientFiles};
+use crate::domains::FactoryIdentityConfig;
 use crate::services::{Accounts, ServiceConfig, Services};
 
 /// The name of the agent, over the one in the file: what makes one file good for many devices.
@@ -55,6 +56,10 @@ pub struct Config {
     /// Our certificate for https CAs that ask for one.
     #[serde(default)]
     pub ca_tls: CaTlsConfig,
+    /// The identity that the factory gave to the device: the PKI domain `default`, by which first certificates can be
+    /// asked for without a secret (S39).
+    #[serde(default)]
+    pub factory_identity: FactoryIdentityConfig,
     /// Where the private keys of trustpoints are kept.
     #[serde(default)]
     pub keys: KeysConfig,
@@ -286,6 +291,7 @@ impl Config {
             announce.check().map_err(wrong)?;
         }
         ClientFiles::of(&config.ca_tls).map_err(wrong)?;
+        config.factory_identity.check().map_err(wrong)?;
         config.check_transport("controller_url", &config.controller_url, "http", "https")?;
         Ok(config)
     }

@@ -82,6 +82,7 @@ impl Running<'_> {
             Some(seat) => seat,
             None => self.seat().await?,
         };
+        self.reach().await?;
         let started_at = self.core.identity.clock.now();
         let prepare = Prepare::of(self.core, self.job, self.place, self.order);
         let making = async { Ok::<_, Halt>(blocking(move || prepare.start(started_at)).await??) };
@@ -96,6 +97,34 @@ impl Running<'_> {
         let span = self.span(&exchange, false);
         let step = Step::Send { transaction: Box::new(transaction), message };
         spanned(span, self.go_on(exchange, step, false, Some(seat))).await
+    }
+
+    /// Makes sure that one of the servers can be connected to, before a first request: until then no key is made and
+    /// nothing is sent (S31a). An update goes to a CA that has answered before.
+    async fn reach(&self) -> Result<(), Halt> {
+        if self.order.kind == RequestKind::Kur {
+            return Ok(());
+        }
+        let source = self.order.source.clone();
+        blocking(move || source.check()).await?.map_err(|error| outcome::of_source(&error))?;
+        let begun_at = self.core.identity.clock.now();
+        let total = i64::try_from(self.order.acceptance.total_seconds).unwrap_or(i64::MAX);
+        let ends_at = begun_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);
+        let mut failures = 0_u32;
+        loop {
+            let (http, urls) = (self.http(), self.order.urls.clone());
+            let last = match blocking(move || reach_one(&http, &urls)).await? {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            failures = failures.saturating_add(1);
+            if !Patience::Request.goes_on(failures, self.core.identity.clock.now(), ends_at) {
+                return Err(outcome::of_http(&last, false).into());
+            }
+            let wait = CA_BACKOFF.wait(failures, self.core.identity.random_u64());
+            tracing::warn!(job.id = %self.job.job_id, error = %last, wait_s = wait.as_secs(), "no ca can be reached yet");
+            self.pause(wait).await?;
+        }
     }
 
     /// Waits until the broker knows which key will be certified, before the CA knows it.
@@ -384,6 +413,18 @@ impl Running<'_> {
             tracing::error!(job.id = %self.job.job_id, %error, "an orphaned certificate is not saved");
         }
     }
+}
+
+/// Whether one of the servers can be connected to; why not the last of them.
+fn reach_one(http: &CmpHttp, urls: &[String]) -> Result<(), HttpError> {
+    let mut last = HttpError::NotConnected { url: String::new(), detail: "no server is configured".to_owned() };
+    for url in urls {
+        match http.reach(url) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Runs what blocks (disk, signing, HTTP) beside the loop.

@@ -23,6 +23,8 @@ pub mod cmp_http;
 pub mod config;
 pub mod controller_link;
 pub mod core;
+pub mod domain_cli;
+pub mod domains;
 pub mod driver;
 pub mod exchange;
 pub mod identity;

@@ -9,6 +9,7 @@ use trustfleet_agent::cmp_cli;
 use trustfleet_agent::cmp_cli::args::CmpArgs;
 use trustfleet_agent::cmp_cli::exit::Exit;
 use trustfleet_agent::config::{Config, LogFormat};
+use trustfleet_agent::domain_cli::{self, DomainVerb};
 use trustfleet_agent::run;
 use trustfleet_agent::status::Status;
 use trustfleet_cmp::entropy::{Entropy as _, SystemEntropy};
@@ -40,6 +41,14 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// PKI domains: identities that others have issued to the device.
+    Domain {
+        /// Configuration file (TOML).
+        #[arg(long, env = "TRUSTFLEET_AGENT_CONFIG")]
+        config: PathBuf,
+        #[command(subcommand)]
+        verb: DomainVerb,
+    },
     /// Speak CMP with a CA by hand, without a controller: enrol, renew, revoke, ask.
     Cmp(CmpArgs),
 }
@@ -61,6 +70,7 @@ fn main() -> ExitCode {
             run::run(config).map_err(|error| chain(&error))
         }),
         Command::Status { config, output } => load(&config).and_then(|config| show(&config, output)),
+        Command::Domain { config, verb } => load(&config).and_then(|config| domain_cli::run(&config, verb)),
         Command::Cmp(args) => return cmp_cli::run(&args),
     };
     match ended {

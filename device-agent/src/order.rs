@@ -70,6 +70,10 @@ pub struct Order {
     pub regenerate_key: bool,
     /// Reference and sealed secret.
     pub mac: Option<OrderMac>,
+    /// PKI domain whose identity signs an ir or cr (S14).
+    pub identity_domain: Option<ObjectName>,
+    /// Sender in MAC mode (S19).
+    pub sender: Option<Name>,
     /// Ask for implicit confirmation.
     pub implicit_confirm: bool,
     /// Put into use at once (S33, S34).
@@ -161,6 +165,11 @@ impl Order {
             let policy = MacPolicy { iterations: mac.iterations, ..policy };
             Some(OrderMac { reference: mac.reference.clone(), secret: mac.secret.clone(), policy })
         });
+        let identity_domain = enroll
+            .identity_domain
+            .as_ref()
+            .and_then(|name| v.check("identity_domain", "S14", name.parse::<ObjectName>()));
+        let sender = enroll.sender.as_ref().and_then(|name| v.check("sender", "S19", Name::parse(name)));
         let macs = if enroll.accept_sha1_answers { AcceptedMacs::with_sha1() } else { AcceptedMacs::strong() };
         let acceptance = Acceptance {
             macs,
@@ -184,6 +193,8 @@ impl Order {
                 key_type,
                 regenerate_key: enroll.regenerate_key,
                 mac,
+                identity_domain,
+                sender,
                 implicit_confirm: enroll.implicit_confirm,
                 activate: enroll.activate,
                 file_format,

@@ -10,12 +10,14 @@ use trustfleet_cmp::entropy::SystemEntropy;
 use trustfleet_cmp::key::Signer;
 use trustfleet_cmp::request::{Credentials, EnrollRequest, RequestKind};
 use trustfleet_cmp::transaction::{Step, Transaction, TransactionRecord};
+use trustfleet_model::field::ObjectName;
 use trustfleet_pki::Name;
 use trustfleet_wire::seal::SealContext;
 use trustfleet_wire::v1::{Failed, Job};
 use zeroize::Zeroizing;
 
 use crate::core::Core;
+use crate::domains::{Domains, Identity};
 use crate::order::{Order, Place};
 use crate::outcome;
 use crate::slots::{Slot, Slots};
@@ -59,7 +61,7 @@ impl Prepare {
             subject,
             sans: order.sans.clone(),
             recipient: order.recipient.clone(),
-            sender: None,
+            sender: order.sender.clone(),
             old_certificate,
             implicit_confirm: order.implicit_confirm,
             extra_certs: Vec::new(),
@@ -95,7 +97,8 @@ impl Prepare {
         key.map_err(|error| outcome::of_keys(&error))
     }
 
-    /// A kur is signed with the certificate that it replaces (P9, S30); ir and cr go by MAC where the job has one.
+    /// A kur is signed with the certificate that it replaces (P9, S30); ir and cr go by MAC where the job has one, or by the
+    /// identity of a PKI domain where it names one.
     fn credentials(&self) -> Result<Credentials, Box<Failed>> {
         match &self.order.mac {
             Some(mac) if self.order.kind != RequestKind::Kur => {
@@ -113,8 +116,20 @@ impl Prepare {
                     mac: mac.policy,
                 })
             }
+            None if self.order.kind != RequestKind::Kur => match &self.order.identity_domain {
+                Some(domain) => self.identity(domain),
+                None => self.signature(),
+            },
             _ => self.signature(),
         }
+    }
+
+    /// An identity that somebody else has issued to the device (S14, S28, S29).
+    fn identity(&self, domain: &ObjectName) -> Result<Credentials, Box<Failed>> {
+        let found = Domains::new(&self.core.store, &self.core.identity.config.factory_identity).identity(domain);
+        let Identity { certificate, chain, key } = found
+            .map_err(|error| outcome::of_configuration("identity_missing", &format!("{error}; nothing was sent")))?;
+        Ok(Credentials::Signature { signer: Arc::new(key), certificate, chain })
     }
 
     fn signature(&self) -> Result<Credentials, Box<Failed>> {

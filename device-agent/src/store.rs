@@ -185,6 +185,11 @@ impl Store {
         self.root.join("devices")
     }
 
+    /// Folder of PKI domains: identities that others have issued to the device.
+    pub fn domains(&self) -> PathBuf {
+        self.root.join("domains")
+    }
+
     /// File of what the controller said when the agent joined.
     pub fn agent_file(&self) -> PathBuf {
         self.root.join("agent.json")

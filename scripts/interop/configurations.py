@@ -29,6 +29,7 @@ GUIDE = pathlib.Path(__file__).resolve().parent.parent.parent / "docs/operator-g
 # A certificate for https CAs is one agent's own, not that of a set of them; so is a serial number or a factory identity.
 NOT_BY_CHART = {"join_token", "keys.passphrase_file", "keys.pkcs11_module", "keys.pkcs11_token", "keys.pkcs11_pin_file",
                 "ca_tls.cert_file", "ca_tls.key_file", "announce", "announce.tenant", "announce.controller_key",
+                "factory_identity", "factory_identity.certificate_file", "factory_identity.key_file", "factory_identity.ca_file",
                 "announce.serial", "announce.certificate_file", "announce.key_file"}
 
 

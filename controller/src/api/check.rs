@@ -94,6 +94,8 @@ fn sample_device(text: &str, value: &str) -> Result<Device, String> {
         serial: word("SAMPLE-1"),
         mac: word("00:00:5e:00:53:01"),
         labels,
+        pair: None,
+        standby: false,
     })
 }
 

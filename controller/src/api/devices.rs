@@ -14,7 +14,7 @@ use super::dto::Page;
 use super::dto::device::{DeviceBody, DeviceCreate, DeviceUpdate, Registration};
 use super::problem::{Problem, ProblemBody, json};
 use crate::audit::shown;
-use crate::db::Counted;
+use crate::db::{Counted, TenantTx};
 use crate::error::AppError;
 
 /// Filters of the list of devices.
@@ -66,6 +66,7 @@ pub async fn create(call: Call, body: Body<DeviceCreate>) -> Result<HttpResponse
     let made = call
         .tenant_tx("device_create", async |tx| {
             call.check_quota(tx, Counted::Devices).await?;
+            one_active(tx, &device).await?;
             tx.registered_device_insert(&device, call.now).await.map_err(|error| name_taken(error, "device"))?;
             let made = tx.registered_device_fetch(&device.name).await?;
             let (object, after) = (("device", id.as_uuid()), shown(&DeviceBody::from(made.clone())));
@@ -120,8 +121,11 @@ pub async fn update(call: Call, body: Body<DeviceUpdate>) -> Result<HttpResponse
                 serial: registration.serial,
                 mac: registration.mac,
                 labels: registration.labels,
+                pair: registration.pair,
+                standby: registration.standby,
                 ..present
             };
+            one_active(tx, &changed).await?;
             tx.registered_device_update(&changed, call.now).await?;
             let object = ("device", changed.id.as_uuid());
             let changed = tx.registered_device_fetch(&name).await?;
@@ -165,6 +169,48 @@ pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// Makes a device the active node of its pair.
+///
+/// # Errors
+/// 404; 409 where it belongs to no pair.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/devices/{device}/switch-over", tag = "Devices",
+    operation_id = "device_switch_over", summary = "Make a device the active node of its pair; the others stand by", responses(
+        (status = 200, description = "It is active; it applies where it has no valid certificate", body = DeviceBody),
+        (status = 409, description = "It belongs to no pair", body = ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn switch_over(call: Call) -> Result<HttpResponse, Problem> {
+    let name: ObjectName = call.segment("device", "device")?;
+    let active = call
+        .tenant_tx("device_switch_over", async |tx| {
+            let device = tx.registered_device_fetch(&name).await?.device;
+            let Some(pair) = device.pair else {
+                let detail = "the device belongs to no pair: give it one first (pair)";
+                return Err(AppError::Conflict { code: "no_pair", detail: detail.to_owned() });
+            };
+            let others = tx.pair_switch(&pair, device.id, call.now).await?;
+            let detail = json!({"name": name.as_str(), "pair": pair.as_ref(), "standing_by": others});
+            call.note(tx, "device_switched_over", "device", device.id.as_uuid(), detail).await?;
+            Ok(tx.registered_device_fetch(&name).await?)
+        })
+        .await?;
+    json(StatusCode::OK, &DeviceBody::from(active))
+}
+
+/// A pair has one active node (S47).
+async fn one_active(tx: &TenantTx, device: &Device) -> Result<(), AppError> {
+    let Some(pair) = device.pair.as_ref().filter(|_| !device.standby) else { return Ok(()) };
+    match tx.pair_active(pair, device.id).await? {
+        None => Ok(()),
+        Some(active) => {
+            let detail = format!(
+                "{active} is the active node of the pair {}: register this device as standby, then switch over",
+                pair.as_ref()
+            );
+            Err(AppError::Conflict { code: "pair_has_active", detail })
+        }
+    }
+}
+
 async fn find_agent(
     call: &Call,
     registration: Option<&Registration>,
@@ -189,6 +235,6 @@ fn device(
     registration: Registration,
     agent_id: Option<AgentId>,
 ) -> Result<Device, Problem> {
-    let Registration { serial, mac, labels, .. } = registration;
-    Ok(Device { tenant_id: call.tenant()?.id, id, name, agent_id, serial, mac, labels })
+    let Registration { serial, mac, labels, pair, standby, .. } = registration;
+    Ok(Device { tenant_id: call.tenant()?.id, id, name, agent_id, serial, mac, labels, pair, standby })
 }

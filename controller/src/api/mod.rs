@@ -114,6 +114,7 @@ const DEVICE: &str = "/v1/tenants/{tenant}/devices/{device}";
 const DEVICE_TRUSTPOINTS: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints";
 const TRUSTPOINT: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}";
 const TRUSTPOINT_MAC: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/mac";
+const SWITCH_OVER: &str = "/v1/tenants/{tenant}/devices/{device}/switch-over";
 const TRUSTPOINT_SERVICES: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/services";
 const BINDINGS: &str = "/v1/tenants/{tenant}/bindings";
 const BINDING: &str = "/v1/tenants/{tenant}/bindings/{binding}";
@@ -211,6 +212,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", DEVICE, Tenant(Viewer), "device_show", || get().to(devices::show)),
     route("PUT", DEVICE, Tenant(Operator), "device_update", || put().to(devices::update)),
     route("DELETE", DEVICE, Tenant(Operator), "device_delete", || delete().to(devices::remove)),
+    route("POST", SWITCH_OVER, Tenant(Operator), "device_switch_over", || post().to(devices::switch_over)),
     route("GET", DEVICE_TRUSTPOINTS, Tenant(Viewer), "device_trustpoint_list", || {
         get().to(trustpoints::list_of_device)
     }),

@@ -97,6 +97,7 @@ use crate::error::AppError;
         devices::show,
         devices::update,
         devices::remove,
+        devices::switch_over,
         trustpoints::list,
         trustpoints::list_of_device,
         trustpoints::create,

@@ -33,5 +33,5 @@ configured_handlers!(
     object: PolicyBody, spec: PolicySpec, bodies: [PolicyCreate, PolicyUpdate, PolicyBody], id: PolicyId,
     sql: [policy_insert, policy_fetch, policy_list, policy_update, policy_used_by, policy_delete],
     check: |spec: &PolicySpec, allow_weak: bool, violations: &mut Violations| spec.check(allow_weak, violations),
-    preview: |preview: &mut Preview, trustpoint: &Trustpoint, _: &Device, (before, after): (&PolicySpec, &PolicySpec), now| preview.renewal(trustpoint, before, after, now)
+    preview: |preview: &mut Preview, trustpoint: &Trustpoint, device: &Device, specs: (&PolicySpec, &PolicySpec), now| preview.renewal(trustpoint, device.duty(), specs, now)
 );

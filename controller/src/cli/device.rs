@@ -39,6 +39,11 @@ pub enum DeviceVerb {
         #[command(flatten)]
         flags: DeviceFlags,
     },
+    /// Make a device the active node of its pair; the others stand by
+    SwitchOver {
+        /// Its name
+        name: String,
+    },
     /// Delete a device that has no trustpoints
     Delete {
         /// Its name
@@ -61,6 +66,12 @@ pub struct DeviceFlags {
     /// Label, may be repeated, for {label.KEY} in names; with `update` the labels given replace all
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
+    /// Hot-standby pair that it belongs to; '' takes it back
+    #[arg(long, value_name = "NAME")]
+    pair: Option<String>,
+    /// In a pair: it stands by, and never applies for a certificate
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    standby: Option<bool>,
 }
 
 impl DeviceFlags {
@@ -68,6 +79,8 @@ impl DeviceFlags {
         draft.set("agent", self.agent);
         draft.set("serial", self.serial);
         draft.set("mac", self.mac);
+        draft.set("pair", self.pair.map(|name| if name.is_empty() { Value::Null } else { name.into() }));
+        draft.set("standby", self.standby);
         if !self.labels.is_empty() {
             let labels = self.labels.into_iter().map(|(key, value)| (key, Value::from(value)));
             draft.set("labels", Some(Value::Object(labels.collect())));
@@ -81,10 +94,19 @@ const DEVICES: &[Column] = &[
     Column::new("SERIAL", |item, _| text(item, "/serial")),
     Column::new("MAC", |item, _| text(item, "/mac")),
     Column::new("LABELS", |item, _| text(item, "/labels")),
+    Column::new("PAIR", |item, _| pair_of(item)),
     Column::new("TRUSTPOINTS", |item, _| text(item, "/trustpoints")),
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
 ];
-const FIRST: &[&str] = &["name", "id", "agent", "serial", "mac", "labels"];
+const FIRST: &[&str] = &["name", "id", "agent", "serial", "mac", "labels", "pair", "standby"];
+
+fn pair_of(item: &Value) -> String {
+    match item["pair"].as_str() {
+        Some(pair) if item["standby"] == true => format!("{pair} (standby)"),
+        Some(pair) => format!("{pair} (active)"),
+        None => "-".to_owned(),
+    }
+}
 
 /// Runs a verb on devices.
 pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
@@ -107,12 +129,16 @@ pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
         DeviceVerb::Update { name, flags } => {
             let present = session.read(&["devices", &name])?;
             let mut draft = Draft::default();
-            for field in ["agent", "serial", "mac", "labels"] {
+            for field in ["agent", "serial", "mac", "labels", "pair", "standby"] {
                 draft.set(field, present.get(field).filter(|value| !value.is_null()).cloned());
             }
             flags.lay_over(&mut draft);
             let device = session.call(Method::PUT, &["devices", &name], Some(&draft.body()))?;
             session.print_object(&device, FIRST, "new names take effect with the next enrolment")
+        }
+        DeviceVerb::SwitchOver { name } => {
+            let device = session.call(Method::POST, &["devices", &name, "switch-over"], None)?;
+            session.print_object(&device, FIRST, &format!("trustfleet trustpoint list --device {name}"))
         }
         DeviceVerb::Delete { name } => {
             session.call(Method::DELETE, &["devices", &name], None)?;

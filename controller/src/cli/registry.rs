@@ -120,6 +120,18 @@ pub struct PolicyFlags {
     /// Make a new key with every update (true) or keep it (false) [default of the API: true]
     #[arg(long, value_name = "BOOL")]
     regenerate_key: Option<bool>,
+    /// How the first request proves where it comes from: message_authentication_code or signature
+    #[arg(long, value_name = "HOW")]
+    origin_authentication: Option<String>,
+    /// PKI domain of the device whose identity signs the first request [default: its factory identity]; '' takes it back
+    #[arg(long, value_name = "NAME")]
+    authentication_domain: Option<String>,
+    /// Sender of MAC-protected requests, with placeholders [default: the reference value]; '' takes it back
+    #[arg(long, value_name = "DN")]
+    sender: Option<String>,
+    /// Recipient of requests [default: the CA's name]; '' takes it back
+    #[arg(long, value_name = "DN")]
+    recipient: Option<String>,
     /// MAC of requests: hmac-sha256, -sha384, -sha512, pbmac1-sha256, -sha384, -sha512, or hmac-sha1 where the tenant allows weak algorithms
     #[arg(long, value_name = "ALGORITHM")]
     mac_algorithm: Option<String>,
@@ -210,6 +222,10 @@ impl Flags for PolicyFlags {
         draft.set("auto_update.latest_percent", self.renew_latest);
         draft.set("file_format", self.file_format);
         let or_none = |text: String| if text.is_empty() { Value::Null } else { text.into() };
+        draft.set("origin_authentication", self.origin_authentication);
+        draft.set("authentication_domain", self.authentication_domain.map(or_none));
+        draft.set("sender", self.sender.map(or_none));
+        draft.set("recipient", self.recipient.map(or_none));
         draft.set("source.interface", self.source_interface.map(or_none));
         draft.set("source.address", self.source_address.map(or_none));
         draft.set("message_timeout_s", self.message_timeout);

@@ -16,7 +16,7 @@ impl TenantTx {
         let id = Id(device);
         let found = self
             .query_opt(
-                "/* device_state_fetch: device */ SELECT device_id, name, agent_id, serial, mac, labels, version
+                "/* device_state_fetch: device */ SELECT device_id, name, agent_id, serial, mac, labels, pair, standby, version
                  FROM devices WHERE tenant_id = $1 AND device_id = $2",
                 &[&id],
             )

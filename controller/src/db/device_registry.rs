@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Row;
-use trustfleet_model::device::Device;
+use trustfleet_model::device::{Device, Word};
 use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::{AgentId, DeviceId, TenantId};
 
@@ -34,13 +34,28 @@ impl TenantTx {
     /// [`DbError::Conflict`] when the name is taken or the agent is gone.
     pub async fn registered_device_insert(&self, device: &Device, now: Timestamp) -> Result<(), DbError> {
         let sql = "/* registered_device_insert */ INSERT INTO devices (tenant_id, device_id, name, agent_id, serial, mac, \
-                   labels, shard, version, created_at, updated_at, updated_by) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $9, $10)";
+                   labels, pair, standby, shard, version, created_at, updated_at, updated_by) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $11, $12, $8, 1, $9, $9, $10)";
         let (agent, labels, serial, mac) = columns(device)?;
         let shard = i16::from(Device::shard(device.id));
         let name = device.name.as_str();
         let count = self
-            .execute(sql, &[&Id(device.id), &name, &agent, &serial, &mac, &labels, &shard, &now, &self.name()])
+            .execute(
+                sql,
+                &[
+                    &Id(device.id),
+                    &name,
+                    &agent,
+                    &serial,
+                    &mac,
+                    &labels,
+                    &shard,
+                    &now,
+                    &self.name(),
+                    &pair(device),
+                    &device.standby,
+                ],
+            )
             .await?;
         DbError::one_row(count, "device")
     }
@@ -51,7 +66,7 @@ impl TenantTx {
     /// [`DbError::NotFound`].
     pub async fn registered_device_fetch(&self, name: &ObjectName) -> Result<RegisteredDevice, DbError> {
         let sql = "/* registered_device_fetch */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
-                   d.labels, d.created_at, d.updated_at, a.name AS agent, \
+                   d.labels, d.pair, d.standby, d.created_at, d.updated_at, a.name AS agent, \
                    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
                    AS trustpoints \
                    FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
@@ -71,7 +86,7 @@ impl TenantTx {
         limit: i64,
     ) -> Result<Vec<RegisteredDevice>, DbError> {
         let sql = "/* registered_device_list */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
-                   d.labels, d.created_at, d.updated_at, a.name AS agent, \
+                   d.labels, d.pair, d.standby, d.created_at, d.updated_at, a.name AS agent, \
                    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
                    AS trustpoints \
                    FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
@@ -86,10 +101,53 @@ impl TenantTx {
     /// [`DbError::NotFound`], or [`DbError::Conflict`] when the agent is gone.
     pub async fn registered_device_update(&self, device: &Device, now: Timestamp) -> Result<(), DbError> {
         let sql = "/* registered_device_update */ UPDATE devices SET agent_id = $3, serial = $4, mac = $5, labels = $6, \
-                   bindings_revision = 0, version = version + 1, updated_at = $7, updated_by = $8 WHERE tenant_id = $1 AND device_id = $2";
+                   pair = $9, standby = $10, bindings_revision = 0, version = version + 1, updated_at = $7, \
+                   updated_by = $8 WHERE tenant_id = $1 AND device_id = $2";
         let (agent, labels, serial, mac) = columns(device)?;
-        let count = self.execute(sql, &[&Id(device.id), &agent, &serial, &mac, &labels, &now, &self.name()]).await?;
-        DbError::one_row(count, "device")
+        let count = self
+            .execute(
+                sql,
+                &[&Id(device.id), &agent, &serial, &mac, &labels, &now, &self.name(), &pair(device), &device.standby],
+            )
+            .await?;
+        DbError::one_row(count, "device")?;
+        self.replan(device.id).await
+    }
+
+    /// When its trustpoints are renewed is to be found anew.
+    async fn replan(&self, id: DeviceId) -> Result<(), DbError> {
+        let sql = "/* registered_device_replan */ UPDATE trustpoints SET planned_revision = 0 \
+                   WHERE tenant_id = $1 AND device_id = $2";
+        self.execute(sql, &[&Id(id)]).await.map(drop)
+    }
+
+    /// The active node of a pair, other than this device.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn pair_active(&self, pair: &Word, but: DeviceId) -> Result<Option<String>, DbError> {
+        let sql = "/* pair_active */ SELECT name FROM devices \
+                   WHERE tenant_id = $1 AND pair = $2 AND NOT standby AND device_id <> $3 LIMIT 1";
+        let row = self.query_opt(sql, &[&pair.as_ref(), &Id(but)]).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// Makes a device the active node of its pair, and all others of it stand by; how many others there are.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn pair_switch(&self, pair: &Word, active: DeviceId, now: Timestamp) -> Result<u64, DbError> {
+        // One after the other: the index that allows one active node looks at every row at once.
+        let sql = "/* pair_switch: standby */ UPDATE devices SET standby = true, version = version + 1, updated_at = $3, \
+                   updated_by = $4 WHERE tenant_id = $1 AND pair = $2";
+        let nodes = self.execute(sql, &[&pair.as_ref(), &now, &self.name()]).await?;
+        let sql =
+            "/* pair_switch: active */ UPDATE devices SET standby = false WHERE tenant_id = $1 AND device_id = $2";
+        DbError::one_row(self.execute(sql, &[&Id(active)]).await?, "device")?;
+        let sql = "/* pair_switch: plans */ UPDATE trustpoints t SET planned_revision = 0 FROM devices d \
+                   WHERE t.tenant_id = $1 AND d.tenant_id = t.tenant_id AND d.device_id = t.device_id AND d.pair = $2";
+        self.execute(sql, &[&pair.as_ref()]).await?;
+        Ok(nodes.saturating_sub(1))
     }
 
     /// How many jobs of the device have not ended, and how many there ever were.
@@ -112,6 +170,10 @@ impl TenantTx {
         let sql = "/* registered_device_delete */ DELETE FROM devices WHERE tenant_id = $1 AND device_id = $2";
         DbError::one_row(self.execute(sql, &[&Id(id)]).await?, "device")
     }
+}
+
+fn pair(device: &Device) -> Option<&str> {
+    device.pair.as_ref().map(AsRef::as_ref)
 }
 
 type Written<'a> = (Option<Id<AgentId>>, Value, Option<&'a str>, Option<&'a str>);

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use trustfleet_model::{
+    device::Duty,
     ids::{DeviceId, TenantId, TrustpointId},
     policy::PolicySpec,
-    renewal::AutoUpdate,
     trustpoint::Trustpoint,
 };
 
@@ -20,8 +20,10 @@ pub struct PlannedTrustpoint {
     pub device_id: DeviceId,
     /// The trustpoint.
     pub trustpoint: Trustpoint,
-    /// What its policy says.
-    pub auto_update: AutoUpdate,
+    /// Its policy.
+    pub policy: PolicySpec,
+    /// What its device has to do.
+    pub duty: Duty,
     /// The policy's revision.
     pub revision: i32,
 }
@@ -48,11 +50,12 @@ impl SystemTx {
     pub async fn trustpoints_to_plan(&self, limit: i64) -> Result<Vec<PlannedTrustpoint>, DbError> {
         let sql =
             "/* trustpoints_to_plan */ SELECT t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec,
-                   p.revision
+                   p.revision, d.pair, d.standby
              FROM policies p CROSS JOIN LATERAL (
                  SELECT * FROM trustpoints t WHERE t.tenant_id = p.tenant_id AND t.policy_id = p.policy_id
                      AND t.planned_revision < p.revision
                  ORDER BY t.planned_revision LIMIT $1 FOR UPDATE SKIP LOCKED) t
+             JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id
              LIMIT $1";
         self.query(sql, &[&limit]).await?.iter().map(planned).collect()
     }
@@ -88,10 +91,12 @@ impl SystemTx {
                  WHERE t.next_action_at <= $1 AND o.state = 'active'
                  ORDER BY t.next_action_at LIMIT $3 FOR UPDATE OF t SKIP LOCKED
              )
-             UPDATE trustpoints t SET next_action_at = $2 FROM due, policies p
+             UPDATE trustpoints t SET next_action_at = $2 FROM due, policies p, devices d
              WHERE t.tenant_id = due.tenant_id AND t.trustpoint_id = due.trustpoint_id
                AND p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id
-             RETURNING t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec, p.revision";
+               AND d.tenant_id = t.tenant_id AND d.device_id = t.device_id
+             RETURNING t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec, p.revision, d.pair,
+                       d.standby";
         self.query(sql, &[&now, &again_at, &limit]).await?.iter().map(planned).collect()
     }
 }
@@ -99,12 +104,18 @@ impl SystemTx {
 fn planned(row: &Row) -> Result<PlannedTrustpoint, DbError> {
     let Id(tenant_id) = row.try_get("tenant_id")?;
     let Id(device_id) = row.try_get("device_id")?;
-    let spec: PolicySpec = Columns::new(row, "policies", "policy_id").json("spec")?;
+    let pair: Option<&str> = row.try_get("pair")?;
+    let duty = match (pair, row.try_get("standby")?) {
+        (None, _) => Duty::Alone,
+        (Some(_), false) => Duty::Active,
+        (Some(_), true) => Duty::Standby,
+    };
     Ok(PlannedTrustpoint {
         tenant_id,
         device_id,
         trustpoint: row::trustpoint(row)?,
-        auto_update: spec.auto_update,
+        policy: Columns::new(row, "policies", "policy_id").json("spec")?,
+        duty,
         revision: row.try_get("revision")?,
     })
 }

@@ -100,7 +100,7 @@ impl TenantTx {
         let column = reference.column();
         let sql = format!(
             "/* trustpoints_referring */ SELECT t.trustpoint_id, t.state, d.device_id, d.name, d.agent_id, d.serial, d.mac,
-                    d.labels
+                    d.labels, d.pair, d.standby
              FROM trustpoints t JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id
              WHERE t.tenant_id = $1 AND t.{column} = $2 AND ($3::uuid IS NULL OR t.trustpoint_id > $3)
              ORDER BY t.trustpoint_id LIMIT $4"

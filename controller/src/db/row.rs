@@ -43,7 +43,7 @@ pub(in crate::db) fn trustpoint(row: &Row) -> Result<Trustpoint, DbError> {
     Ok(stored.trustpoint)
 }
 
-/// The device in columns `device_id`, `name`, `agent_id`, `serial`, `mac` and `labels`.
+/// The device in columns `device_id`, `name`, `agent_id`, `serial`, `mac`, `labels`, `pair` and `standby`.
 pub(in crate::db) fn device(row: &Row, tenant_id: TenantId) -> Result<Device, DbError> {
     let Id(id): Id<DeviceId> = row.try_get("device_id")?;
     let name: String = row.try_get("name")?;
@@ -65,5 +65,7 @@ pub(in crate::db) fn device(row: &Row, tenant_id: TenantId) -> Result<Device, Db
         serial: word("serial")?,
         mac: word("mac")?,
         labels,
+        pair: word("pair")?,
+        standby: row.try_get("standby")?,
     })
 }

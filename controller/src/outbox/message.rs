@@ -93,7 +93,9 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
             .iter()
             .map(|san| San { kind: san.kind.as_str().to_owned(), value: san.value.clone() })
             .collect(),
-        recipient: ca.ca_name.clone(),
+        recipient: order.recipient.as_ref().unwrap_or(&ca.ca_name).clone(),
+        sender: order.sender.clone(),
+        identity_domain: policy.domain().map(str::to_owned),
         source: (!policy.source.is_anywhere())
             .then(|| Source { address: policy.source.address.clone(), interface: policy.source.interface.clone() }),
         urls: std::iter::once(&ca.primary_url).chain(&ca.secondary_url).cloned().collect(),

@@ -125,3 +125,43 @@ async fn a_bound_trustpoint_asks_for_its_first_certificate_when_it_has_its_secre
     );
     house.close().await;
 }
+
+#[actix::test]
+async fn s47_a_standby_is_refused_and_asks_by_itself_after_the_switch_over() {
+    let house = House::open().await;
+    let [viewer, operator, admin] = house.tenant("acme").await;
+    house.furnish("acme", "s").await;
+    let devices = "/v1/tenants/acme/devices";
+    let node = |name: &str, standby: bool| json!({"name": name, "agent": "site-1", "pair": "gw", "standby": standby});
+    house.post(devices, &operator, node("gw-a", false)).await.expect(201);
+    let second = house.post(devices, &operator, node("gw-b", false)).await.expect(409);
+    assert!(second.str("/code") == "pair_has_active" && second.str("/detail").contains("gw-a"), "{}", second.text);
+    let alone = json!({"name": "gw-c", "agent": "site-1", "standby": true});
+    assert_eq!(house.post(devices, &operator, alone).await.expect(422).violations(), ["standby S47"]);
+    house.post(devices, &operator, node("gw-b", true)).await.expect(201);
+
+    let trustpoint = json!({"name": "ike", "entity": "default", "ca_server": "default", "policy": "default",
+                            "mac": {"reference": "gw", "secret": "gw-secret"}});
+    for name in ["gw-a", "gw-b"] {
+        house.post(&format!("{devices}/{name}/trustpoints"), &operator, trustpoint.clone()).await.expect(201);
+    }
+    let enroll = format!("{devices}/gw-b/trustpoints/ike/enroll");
+    let refused = house.post(&enroll, &operator, json!({"request": "ir"})).await.expect(422);
+    assert_eq!(refused.violations(), ["device.standby S47"]);
+    let kinds = async |device: &str| {
+        let jobs = house.get(&format!("/v1/tenants/acme/jobs?device={device}"), &viewer).await.expect(200);
+        jobs.body["items"].as_array().unwrap().iter().map(|job| job["kind"].clone()).collect::<Vec<_>>()
+    };
+    until("the active node asks by itself", async || (kinds("gw-a").await == ["ir"]).then_some(())).await;
+    assert!(kinds("gw-b").await.is_empty());
+
+    house.post(&format!("{devices}/ap-1/switch-over"), &operator, json!({})).await.expect(409);
+    house.post(&format!("{devices}/gw-b/switch-over"), &viewer, json!({})).await.expect(403);
+    let active = house.post(&format!("{devices}/gw-b/switch-over"), &operator, json!({})).await.expect(200);
+    assert_eq!(active.body["standby"], false);
+    assert_eq!(house.get(&format!("{devices}/gw-a"), &viewer).await.expect(200).body["standby"], true);
+    until("the new active node asks by itself", async || (kinds("gw-b").await == ["ir"]).then_some(())).await;
+    let log = house.get("/v1/tenants/acme/audit?limit=1000", &admin).await.expect(200).text;
+    assert!(log.contains("device_switched_over"), "{log}");
+    house.close().await;
+}

@@ -153,6 +153,21 @@ impl Source {
         }
     }
 
+    /// Connects to one of the addresses, and closes the connection.
+    pub(super) fn reach(&self, addresses: &[SocketAddr], timeout: Duration) -> io::Result<()> {
+        let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the server has no address that can be used");
+        for address in addresses {
+            if self.address.is_some_and(|local| local.is_ipv4() != address.is_ipv4()) {
+                continue;
+            }
+            match self.connect(*address, timeout) {
+                Ok(_) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     fn connect(&self, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         // A local address or interface that is not there is as good as a network that is down: nothing has left.

@@ -203,6 +203,8 @@ impl House {
             trustpoint_id: uuid::Uuid::from_u128(0x71).into(),
         };
         Enroll {
+            identity_domain: None,
+            sender: None,
             request,
             subject: "/O=Lab/CN=ap-1".to_owned(),
             sans: vec![San { kind: "dns".to_owned(), value: "ap-1.example.org".to_owned() }],

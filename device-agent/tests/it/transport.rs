@@ -77,6 +77,17 @@ async fn a_ca_that_nobody_can_reach_fails_the_job_as_transport_and_says_that_not
 }
 
 #[tokio::test]
+async fn s31a_no_key_is_made_for_a_first_request_while_no_server_can_be_connected_to() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    let mut enroll = house.enroll(1, Request::Ir, &ca);
+    (enroll.urls, enroll.total_timeout_s) = (vec![dead_url(), dead_url()], 2);
+    house.send(&house.job(1, Task::Enroll(Box::new(enroll)))).await;
+    house.failed().await;
+    assert_eq!(house.kinds(), ["failed"], "not even begun");
+    assert!(!house.trustpoint().join("versions").exists(), "a key was made");
+}
+
+#[tokio::test]
 async fn a_ca_that_swallows_requests_fails_the_job_as_maybe_issued() {
     let (ca, house) = (TestCa::start(), House::start().await);
     for _ in 0..10 {

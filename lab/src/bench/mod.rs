@@ -15,6 +15,7 @@ mod figure;
 mod harness;
 mod machine;
 mod mock;
+mod policy;
 mod process;
 mod report;
 mod spec;
@@ -48,6 +49,7 @@ type Running<'a> = Pin<Box<dyn Future<Output = Result<(), BenchError>> + 'a>>;
 const GROUPS: &[Group] = &[
     Group { specs: cmp::SPECS, run: |harness| Box::pin(cmp::run(harness)) },
     Group { specs: agent::SPECS, run: |harness| Box::pin(agent::run(harness)) },
+    Group { specs: policy::SPECS, run: |harness| Box::pin(policy::run(harness)) },
 ];
 
 /// Arguments of `bench`.

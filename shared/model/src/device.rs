@@ -24,9 +24,33 @@ pub struct Device {
     pub mac: Option<Word>,
     /// Labels for selectors and placeholders.
     pub labels: Labels,
+    /// The hot-standby pair that it belongs to (S47).
+    pub pair: Option<Word>,
+    /// In a pair: it stands by, and never applies for a certificate.
+    pub standby: bool,
+}
+
+/// What a device has to do for its certificates (S47).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// It stands alone.
+    Alone,
+    /// It is the active node of a pair: it applies whenever it has no valid certificate.
+    Active,
+    /// It stands by, and never applies.
+    Standby,
 }
 
 impl Device {
+    /// What it has to do for its certificates.
+    pub const fn duty(&self) -> Duty {
+        match (&self.pair, self.standby) {
+            (None, _) => Duty::Alone,
+            (Some(_), false) => Duty::Active,
+            (Some(_), true) => Duty::Standby,
+        }
+    }
+
     /// Shard of a device, 0 to 255, from its id: stored for later partitioning, nothing depends on it yet.
     pub fn shard(id: DeviceId) -> u8 {
         // The last byte of a UUIDv7 is random, and so are the shards.
@@ -129,6 +153,8 @@ pub(crate) mod tests {
             serial: Some(Word::try_from("SN-1".to_owned()).unwrap()),
             mac: None,
             labels: Labels::parse(&pairs, &mut Violations::new()),
+            pair: None,
+            standby: false,
         }
     }
 

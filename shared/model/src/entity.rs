@@ -165,7 +165,11 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, PlaceholderError> {
     Ok(pieces)
 }
 
-fn placeholders(text: &str) -> Result<(), PlaceholderError> {
+/// Checks the spelling of placeholders.
+///
+/// # Errors
+/// The first that cannot be read.
+pub(crate) fn placeholders(text: &str) -> Result<(), PlaceholderError> {
     for piece in pieces(text)? {
         if let Piece::Placeholder(name) = piece {
             let known = matches!(name, "device.name" | "device.serial" | "device.mac")
@@ -178,7 +182,11 @@ fn placeholders(text: &str) -> Result<(), PlaceholderError> {
     Ok(())
 }
 
-fn fill(text: &str, device: &Device) -> Result<String, PlaceholderError> {
+/// A text with its placeholders filled from the device.
+///
+/// # Errors
+/// The first placeholder that cannot be read, or that the device has no value for.
+pub fn fill(text: &str, device: &Device) -> Result<String, PlaceholderError> {
     let mut filled = String::with_capacity(text.len());
     for piece in pieces(text)? {
         match piece {

@@ -126,6 +126,12 @@ pub struct EnrollmentOrder {
     pub policy_revision: u32,
     /// Reference and secret, where the request is protected by MAC.
     pub mac: Option<MacCredentials>,
+    /// Sender DN of a MAC-protected request, placeholders filled (S19).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// Recipient DN, where it is not the CA's name, placeholders filled (S20).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
     /// Services that are to take the certificate when it is put into use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ObjectName>,

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::field::Violations;
+use crate::entity::{SUBJECT_MAX, placeholders};
+use crate::field::{ObjectName, Violations, check_text};
 use crate::job::RequestKind;
 use crate::renewal::AutoUpdate;
 
@@ -17,6 +18,17 @@ pub struct PolicySpec {
     /// How the first request proves where it comes from (S11).
     #[serde(default)]
     pub origin_authentication: OriginAuthentication,
+    /// PKI domain of the device whose identity signs the first request; none: its factory identity (S14, S39). Only with
+    /// `origin_authentication` signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication_domain: Option<String>,
+    /// Sender DN of MAC-protected requests, with placeholders; none: the reference value as a common name (S19). With a
+    /// signature the sender is always the subject of the signing certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// Recipient DN, where it is another one than the CA's name: a registration authority (S20).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
     /// MAC of requests (S8).
     #[serde(default)]
     pub mac: MacSettings,
@@ -101,6 +113,8 @@ pub enum OriginAuthentication {
     /// Password-based MAC with reference and secret (S12, S13).
     #[default]
     MessageAuthenticationCode,
+    /// Signature by an identity that somebody else has issued to the device (S14, S28, S29).
+    Signature,
 }
 
 /// Algorithms of the password-based MAC.
@@ -257,7 +271,16 @@ pub fn check_interface(name: &str) -> Result<(), InterfaceError> {
     if fits { Ok(()) } else { Err(InterfaceError) }
 }
 
+/// The domain of the device's factory identity (S39).
+pub const DEFAULT_DOMAIN: &str = "default";
+
 impl PolicySpec {
+    /// The PKI domain whose identity signs the first request (S14).
+    pub fn domain(&self) -> Option<&str> {
+        let signed = self.origin_authentication == OriginAuthentication::Signature;
+        signed.then(|| self.authentication_domain.as_deref().unwrap_or(DEFAULT_DOMAIN))
+    }
+
     /// Whether what is asked for takes effect by itself; `automatic`: nobody has asked for it by hand (S33, S34).
     pub fn activates(&self, kind: RequestKind, automatic: bool) -> bool {
         let by_kind = match kind {
@@ -291,6 +314,20 @@ impl PolicySpec {
         // RFC 8018 section 4.2 wants 1000 at least
         let least = if pbmac1 { 1000 } else { 500 };
         range(violations, "mac.iterations", self.mac.iterations, least, 100_000, "iterations");
+        if let Some(domain) = &self.authentication_domain {
+            violations.check("authentication_domain", "S14", domain.parse::<ObjectName>());
+            if self.origin_authentication != OriginAuthentication::Signature {
+                let message = "is used by origin_authentication signature only: change that, or leave this out";
+                violations.add("authentication_domain", "S14", message);
+            }
+        }
+        for (field, rule, text) in [("sender", "S19", &self.sender), ("recipient", "S20", &self.recipient)] {
+            if let Some(text) = text
+                && violations.check(field, rule, check_text(text, SUBJECT_MAX)).is_some()
+            {
+                violations.check(field, "placeholder", placeholders(text));
+            }
+        }
         self.source.check(violations);
         self.auto_update.check(violations);
         range(violations, "message_timeout_s", self.message_timeout_s, 1, 600, "seconds");
@@ -369,6 +406,33 @@ mod tests {
     fn s7_a_policy_that_says_nothing_of_the_source_is_stored_as_ever() {
         let stored = serde_json::to_string(&policy(r#"{"key":{"algorithm":"ed25519"}}"#)).unwrap();
         assert!(!stored.contains("source"), "an older replica would not read it: {stored}");
+    }
+
+    #[test]
+    fn s14_s19_s20_the_names_of_a_request_and_its_domain_have_their_limits() {
+        let broken = |more: &str| {
+            let text = format!(r#"{{"key":{{"algorithm":"ed25519"}},{more}}}"#);
+            let mut violations = Violations::new();
+            policy(&text).check(false, &mut violations);
+            violations.into_vec().into_iter().map(|violation| violation.field).collect::<Vec<_>>()
+        };
+        let long = "x".repeat(513);
+        for (more, fields) in [
+            (r#""origin_authentication":"signature","authentication_domain":"lab""#.to_owned(), vec![]),
+            (r#""sender":"CN={device.name}","recipient":"/O=X/CN=RA""#.to_owned(), vec![]),
+            (r#""authentication_domain":"lab""#.to_owned(), vec!["authentication_domain"]),
+            (
+                r#""origin_authentication":"signature","authentication_domain":"../x""#.to_owned(),
+                vec!["authentication_domain"],
+            ),
+            (format!(r#""sender":"{long}","recipient":"{long}""#), vec!["sender", "recipient"]),
+            (r#""sender":"CN={device.colour}""#.to_owned(), vec!["sender"]),
+        ] {
+            assert_eq!(broken(&more), fields, "{more}");
+        }
+        let signed = policy(r#"{"key":{"algorithm":"ed25519"},"origin_authentication":"signature"}"#);
+        assert_eq!(signed.domain(), Some("default"));
+        assert_eq!(policy(r#"{"key":{"algorithm":"ed25519"}}"#).domain(), None);
     }
 
     #[test]

@@ -7,8 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::CertificateFacts;
+use crate::device::Duty;
 use crate::field::Violations;
 use crate::ids::TrustpointId;
+use crate::policy::PolicySpec;
 use crate::trustpoint::{RequestState, Trustpoint};
 
 /// First wait after a failure; it doubles with each further one.
@@ -105,16 +107,24 @@ pub enum Due {
 }
 
 /// What is to be done next without being asked, and when; the moment may have passed. `None`: nothing, until something
-/// changes. An expired certificate cannot sign an update, so nothing can be done for it here.
-pub fn next_action(trustpoint: &Trustpoint, policy: &AutoUpdate, now: Timestamp) -> Option<(Timestamp, Due)> {
-    if !matches!(trustpoint.request, RequestState::Nothing) {
+/// changes. An expired certificate cannot sign an update: only the active node of a pair then asks for a new one (S47).
+pub fn next_action(
+    trustpoint: &Trustpoint,
+    policy: &PolicySpec,
+    duty: Duty,
+    now: Timestamp,
+) -> Option<(Timestamp, Due)> {
+    if !matches!(trustpoint.request, RequestState::Nothing) || duty == Duty::Standby {
         return None;
     }
-    if trustpoint.active.is_none() && trustpoint.staged.is_none() {
-        let ready = trustpoint.enrolls_by_itself && trustpoint.mac_secret_id.is_some();
+    let has_none = trustpoint.active.as_ref().is_none_or(|active| active.not_after <= now) && duty == Duty::Active
+        || trustpoint.active.is_none() && trustpoint.enrolls_by_itself;
+    if has_none && trustpoint.staged.is_none() {
+        let ready = policy.domain().is_some() || trustpoint.mac_secret_id.is_some();
         let moment = trustpoint.last_failed_at.map_or(now, |failed_at| retry(trustpoint, None, failed_at));
         return ready.then_some((moment, Due::Enroll));
     }
+    let policy = &policy.auto_update;
     if !trustpoint.auto_update.unwrap_or(policy.enabled) {
         return None;
     }
@@ -196,6 +206,15 @@ mod tests {
 
     fn on(json: &str) -> AutoUpdate {
         AutoUpdate { enabled: true, ..serde_json::from_str(json).unwrap() }
+    }
+
+    fn policy(auto_update: &AutoUpdate) -> PolicySpec {
+        let policy = serde_json::from_str(r#"{"key":{"algorithm":"ed25519"}}"#).unwrap();
+        PolicySpec { auto_update: auto_update.clone(), ..policy }
+    }
+
+    fn next_action(trustpoint: &Trustpoint, auto: &AutoUpdate, now: Timestamp) -> Option<(Timestamp, Due)> {
+        super::next_action(trustpoint, &policy(auto), Duty::Alone, now)
     }
 
     fn fields(json: &str) -> Vec<String> {
@@ -306,6 +325,30 @@ mod tests {
         assert!(next(&bound).unwrap().0 >= at(300), "not at once again");
         bound.enrolls_by_itself = false;
         assert_eq!(next(&bound), None);
+    }
+
+    #[test]
+    fn s47_the_standby_never_applies_and_the_active_node_does_when_it_has_no_valid_certificate() {
+        let of = |trustpoint: &Trustpoint, duty, second| {
+            super::next_action(trustpoint, &policy(&on("{}")), duty, at(second)).map(|(_, due)| due)
+        };
+        let secret = Some(uuid::Uuid::from_u128(8).into());
+        let bare = Trustpoint { mac_secret_id: secret, ..trustpoint() };
+        let enrolled = Trustpoint { active: Some(certificate()), ..bare.clone() };
+        for trustpoint in [&bare, &enrolled] {
+            assert_eq!(of(trustpoint, Duty::Standby, 900), None);
+        }
+        assert_eq!((of(&bare, Duty::Active, 0), of(&bare, Duty::Alone, 0)), (Some(Due::Enroll), None));
+        assert_eq!(of(&enrolled, Duty::Active, 900), Some(Due::Renew));
+        assert_eq!((of(&enrolled, Duty::Active, 1_000), of(&enrolled, Duty::Alone, 1_000)), (Some(Due::Enroll), None));
+    }
+
+    #[test]
+    fn an_identity_of_the_device_is_as_good_as_a_secret() {
+        let bound = Trustpoint { enrolls_by_itself: true, ..trustpoint() };
+        let text = r#"{"key":{"algorithm":"ed25519"},"origin_authentication":"signature"}"#;
+        let signed: PolicySpec = serde_json::from_str(text).unwrap();
+        assert_eq!(super::next_action(&bound, &signed, Duty::Alone, at(0)), Some((at(0), Due::Enroll)));
     }
 
     #[test]

@@ -126,6 +126,12 @@ pub struct Enroll {
     /// Reference and sealed secret, where the request is MAC-protected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+    /// PKI domain of the device whose identity signs an `ir` or `cr`; an agent that is older does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_domain: Option<String>,
+    /// Sender DN of MAC-protected requests; without it the reference value becomes a common name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
     /// Accept HMAC-SHA1 in answers.
     pub accept_sha1_answers: bool,
     /// Ask for implicit confirmation.

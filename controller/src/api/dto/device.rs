@@ -30,6 +30,13 @@ pub struct DeviceCreate {
     /// Labels, at most 32 pairs of words.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Name of the hot-standby pair that it belongs to (S47).
+    #[serde(default)]
+    #[schema(max_length = 63)]
+    pub pair: Option<String>,
+    /// In a pair: it stands by, and never applies for a certificate; default false.
+    #[serde(default)]
+    pub standby: bool,
 }
 
 /// What changes a device: all of it; a field left out is emptied.
@@ -50,12 +57,20 @@ pub struct DeviceUpdate {
     /// Labels, at most 32 pairs of words.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Name of the hot-standby pair that it belongs to (S47).
+    #[serde(default)]
+    #[schema(max_length = 63)]
+    pub pair: Option<String>,
+    /// In a pair: it stands by, and never applies for a certificate.
+    #[serde(default)]
+    pub standby: bool,
 }
 
 impl DeviceCreate {
     /// The name, and the rest as for a change.
     pub fn split(self) -> (String, DeviceUpdate) {
-        (self.name, DeviceUpdate { agent: self.agent, serial: self.serial, mac: self.mac, labels: self.labels })
+        let Self { name, agent, serial, mac, labels, pair, standby } = self;
+        (name, DeviceUpdate { agent, serial, mac, labels, pair, standby })
     }
 }
 
@@ -70,6 +85,10 @@ pub struct Registration {
     pub mac: Option<Word>,
     /// Labels.
     pub labels: Labels,
+    /// Its pair.
+    pub pair: Option<Word>,
+    /// Whether it stands by.
+    pub standby: bool,
 }
 
 impl DeviceUpdate {
@@ -79,8 +98,13 @@ impl DeviceUpdate {
             |field, text: Option<String>| text.and_then(|text| violations.check(field, "word", Word::try_from(text)));
         let serial = word("serial", self.serial);
         let mac = word("mac", self.mac);
+        let pair = word("pair", self.pair);
+        if self.standby && pair.is_none() {
+            violations.add("standby", "S47", "is set without a pair: name the pair that the device stands by in");
+        }
         let agent = self.agent.and_then(|name| violations.check("agent", "name", name.parse()));
-        Registration { agent, serial, mac, labels: Labels::parse(&self.labels, violations) }
+        let labels = Labels::parse(&self.labels, violations);
+        Registration { agent, serial, mac, labels, pair, standby: self.standby }
     }
 }
 
@@ -104,6 +128,11 @@ pub struct DeviceBody {
     pub mac: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Name of the hot-standby pair that it belongs to (S47).
+    #[schema(required)]
+    pub pair: Option<String>,
+    /// In a pair: it stands by, and never applies for a certificate.
+    pub standby: bool,
     /// How many trustpoints it has.
     pub trustpoints: u32,
     /// When it was registered.
@@ -124,6 +153,8 @@ impl From<crate::db::RegisteredDevice> for DeviceBody {
             serial: device.serial.map(Into::into),
             mac: device.mac.map(Into::into),
             labels: device.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            pair: device.pair.map(Into::into),
+            standby: device.standby,
             trustpoints: registered.trustpoints,
             created_at: registered.created_at,
             updated_at: registered.updated_at,

@@ -33,6 +33,8 @@ words! {
     OriginAuthenticationBody mirrors OriginAuthentication {
         /// Password-based MAC with reference and secret (S12, S13).
         MessageAuthenticationCode = "message_authentication_code",
+        /// Signature by an identity that somebody else has issued to the device (S14, S28, S29).
+        Signature = "signature",
     }
 }
 
@@ -220,6 +222,19 @@ configured! {
         /// How the first request proves where it comes from (S11).
         #[serde(default = "origin_authentication")]
         origin_authentication: OriginAuthenticationBody,
+        /// PKI domain of the device whose identity signs the first request; null: `default`, its factory identity
+        /// (S14, S39).
+        #[serde(default)]
+        #[schema(max_length = 63)]
+        authentication_domain: Option<String>,
+        /// Sender DN of MAC-protected requests, with placeholders; null: the reference value as a common name (S19).
+        #[serde(default)]
+        #[schema(max_length = 512)]
+        sender: Option<String>,
+        /// Recipient DN, where it is another one than the CA's name; placeholders are filled (S20).
+        #[serde(default)]
+        #[schema(max_length = 512)]
+        recipient: Option<String>,
         /// MAC of requests (S8).
         #[serde(default)]
         mac: MacBody,
@@ -258,6 +273,9 @@ impl PolicyUpdate {
         PolicySpec {
             key: KeySpec { algorithm: self.key.algorithm.into(), regenerate: self.key.regenerate },
             origin_authentication: self.origin_authentication.into(),
+            authentication_domain: self.authentication_domain,
+            sender: self.sender,
+            recipient: self.recipient,
             mac: MacSettings {
                 algorithm: self.mac.algorithm.into(),
                 iterations: self.mac.iterations,
@@ -296,6 +314,9 @@ impl From<Configured<PolicyId, PolicySpec>> for PolicyBody {
             updated_at: policy.updated_at,
             key: KeyBody { algorithm: spec.key.algorithm.into(), regenerate: spec.key.regenerate },
             origin_authentication: spec.origin_authentication.into(),
+            authentication_domain: spec.authentication_domain,
+            sender: spec.sender,
+            recipient: spec.recipient,
             mac: spec.mac.into(),
             implicit_confirm: spec.implicit_confirm,
             activation: spec.activation.into(),

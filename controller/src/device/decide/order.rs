@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use trustfleet_model::{
-    entity::ResolvedEntity,
+    device::Duty,
+    entity::{ResolvedEntity, fill},
     field::Violations,
     ids::AgentId,
     job::{EnrollmentOrder, RequestKind},
@@ -25,6 +26,11 @@ pub(super) fn enrollment(
     let mut violations = Violations::new();
     if state.device.agent_id.is_none() {
         no_agent(state, &mut violations);
+    }
+    if state.device.duty() == Duty::Standby {
+        let message =
+            "is set: the standby of a pair never applies for a certificate; switch over first, or ask its peer";
+        violations.add("device.standby", "S47", message);
     }
     let entity = match context.entity.resolve(&state.device) {
         Ok(entity) => {
@@ -53,6 +59,8 @@ pub(super) fn enrollment(
                 }
                 mac
             }
+            // Whether the device has the identity, it says itself.
+            OriginAuthentication::Signature => None,
         },
         RequestKind::Kur => {
             match &trustpoint.active {
@@ -71,6 +79,12 @@ pub(super) fn enrollment(
             None
         }
     };
+    let mut name = |field, rule, text: &Option<String>| {
+        let filled = violations.check(field, "placeholder", fill(text.as_ref()?, &state.device))?;
+        violations.check(field, rule, Name::parse(&filled)).map(|_| filled)
+    };
+    let sender = name("policy.sender", "S19", &context.policy.sender);
+    let recipient = name("policy.recipient", "S20", &context.policy.recipient);
     violations.into_result()?;
     match (state.device.agent_id, entity) {
         (Some(agent_id), Some(entity)) => Ok((
@@ -82,6 +96,8 @@ pub(super) fn enrollment(
                 policy: context.policy.clone(),
                 policy_revision: context.policy_revision,
                 mac,
+                sender,
+                recipient,
                 services: trustpoint.services.clone(),
                 automatic: false,
             },

@@ -19,11 +19,14 @@ use crate::device::{Renew, SetAutoUpdate};
 pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Result<Decision, Rejection> {
     let enroll = &renew.enroll;
     let trustpoint = state.trustpoint(&enroll.trustpoint).ok_or(Rejection::NoTrustpoint)?;
-    let next = next_action(trustpoint, &enroll.context.policy.auto_update, now);
+    let next = next_action(trustpoint, &enroll.context.policy, state.device.duty(), now);
     let active = trustpoint.active.as_ref().map(|active| active.serial.as_str());
-    let wanted = if renew.serial.is_some() { Due::Renew } else { Due::Enroll };
+    let (wanted, is_same) = match renew.serial.as_deref() {
+        Some(serial) => (Due::Renew, active == Some(serial)),
+        None => (Due::Enroll, true),
+    };
     let is_due = trustpoint.id == enroll.context.trustpoint_id
-        && active == renew.serial.as_deref()
+        && is_same
         && next.is_some_and(|(moment, due)| due == wanted && moment <= now);
     if !is_due {
         return Ok(unchanged(Reply::Known));

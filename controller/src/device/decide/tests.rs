@@ -50,6 +50,8 @@ fn bare() -> DeviceState {
             serial: None,
             mac: None,
             labels: Labels::parse(&BTreeMap::new(), &mut Violations::new()),
+            pair: None,
+            standby: false,
         },
         version: 5,
         trustpoints: BTreeMap::new(),
@@ -516,4 +518,37 @@ fn other_mac_credentials_take_the_place_of_the_former_ones_whose_secret_goes() {
     assert!(decide(&changes.state, &set, now()).unwrap().changes.is_none(), "the same again changes nothing");
     let under_way = after(&state, &enroll(100, RequestKind::Ir, None));
     assert!(matches!(decide(&under_way, &set, now()), Err(Rejection::RequestUnderWay { .. })));
+}
+
+#[test]
+fn s19_s20_sender_and_recipient_of_the_policy_are_those_of_the_request() {
+    let Command::Enroll(mut command) = enroll(40, RequestKind::Ir, None) else { unreachable!() };
+    command.context.policy.sender = Some("CN={device.name}".to_owned());
+    command.context.policy.recipient = Some("/O=Acme/CN=RA".to_owned());
+    let made = changes(&ready(), &Command::Enroll(command.clone()));
+    let JobTask::Enroll(order) = &made.jobs[0].task else { panic!("no enrolment") };
+    assert_eq!((order.sender.as_deref(), order.recipient.as_deref()), (Some("CN=ap-1"), Some("/O=Acme/CN=RA")));
+
+    command.context.policy.sender = Some("CN={device.serial}".to_owned());
+    command.context.policy.recipient = Some("no name".to_owned());
+    let Rejection::NotReady(violations) = refusal(&ready(), &Command::Enroll(command)) else { panic!("not refused") };
+    let rules: Vec<_> = violations.as_slice().iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(rules, ["policy.sender", "policy.recipient"], "and both at once");
+}
+
+#[test]
+fn s14_an_identity_of_the_device_makes_mac_credentials_superfluous() {
+    let state = after(&bare(), &add(TRUSTPOINT, "mgmt"));
+    let mut without = state.clone();
+    let trustpoint = without.trustpoints.get_mut(&id::<TrustpointId>(TRUSTPOINT)).unwrap();
+    (trustpoint.mac_reference, trustpoint.mac_secret_id) = (None, None);
+    let Command::Enroll(mut command) = enroll(40, RequestKind::Cr, None) else { unreachable!() };
+    assert!(matches!(refusal(&without, &Command::Enroll(command.clone())), Rejection::NotReady(_)));
+    command.context.policy = serde_json::from_str(
+        r#"{"key":{"algorithm":"rsa-2048"},"origin_authentication":"signature","authentication_domain":"site"}"#,
+    )
+    .unwrap();
+    let made = changes(&without, &Command::Enroll(command));
+    let JobTask::Enroll(order) = &made.jobs[0].task else { panic!("no enrolment") };
+    assert!(order.mac.is_none() && order.policy.domain() == Some("site"));
 }

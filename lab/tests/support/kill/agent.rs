@@ -238,6 +238,8 @@ impl Agent {
     pub(crate) fn enroll(&self, job_id: JobId, request: Request, device: &str) -> Enroll {
         let context = SealContext { agent_id: self.agent_id, job_id, trustpoint_id: uuid(0x71) };
         Enroll {
+            identity_domain: None,
+            sender: None,
             request,
             subject: format!("/O=Lab/CN={device}"),
             sans: Vec::new(),

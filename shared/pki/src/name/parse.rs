@@ -51,7 +51,16 @@ impl Parser<'_> {
         let mut rdns = Vec::new();
         let mut rdn = Vec::new();
         loop {
-            rdn.push(self.attribute()?);
+            let at = self.at;
+            let attribute = self.attribute()?;
+            if rdn.iter().any(|other: &Attribute| other.oid == attribute.oid) {
+                // X.501 section 9.3: an RDN has at most one value of each type
+                self.at = at;
+                return Err(
+                    self.syntax("this type stands in the same RDN already (+ joins attributes of different types)")
+                );
+            }
+            rdn.push(attribute);
             match self.next() {
                 Some('+') => {}
                 Some(_) => rdns.push(std::mem::take(&mut rdn)),

@@ -28,6 +28,14 @@ fn s5_a_multi_valued_rdn_is_encoded_as_openssl_does() {
 }
 
 #[test]
+fn one_type_twice_in_an_rdn_is_refused_as_text_and_read_as_it_comes() {
+    let refused = Name::parse("/O=x/CN=ap-1+UID=1+CN=ap-2").unwrap_err().to_string();
+    assert!(refused.starts_with("name, position 20: this type stands in the same RDN already"), "{refused}");
+    let received = b"\x30\x16\x31\x14\x30\x08\x06\x03\x55\x04\x03\x0c\x01a\x30\x08\x06\x03\x55\x04\x03\x0c\x01a";
+    assert_eq!(Name::from_der(received).unwrap().as_der(), received);
+}
+
+#[test]
 fn s5_the_two_spellings_are_opposite_orders_of_one_name() {
     let slash = Name::parse("/C=DE/O=Example/CN=CA").unwrap();
     let rfc4514 = Name::parse("CN=CA,O=Example,C=DE").unwrap();
@@ -183,11 +191,14 @@ fn names_say_the_same_whatever_their_string_types_but_not_with_other_characters_
         let other = Name::parse(other).unwrap();
         assert!(!other.says_the_same_as(&text) && !text.says_the_same_as(&other), "{other}");
     }
-    let twice = Name::parse("/CN=a+CN=a").unwrap();
-    let both = Name::parse("/CN=a+CN=b").unwrap();
+    let [twice, both] = [b'a', b'b'].map(|second| {
+        let common_name = |letter| [0x30, 0x08, 0x06, 0x03, 0x55, 0x04, 0x03, 0x0c, 0x01, letter];
+        Name::from_der(&[&[0x30, 0x16, 0x31, 0x14][..], &common_name(b'a'), &common_name(second)].concat()).unwrap()
+    });
     assert!(!twice.says_the_same_as(&both) && !both.says_the_same_as(&twice));
     // each with each is bounded: an RDN as long as this is only the same byte for byte
-    let long = |last: &str| Name::parse(&format!("/{}CN={last}", "CN=a+".repeat(8))).unwrap();
+    let others: String = (0..8).map(|n| format!("1.3.6.1.4.1.99999.{n}=#0c0161+")).collect();
+    let long = |last: &str| Name::parse(&format!("/{others}CN={last}")).unwrap();
     assert!(long("b").says_the_same_as(&long("b")) && !long("b").says_the_same_as(&long("#130162")));
     // values that are no strings only by their bytes
     let bits = |value: &str| Name::parse(&format!("/1.3.6.1.4.1.99999.1=#{value}")).unwrap();
