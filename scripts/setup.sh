@@ -39,10 +39,8 @@ have() {
     command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]
 }
 
-# The Debian packages whose programs are not there.
-missing_# Real services that take certificates in tests.
+# Real services that take certificates in tests.
 missing_services() {
-    have nginx || echo nginx-light
     have freeradius || echo freeradius
     have eapol_test || echo eapoltest
     have charon-systemd || echo charon-systemd
@@ -51,12 +49,14 @@ missing_services() {
     have ip || echo iproute2
 }
 
-packages() {
+# The Debian packages whose programs are not there.
+missing_packages() {
     have initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
     have psql || echo postgresql-client
     ls /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server >/dev/null 2>&1 || echo rabbitmq-server
     have promtool || echo prometheus
     have openssl || echo openssl
+    have nginx || echo nginx-light
     have softhsm2-util || echo softhsm2
     have cc || echo gcc
     [ "$purpose" != test ] || missing_services

@@ -38,6 +38,7 @@ use crate::{
     renewal::Renewal,
     rotation, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
+    transcripts,
 };
 
 /// How often the gauges about the fleet are refreshed, at most.
@@ -331,6 +332,10 @@ impl Core {
             Part {
                 name: "the purge of tenants",
                 task: backend.spawn(purge::keep(store.clone(), Arc::clone(&clock), intake.clone())),
+            },
+            Part {
+                name: "the removal of old transcripts",
+                task: backend.spawn(transcripts::keep(store.clone(), Arc::clone(&clock), intake.clone())),
             },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },

@@ -40,3 +40,4 @@ pub mod rotation;
 pub mod secrets;
 pub mod telemetry;
 pub mod tls;
+pub mod transcripts;

@@ -17,6 +17,7 @@ use trustfleet_cmp::transaction::{Input, Step, Transaction};
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::MessageId;
 use trustfleet_model::job::Culprit;
+use trustfleet_model::transcript::Transcript;
 use trustfleet_pki::digest::sha256;
 use trustfleet_telemetry::{carried, record_error, trace_span};
 use trustfleet_wire::v1::{Event, Failed, Job};
@@ -29,6 +30,7 @@ use crate::order::{Order, Place};
 use crate::outcome;
 use crate::prepare::Prepare;
 use crate::record::{Exchange, State};
+use crate::recorder;
 use crate::store::StoreError;
 
 /// How long to wait for the broker to take the `started` report before the CA is asked; without a link the exchange
@@ -88,7 +90,14 @@ impl Running<'_> {
         let making = async { Ok::<_, Halt>(blocking(move || prepare.start(started_at)).await??) };
         let (transaction, message, spki) = spanned(trace_span!("internal", "key"), making).await?;
         let transaction_record = transaction.record();
-        let exchange = Exchange { started_at, url: None, polls: 0, poll_at: None, transaction: transaction_record };
+        let exchange = Exchange {
+            started_at,
+            url: None,
+            polls: 0,
+            poll_at: None,
+            transaction: transaction_record,
+            transcript: Transcript::default(),
+        };
         let started = Event::Started { public_key_sha256: hex::encode(sha256(&spki)) };
         let state = State::Ca { exchange: Box::new(exchange.clone()) };
         let saved = self.core.commit(self.entry, state, vec![started]).await;
@@ -140,8 +149,9 @@ impl Running<'_> {
     ///
     /// # Errors
     /// The agent stops, or the job has failed.
-    pub async fn resume(&self, exchange: Exchange) -> Result<(), Halt> {
+    pub async fn resume(&self, mut exchange: Exchange) -> Result<(), Halt> {
         let now = self.core.identity.clock.now();
+        recorder::resumed(&mut exchange.transcript, now);
         let prepare = Prepare::of(self.core, self.job, self.place, self.order);
         let record = exchange.transaction.clone();
         tracing::info!(
@@ -157,6 +167,7 @@ impl Running<'_> {
             // If the request was on its way when the agent stopped, what became of it nobody can say.
             failed.maybe_issued = repeated;
             failed.transaction_id = Some(transaction_id);
+            failed.transcript = outcome::told(&exchange.transcript);
             Halt::from(failed)
         })?;
         if !repeated {
@@ -203,6 +214,7 @@ impl Running<'_> {
                             return Err(halt);
                         }
                     };
+                    recorder::received(&mut exchange.transcript, &answer, self.core.identity.clock.now());
                     step = self.handle(*transaction, Some(answer)).await?;
                 }
                 Step::Wait { transaction, seconds } => {
@@ -222,7 +234,8 @@ impl Running<'_> {
                 Step::Done(enrolled) => {
                     let now = self.core.identity.clock.now();
                     let anchors = &self.order.acceptance.anchors;
-                    let issued = outcome::of_enrolled(&enrolled, anchors, exchange.started_at, now, exchange.polls);
+                    let said = (exchange.polls, exchange.transcript);
+                    let issued = outcome::of_enrolled(&enrolled, anchors, exchange.started_at, now, said);
                     let state = State::Storage { issued: Box::new(issued) };
                     return self.save_state(state, Vec::new(), true).await;
                 }
@@ -237,6 +250,7 @@ impl Running<'_> {
                         self.keep_orphan(&orphan.to_pem()).await;
                     }
                     if let (Some(message), Some(url)) = (tell_peer, exchange.url.clone()) {
+                        recorder::sent(&mut exchange.transcript, &message, self.core.identity.clock.now());
                         let http = self.http();
                         blocking(move || http.tell(&url, &message, TELL_MAX)).await?;
                     }
@@ -286,6 +300,9 @@ impl Running<'_> {
         if patience == Patience::Poll {
             exchange.polls = exchange.polls.saturating_add(1);
         }
+        if !exchange.transcript.awaits_answer() {
+            recorder::sent(&mut exchange.transcript, &message, self.core.identity.clock.now());
+        }
         let message = Arc::new(message);
         // Whether the CA may hold the request: certainly once it has answered, perhaps after a restart.
         let mut arrived = exchange.url.is_some();
@@ -297,6 +314,7 @@ impl Running<'_> {
             };
             arrived |= last.request_may_have_arrived();
             *repeated |= arrived && patience == Patience::Request;
+            recorder::no_answer(&mut exchange.transcript, &message, &last, self.core.identity.clock.now());
             failures = failures.saturating_add(1);
             let goes_on = patience.goes_on(failures, self.core.identity.clock.now(), ends_at);
             if !goes_on || !last.is_worth_a_repeat() {
@@ -320,7 +338,9 @@ impl Running<'_> {
         let chosen = exchange.url.clone();
         let urls = chosen.clone().map_or_else(|| self.order.urls.clone(), |url| vec![url]);
         let mut last = HttpError::NotConnected { url: String::new(), detail: "no server is configured".to_owned() };
+        let mut urls_left = urls.len();
         for url in urls {
+            urls_left -= 1;
             exchange.url = Some(url.clone());
             self.save(exchange, Vec::new(), arrived).await?;
             let (http, bytes, timeout) = (self.http(), Arc::clone(message), self.order.message_timeout);
@@ -337,6 +357,9 @@ impl Running<'_> {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(error @ HttpError::NotConnected { .. }) => {
                     exchange.url.clone_from(&chosen);
+                    if urls_left > 0 {
+                        recorder::no_answer(&mut exchange.transcript, message, &error, self.core.identity.clock.now());
+                    }
                     last = error;
                 }
                 Err(error) => return Ok(Err(error)),
@@ -403,6 +426,7 @@ impl Running<'_> {
     fn complete(&self, failed: &mut Failed, exchange: &Exchange) {
         failed.transaction_id = Some(exchange.transaction.transaction_id());
         failed.duration_ms = outcome::millis_between(exchange.started_at, self.core.identity.clock.now());
+        failed.transcript = outcome::told(&exchange.transcript);
     }
 
     /// A certificate that may be valid at the CA and is not used: kept beside its key, for whoever revokes it (C7).

@@ -36,6 +36,7 @@ pub mod outcome;
 pub mod prepare;
 pub mod queue;
 pub mod record;
+pub mod recorder;
 pub mod reports;
 pub mod run;
 pub mod services;

@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use trustfleet_cmp::CmpError;
 use trustfleet_cmp::codec::{FailureBit, PkiStatus};
 use trustfleet_cmp::outcome::Enrolled;
+use trustfleet_cmp::show::status_name;
 use trustfleet_model::field::Violations;
 use trustfleet_model::job::Culprit;
+use trustfleet_model::transcript::Transcript;
 use trustfleet_pki::Certificate;
-use trustfleet_wire::v1::{Blob, Event, Failed, Issued};
+use trustfleet_wire::v1::{Blob, Event, Exchanged, Failed, Issued};
 
 use crate::cmp_http::{HttpError, SourceError};
 use crate::keys::KeysError;
@@ -117,7 +119,7 @@ pub fn of_enrolled(
     anchors: &[Certificate],
     started_at: Timestamp,
     now: Timestamp,
-    polls: u32,
+    (polls, transcript): (u32, Transcript),
 ) -> IssuedCertificate {
     let status = match enrolled.status {
         PkiStatus::GrantedWithMods => "granted_with_mods",
@@ -134,6 +136,7 @@ pub fn of_enrolled(
         duration_ms: millis_between(started_at, now),
         polls,
         warnings,
+        transcript,
     }
 }
 
@@ -149,7 +152,13 @@ pub fn issued_event(issued: &IssuedCertificate, file: String) -> Event {
         polls: issued.polls,
         file,
         warnings: issued.warnings.clone(),
+        transcript: told(&issued.transcript),
     }))
+}
+
+/// A transcript as a report carries it.
+pub fn told(transcript: &Transcript) -> Vec<Exchanged> {
+    transcript.entries().iter().cloned().map(Exchanged::from).collect()
 }
 
 /// What the record keeps of a failure.
@@ -214,6 +223,7 @@ pub(crate) fn failed(culprit: Culprit, code: &str, message: &str, maybe_issued: 
         transaction_id: None,
         maybe_issued,
         duration_ms: 0,
+        transcript: Vec::new(),
         in_service: None,
         in_use: None,
     })
@@ -224,18 +234,6 @@ fn cut(text: &str) -> String {
         return text.to_owned();
     }
     text.chars().take(MESSAGE_MAX - 1).chain(['…']).collect()
-}
-
-const fn status_name(status: PkiStatus) -> &'static str {
-    match status {
-        PkiStatus::Accepted => "accepted",
-        PkiStatus::GrantedWithMods => "grantedWithMods",
-        PkiStatus::Rejection => "rejection",
-        PkiStatus::Waiting => "waiting",
-        PkiStatus::RevocationWarning => "revocationWarning",
-        PkiStatus::RevocationNotification => "revocationNotification",
-        PkiStatus::KeyUpdateWarning => "keyUpdateWarning",
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use trustfleet_cmp::transaction::TransactionRecord;
 use trustfleet_model::ids::{JobId, MessageId};
+use trustfleet_model::transcript::Transcript;
 use trustfleet_wire::Envelope;
 use trustfleet_wire::v1::Blob;
 
@@ -109,6 +110,9 @@ pub struct Exchange {
     pub poll_at: Option<Timestamp>,
     /// Everything of the transaction but its secrets.
     pub transaction: TransactionRecord,
+    /// What went to and fro.
+    #[serde(default, skip_serializing_if = "Transcript::is_empty")]
+    pub transcript: Transcript,
 }
 
 /// A certificate that the CA issued and that is confirmed.
@@ -131,6 +135,9 @@ pub struct IssuedCertificate {
     pub polls: u32,
     /// As sentences.
     pub warnings: Vec<String>,
+    /// What went to and fro.
+    #[serde(default, skip_serializing_if = "Transcript::is_empty")]
+    pub transcript: Transcript,
 }
 
 impl State {

@@ -283,8 +283,11 @@ async fn give(
     Ok(())
 }
 
-async fn fail(core: &Core, entry: &Entry, failed: Box<Failed>) {
+async fn fail(core: &Core, entry: &Entry, mut failed: Box<Failed>) {
     let live = entry.snapshot().await;
+    if let (State::Ca { exchange }, true) = (&live.record.state, failed.transcript.is_empty()) {
+        failed.transcript = outcome::told(&exchange.transcript);
+    }
     tracing::warn!(
         job.id = %live.job.job_id,
         culprit = %failed.culprit,

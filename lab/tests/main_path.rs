@@ -38,6 +38,12 @@ async fn one_enrolment_goes_from_the_rest_api_to_the_agents_disk_and_back_into_t
     let pem = fleet.get(&format!("certificates/{id}")).unwrap()["pem"].as_str().unwrap().to_owned();
     assert_eq!(pem.trim(), openssl(&["x509", "-in", file]).trim());
 
+    // And what went to and fro.
+    let said = fleet.get(&format!("jobs/{}/transcript", job["id"].as_str().unwrap())).unwrap();
+    let entries = said["entries"].as_array().unwrap();
+    assert_eq!((&entries[0]["what"], &entries[0]["kind"]), (&json!("sent"), &json!("ir")), "{said}");
+    assert_eq!((&entries[1]["what"], &entries[1]["status"]), (&json!("received"), &json!("accepted")), "{said}");
+
     // And in the metrics, within the refresh interval.
     lab.metric_becomes("trustfleet_exchanges_total{kind=\"ir\",result=\"issued\",tenant=\"lab\"}", 1.0).await;
     lab.metric_becomes("trustfleet_certificates{slot=\"active\",tenant=\"lab\"}", 1.0).await;
@@ -120,6 +126,9 @@ async fn a_wrong_mac_secret_fails_the_job_with_the_cas_reason_and_stores_no_cert
     let failure = job["failure"].to_string();
     assert!(failure.contains("reference") && failure.contains("secret"), "{failure}");
     assert!(failure.contains("badMessageCheck"), "the CA's reason is missing: {failure}");
+    let said = fleet.get(&format!("jobs/{}/transcript", job["id"].as_str().unwrap())).unwrap();
+    let refused = said["entries"].as_array().unwrap().iter().find(|entry| entry["status"] == "rejection");
+    assert_eq!(refused.unwrap()["fail_info"][0]["name"], "badMessageCheck", "{said}");
     let trustpoint = fleet.trustpoint("ap-1").unwrap();
     assert_eq!(trustpoint["status"], "failed");
     assert_eq!(trustpoint["last_failure"], job["failure"]);

@@ -375,6 +375,9 @@ async fn s13_after_an_enrolment_by_mac_its_secrets_are_nowhere_but_in_their_one_
     dump(&lab, &mut places);
     let answered = answers(&lab, trustfleet_lab::house::TENANT, &mut places);
     assert!(answered >= 25, "only {answered} operations were answered with 200");
+    // The exchange's transcript was among them, with something in it.
+    let looked_at = String::from_utf8_lossy(&places.0.last().unwrap().1).into_owned();
+    assert!(looked_at.contains("/transcript\n") && looked_at.contains("\"what\":\"sent\""), "no transcript was seen");
     let join_token_file = agent_dir.join("site.join-token");
     files("agent's files", agent_dir, &[&join_token_file], &mut places);
     files("controller's files", lab.house.dir(), &[&lab.house.files.first_token], &mut places);

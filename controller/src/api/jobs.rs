@@ -9,6 +9,7 @@ use utoipa::IntoParams;
 use super::call::{Call, ListQuery};
 use super::dto::Page;
 use super::dto::job::JobBody;
+use super::dto::transcript::TranscriptBody;
 use super::problem::{Problem, json};
 use crate::db::JobFilter;
 
@@ -56,4 +57,17 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     let id: JobId = call.segment("job", "job")?;
     let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(id).await?)).await?;
     json(StatusCode::OK, &JobBody::from(job))
+}
+
+/// Shows what went to and fro in a job's exchange.
+///
+/// # Errors
+/// 404.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/jobs/{job}/transcript", tag = "Jobs", operation_id = "job_transcript",
+    summary = "Show what went to and fro between the device and the CA, decoded and without secrets",
+    responses((status = 200, description = "The transcript, or why there is none", body = TranscriptBody)))]
+pub async fn transcript(call: Call) -> Result<HttpResponse, Problem> {
+    let id: JobId = call.segment("job", "job")?;
+    let found = call.tenant_tx("job_transcript", async |tx| Ok(tx.job_transcript_fetch(id).await?)).await?;
+    json(StatusCode::OK, &TranscriptBody::new(id, found, call.now))
 }

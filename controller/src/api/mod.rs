@@ -231,6 +231,9 @@ pub const ROUTES: &[Route] = &[
     route("GET", TRUSTPOINTS, Tenant(Viewer), "trustpoint_list", || get().to(trustpoints::list)),
     route("GET", JOBS, Tenant(Viewer), "job_list", || get().to(jobs::list)),
     route("GET", JOB, Tenant(Viewer), "job_show", || get().to(jobs::show)),
+    route("GET", "/v1/tenants/{tenant}/jobs/{job}/transcript", Tenant(Viewer), "job_transcript", || {
+        get().to(jobs::transcript)
+    }),
     route("GET", CERTIFICATES, Tenant(Viewer), "certificate_list", || get().to(certificates::list)),
     route("GET", CERTIFICATE, Tenant(Viewer), "certificate_show", || get().to(certificates::show)),
     route("GET", AUDIT, Tenant(Viewer), "audit_list", || get().to(audit::list)),

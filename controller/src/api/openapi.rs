@@ -110,6 +110,7 @@ use crate::error::AppError;
         trustpoints::activate,
         jobs::list,
         jobs::show,
+        jobs::transcript,
         certificates::list,
         certificates::show,
         audit::list,

@@ -16,6 +16,10 @@ use crate::audit::{differences, shown};
 use crate::db::{Counted, DbError, Note, Quota, Tenant, TenantState};
 use crate::error::AppError;
 
+/// Days that transcripts are kept, unless a tenant says otherwise.
+const TRANSCRIPT_DAYS: u16 = 90;
+/// Longest time that they can be kept, days: ten years.
+const TRANSCRIPT_DAYS_MAX: u16 = 3_653;
 /// Longest name for people, characters.
 const DISPLAY_NAME_MAX: usize = 128;
 /// Longest reason, characters.
@@ -24,6 +28,12 @@ const REASON_MAX: usize = 200;
 const QUOTA_MAX: u32 = 1_000_000_000;
 /// Usage is counted up to this where there is no quota.
 const COUNT_MAX: u32 = 1_000_000;
+
+fn check_days(days: Option<u16>, violations: &mut Violations) {
+    if days.is_some_and(|days| !(1..=TRANSCRIPT_DAYS_MAX).contains(&days)) {
+        violations.add("transcript_days", "range", format!("must be 1 to {TRANSCRIPT_DAYS_MAX}"));
+    }
+}
 
 /// Lists all tenants.
 ///
@@ -56,6 +66,7 @@ pub async fn create(call: Call, body: Body<TenantCreate>) -> Result<HttpResponse
         if let Some(text) = &body.display_name {
             violations.check("display_name", "text", check_text(text, DISPLAY_NAME_MAX));
         }
+        check_days(body.transcript_days, violations);
         name.map(|name| (name, body))
     })?;
     let tenant = Tenant {
@@ -64,6 +75,7 @@ pub async fn create(call: Call, body: Body<TenantCreate>) -> Result<HttpResponse
         name,
         allow_weak_algorithms: body.allow_weak_algorithms,
         four_eyes: body.four_eyes,
+        transcript_days: body.transcript_days.unwrap_or(TRANSCRIPT_DAYS),
         state: TenantState::Active,
         state_reason: None,
         state_since: None,
@@ -111,12 +123,14 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
 pub async fn update(call: Call, body: Body<TenantUpdate>) -> Result<HttpResponse, Problem> {
     let body = body.check(|body, violations| {
         violations.check("display_name", "text", check_text(&body.display_name, DISPLAY_NAME_MAX));
+        check_days(body.transcript_days, violations);
         Some(body)
     })?;
     change(&call, "tenant_updated", |tenant| {
         tenant.display_name.clone_from(&body.display_name);
         tenant.allow_weak_algorithms = body.allow_weak_algorithms;
         tenant.four_eyes = body.four_eyes;
+        tenant.transcript_days = body.transcript_days.unwrap_or(tenant.transcript_days);
         Ok(())
     })
     .await

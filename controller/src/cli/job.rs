@@ -10,6 +10,7 @@ use super::{
     follow,
     output::{Column, ago, text},
     session::Session,
+    transcript,
 };
 
 /// Verbs on jobs.
@@ -31,6 +32,11 @@ pub enum JobVerb {
     },
     /// Show a job, and why it failed
     Show {
+        /// Its id
+        id: String,
+    },
+    /// Show what went to and fro between the device and the CA, decoded and without secrets
+    Transcript {
         /// Its id
         id: String,
     },
@@ -73,6 +79,7 @@ pub(super) fn run(session: &Session, verb: JobVerb) -> Result<(), CliError> {
             let job = session.read(&["jobs", &id])?;
             session.print_object(&job, FIRST, &follow::next_after(&job))
         }
+        JobVerb::Transcript { id } => transcript::print(session, &id),
         JobVerb::Wait { id, timeout } => {
             let job = follow::until_end(session, &id, timeout)?;
             session.print_object(&job, FIRST, &follow::next_after(&job))

@@ -26,6 +26,7 @@ mod secret;
 mod session;
 mod spec;
 mod tenant;
+mod transcript;
 mod trustpoint;
 
 use std::process::ExitCode;

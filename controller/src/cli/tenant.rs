@@ -41,6 +41,9 @@ pub enum TenantVerb {
         /// Let changes of CA servers and their anchors need another administrator's approval
         #[arg(long)]
         four_eyes: bool,
+        /// Days that transcripts of exchanges are kept after the end of their job [default: 90]
+        #[arg(long, value_name = "DAYS")]
+        transcript_days: Option<u16>,
     },
     /// Change a tenant's settings
     Update {
@@ -55,6 +58,9 @@ pub enum TenantVerb {
         /// Whether changes of CA servers and their anchors need another administrator's approval
         #[arg(long, value_name = "true|false")]
         four_eyes: Option<bool>,
+        /// Days that transcripts of exchanges are kept after the end of their job
+        #[arg(long, value_name = "DAYS")]
+        transcript_days: Option<u16>,
     },
     /// Suspend a tenant: it can be read, but nothing is changed and nothing published to its agents
     Suspend {
@@ -223,22 +229,24 @@ pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
             let tenant = session.platform(Method::GET, &["tenants", &name], None)?;
             session.print_object(&tenant, FIRST, &format!("trustfleet device list --tenant {name}"))
         }
-        TenantVerb::Create { name, display_name, allow_weak_algorithms, four_eyes } => {
+        TenantVerb::Create { name, display_name, allow_weak_algorithms, four_eyes, transcript_days } => {
             let mut draft = Draft::default();
             draft.set("display_name", display_name);
             draft.set("allow_weak_algorithms", allow_weak_algorithms.then_some(true));
             draft.set("four_eyes", four_eyes.then_some(true));
+            draft.set("transcript_days", transcript_days);
             let tenant = session.platform(Method::POST, &["tenants"], Some(&draft.body_named(&name)))?;
             let next = format!("trustfleet token create --tenant {name} --role admin --description 'first admin'");
             session.print_object(&tenant, FIRST, &next)
         }
-        TenantVerb::Update { name, display_name, allow_weak_algorithms, four_eyes } => {
+        TenantVerb::Update { name, display_name, allow_weak_algorithms, four_eyes, transcript_days } => {
             let present = session.platform(Method::GET, &["tenants", &name], None)?;
             let field = |field: &str, wanted: Option<Value>| wanted.unwrap_or_else(|| present[field].clone());
             let body = json!({
                 "display_name": field("display_name", display_name.map(Value::from)),
                 "allow_weak_algorithms": field("allow_weak_algorithms", allow_weak_algorithms.map(Value::from)),
                 "four_eyes": field("four_eyes", four_eyes.map(Value::from)),
+                "transcript_days": field("transcript_days", transcript_days.map(Value::from)),
             });
             let tenant = session.platform(Method::PUT, &["tenants", &name], Some(&body))?;
             session.print_object(&tenant, FIRST, "")

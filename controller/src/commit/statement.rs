@@ -58,11 +58,12 @@ WITH i AS (
         transaction_id = coalesce(c.transaction_id, j.transaction_id),
         started_at = coalesce(j.started_at, c.started_at),
         finished_at = coalesce(c.finished_at, j.finished_at),
+        transcript = coalesce(c.transcript, j.transcript),
         in_service = coalesce(c.in_service, j.in_service),
         updated_at = u.at
     FROM u JOIN jsonb_to_recordset($9) AS c(n int, job_id uuid, state text, failure jsonb, public_key_sha256 text,
                                             transaction_id text, started_at timestamptz, finished_at timestamptz,
-                                             in_service jsonb)
+                                            transcript jsonb, in_service jsonb)
         USING (n)
     WHERE j.tenant_id = u.tenant_id AND j.device_id = u.device_id AND j.job_id = c.job_id
 ), certificates_made AS (
@@ -271,6 +272,7 @@ fn job_update(n: i32, update: &JobUpdate) -> Value {
         "transaction_id": update.transaction_id,
         "started_at": update.started_at,
         "finished_at": update.finished_at,
+        "transcript": update.transcript.as_ref().map(crate::db::stored_transcript),
         "in_service": update.in_service,
     })
 }

@@ -33,6 +33,7 @@ mod sender;
 mod stats;
 mod tenant;
 mod token;
+mod transcript;
 mod trustpoint;
 mod tx;
 
@@ -45,7 +46,6 @@ use trustfleet_model::ids::TenantId;
 use trustfleet_telemetry::{in_trace, record_error, trace_span};
 
 use self::connect::OnBackend;
-pub(crate) use self::row::stored_trustpoint;
 pub use self::{
     agent::{Agent, JoinedBy, Quarantine},
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
@@ -70,8 +70,10 @@ pub use self::{
     stats::Stats,
     tenant::{Counted, Quota, Tenant, TenantState},
     token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},
+    transcript::JobTranscript,
     tx::{SystemTx, TenantTx},
 };
+pub(crate) use self::{row::stored_trustpoint, transcript::stored_transcript};
 use crate::{
     audit::Sealer,
     config::{DatabaseConfig, SecretUrl},

@@ -22,6 +22,8 @@ pub struct Tenant {
     pub allow_weak_algorithms: bool,
     /// Changes of CA servers need another administrator's approval.
     pub four_eyes: bool,
+    /// Days that transcripts of exchanges are kept after the end of their job.
+    pub transcript_days: u16,
     /// Whether it lives.
     pub state: TenantState,
     /// Why it is suspended or deleted.
@@ -100,7 +102,7 @@ impl Quota {
 
 macro_rules! columns {
     () => {
-        "t.tenant_id, t.name, t.display_name, t.allow_weak_algorithms, t.four_eyes, t.state, t.state_reason, \
+        "t.tenant_id, t.name, t.display_name, t.allow_weak_algorithms, t.four_eyes, t.transcript_days, t.state, t.state_reason, \
          t.state_since, t.purge_at, t.max_devices, t.max_trustpoints, t.max_jobs_per_hour, t.max_jobs_in_flight, \
          t.created_at AS tenant_created_at, t.updated_at"
     };
@@ -114,8 +116,8 @@ impl SystemTx {
     /// [`DbError::Conflict`] when the name is taken.
     pub async fn tenant_insert(&self, tenant: &Tenant) -> Result<(), DbError> {
         let sql = "/* tenant_insert */ INSERT INTO tenants \
-                   (tenant_id, name, display_name, allow_weak_algorithms, four_eyes, created_at, updated_at, updated_by) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+                   (tenant_id, name, display_name, allow_weak_algorithms, four_eyes, created_at, updated_at, updated_by, \
+                   transcript_days) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
         let count = self
             .execute(
                 sql,
@@ -128,6 +130,7 @@ impl SystemTx {
                     &tenant.created_at,
                     &tenant.updated_at,
                     &self.name(),
+                    &i32::from(tenant.transcript_days),
                 ],
             )
             .await?;
@@ -174,7 +177,8 @@ impl SystemTx {
     pub async fn tenant_update(&self, tenant: &Tenant) -> Result<(), DbError> {
         let sql = "/* tenant_update */ UPDATE tenants SET display_name = $2, allow_weak_algorithms = $3, four_eyes = $4, \
                    state = $5, state_reason = $6, state_since = $7, purge_at = $8, max_devices = $9, max_trustpoints = $10, \
-                   max_jobs_per_hour = $11, max_jobs_in_flight = $12, updated_at = $13, updated_by = $14 WHERE tenant_id = $1";
+                   max_jobs_per_hour = $11, max_jobs_in_flight = $12, updated_at = $13, updated_by = $14, transcript_days = $15 \
+                   WHERE tenant_id = $1";
         let number = |limit: Option<u32>| limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX));
         let Quota { devices, trustpoints, jobs_per_hour, jobs_in_flight } = tenant.quota;
         let count = self
@@ -195,6 +199,7 @@ impl SystemTx {
                     &number(jobs_in_flight),
                     &tenant.updated_at,
                     &self.name(),
+                    &i32::from(tenant.transcript_days),
                 ],
             )
             .await?;
@@ -275,6 +280,7 @@ pub(super) fn read(row: &Row) -> Result<Tenant, DbError> {
         display_name: columns.read("display_name")?,
         allow_weak_algorithms: columns.read("allow_weak_algorithms")?,
         four_eyes: columns.read("four_eyes")?,
+        transcript_days: columns.parse::<i32, u16>("transcript_days")?,
         state,
         state_reason: columns.read("state_reason")?,
         state_since: columns.read("state_since")?,

@@ -11,6 +11,7 @@ use trustfleet_model::{
     job::{Failure, MacCredentials, RequestKind},
     policy::PolicySpec,
     service::InService,
+    transcript::Transcript,
 };
 
 use super::JobKind;
@@ -213,6 +214,8 @@ pub struct Report {
     pub offered_again: bool,
     /// Who says so.
     pub requested_by: Requester,
+    /// What went to and fro, at the end of an exchange of which the agent tells.
+    pub transcript: Option<Transcript>,
     /// What happened.
     pub event: ReportEvent,
 }

@@ -493,6 +493,7 @@ impl Changes {
             transaction_id: None,
             started_at: None,
             finished_at: None,
+            transcript: None,
             in_service: None,
         };
         fill(&mut update);

@@ -6,6 +6,7 @@ use trustfleet_model::{
     ids::{AgentId, CertificateId, JobId, SecretId, TrustpointId},
     job::{Failure, JobState, JobTask},
     service::InService,
+    transcript::Transcript,
     trustpoint::Trustpoint,
 };
 
@@ -120,6 +121,8 @@ pub struct JobUpdate {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// What went to and fro in its exchange.
+    pub transcript: Option<Transcript>,
     /// What the agent said of the services.
     pub in_service: Option<InService>,
 }

@@ -1,14 +1,17 @@
 //! From a verified report to a command: certificates are read, words of strangers are cleaned and bounded.
 
+use std::mem;
+
 use jiff::Timestamp;
 use trustfleet_model::{
     certificate::CertificateFacts,
     ids::CertificateId,
     job::{Culprit, Failure},
     service::{self, InService, ServiceOutcome, ServiceResult, ServiceStep},
+    transcript::Transcript,
 };
 use trustfleet_pki::certificate::Certificate;
-use trustfleet_wire::v1::{self as wire, Event, Failed, Issued, Report};
+use trustfleet_wire::v1::{self as wire, Event, Exchanged, Failed, Issued, Report};
 
 use crate::{
     audit::Requester,
@@ -22,9 +25,11 @@ const WORD_MAX: usize = 128;
 const TEXT_MAX: usize = 2_000;
 const FILE_MAX: usize = 4_096;
 const LIST_MAX: usize = 32;
+/// Entries of a transcript that are looked at; an honest agent sends fewer.
+const ENTRIES_READ: usize = 256;
 
 /// The command for a report of `sender`.
-pub(super) fn report(report: Report, sender: &Sender, id: CertificateId, now: Timestamp) -> device::Report {
+pub(super) fn report(mut report: Report, sender: &Sender, id: CertificateId, now: Timestamp) -> device::Report {
     let sent = i64::try_from(report.sequence).unwrap_or(i64::MAX);
     device::Report {
         report_id: report.report_id,
@@ -35,8 +40,21 @@ pub(super) fn report(report: Report, sender: &Sender, id: CertificateId, now: Ti
         job: sender.job,
         offered_again: sender.in_outbox || sender.sequence.is_some_and(|latest| latest > sent),
         requested_by: Requester::agent(report.agent_id, report.report_id.as_uuid(), report.traceparent.as_deref()),
+        transcript: transcript(&mut report.event),
         event: event(report.event, id, now),
     }
+}
+
+/// What went to and fro, taken out of the event; what a later agent says in words of its own is left out.
+fn transcript(event: &mut Event) -> Option<Transcript> {
+    let told = match event {
+        Event::Issued(issued) => mem::take(&mut issued.transcript),
+        Event::Failed(failed) => mem::take(&mut failed.transcript),
+        _ => Vec::new(),
+    };
+    let clean = |text: &str| bounded(text, TEXT_MAX);
+    let entries = told.into_iter().take(ENTRIES_READ).filter_map(Exchanged::entry).map(|entry| entry.cleaned(&clean));
+    Some(Transcript::of(entries)).filter(|transcript| !transcript.is_empty())
 }
 
 fn event(event: Event, id: CertificateId, now: Timestamp) -> ReportEvent {
@@ -167,6 +185,7 @@ mod tests {
             polls: 0,
             file: "/x".to_owned(),
             warnings: Vec::new(),
+            transcript: Vec::new(),
         };
         let id = CertificateId::from(uuid::Uuid::from_u128(1));
         let ReportEvent::Failed { failure, .. } = super::issued(issued, id, Timestamp::UNIX_EPOCH) else {

@@ -40,6 +40,9 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     let ca = json!({"name": "maker", "anchors": [anchor], "serial_from": "subject_serial_number"});
     house.post("/v1/tenants/acme/factory-cas", &house.platform, ca).await.expect(201);
     house.post("/v1/tenants/acme/expected-agents", &house.platform, json!({"serial": "SN-1"})).await.expect(201);
+    let binding = json!({"name": "nowhere", "selector": {"site": "nowhere"}, "trustpoint": "dot1x", "entity": "default",
+        "ca_server": "default", "policy": "default", "enroll": false});
+    house.post("/v1/tenants/acme/bindings", &house.platform, binding).await.expect(201);
     let sql = "INSERT INTO agent_applicants SELECT tenant_id, gen_random_uuid(), serial, 'ap-9', ''::bytea, ''::bytea, '', null, \
                'pending', now(), now() FROM expected_agents RETURNING applicant_id";
     let applicant: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
@@ -55,6 +58,7 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
         ("policy", "default".to_owned()),
         ("device", "ap-1".to_owned()),
         ("trustpoint", "mgmt".to_owned()),
+        ("binding", "nowhere".to_owned()),
         ("job", job),
         ("certificate", certificate.to_string()),
         ("change", change.to_string()),

@@ -362,6 +362,7 @@ pub fn issued(common_name: &str) -> (Event, String) {
         duration_ms: 12,
         polls: 0,
         file: "/var/lib/agent/staged/certificate.pem".to_owned(),
+        transcript: Vec::new(),
         warnings: Vec::new(),
     }));
     (event, serial)

@@ -30,4 +30,5 @@ mod renewal;
 mod reports;
 mod schema;
 mod support;
+mod transcripts;
 mod walls;

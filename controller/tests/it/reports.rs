@@ -28,6 +28,7 @@ pub fn failed(code: &str) -> Event {
         transaction_id: Some("00ff".to_owned()),
         maybe_issued: false,
         duration_ms: 5,
+        transcript: Vec::new(),
         in_service: None,
         in_use: None,
     }))

@@ -25,4 +25,5 @@ mod records;
 mod restarts;
 mod services;
 mod token;
+mod transcripts;
 mod transport;

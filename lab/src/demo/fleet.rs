@@ -72,16 +72,7 @@ impl Fleet {
         let rest = platform.with_token(Some(token.clone()));
         let fleet = Self { rest, token, secrets: ca.secrets.clone() };
 
-        let issuing = pem(ca, "issuing.pem")?;
-        let ca_name = Certificate::from_pem(&issuing)
-            .map_err(|error| DemoError::Unexpected(format!("the CA's issuing.pem cannot be read: {error}")))?
-            .subject()
-            .to_slash();
-        let anchors = [pem(ca, "root.pem")?];
-        fleet.post(
-            "ca-servers",
-            &json!({ "name": "lab-ca", "ca_name": ca_name, "primary_url": ca.url, "trust_anchors": anchors }),
-        )?;
+        fleet.ca_server("lab-ca", ca)?;
         let sans = json!([{ "kind": "dns", "value": "{device.name}.{label.site}.example" }]);
         let subject = "/C=DE/O=Example/OU={label.site}/CN={device.name}/serialNumber={device.serial}";
         fleet.post("entities", &json!({ "name": "devices", "subject": subject, "sans": sans }))?;
@@ -181,6 +172,48 @@ impl Fleet {
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Asks a CA of its own for the certificate of a service, which renews itself from then on.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub(super) fn serve(
+        &self,
+        ca: &RunningCa,
+        device: &str,
+        service: &str,
+        policy: &Value,
+    ) -> Result<String, DemoError> {
+        self.ca_server("short-lived", ca)?;
+        self.post("policies", policy)?;
+        let secret = ca.secrets.iter().find(|(name, _)| *name == device).map(|(_, secret)| secret);
+        let body = json!({
+            "name": service, "entity": "devices", "ca_server": "short-lived", "policy": policy["name"],
+            "services": [service], "mac": { "reference": device, "secret": secret },
+        });
+        self.post(&format!("devices/{device}/trustpoints"), &body)?;
+        let below = format!("devices/{device}/trustpoints/{service}/enroll");
+        word(&self.post(&below, &json!({ "request": "ir" }))?, "/id")
+    }
+
+    /// A trustpoint as it stands now.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub(super) fn trustpoint(&self, device: &str, name: &str) -> Result<Value, DemoError> {
+        self.get(&format!("devices/{device}/trustpoints/{name}"))
+    }
+
+    fn ca_server(&self, name: &str, ca: &RunningCa) -> Result<(), DemoError> {
+        let issuing = pem(ca, "issuing.pem")?;
+        let ca_name = Certificate::from_pem(&issuing)
+            .map_err(|error| DemoError::Unexpected(format!("the CA's issuing.pem cannot be read: {error}")))?
+            .subject()
+            .to_slash();
+        let anchors = [pem(ca, "root.pem")?];
+        let body = json!({ "name": name, "ca_name": ca_name, "primary_url": ca.url, "trust_anchors": anchors });
+        self.post("ca-servers", &body).map(drop)
     }
 
     fn get(&self, below: &str) -> Result<Value, DemoError> {

@@ -9,6 +9,7 @@ mod fleet;
 mod proof;
 mod screen;
 mod watch;
+mod web;
 mod world;
 
 use std::{io, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Instant};
@@ -20,6 +21,7 @@ use self::{
     error::DemoError,
     fleet::{AGENTS, DEVICES, Fleet},
     screen::Screen,
+    web::Web,
     world::World,
 };
 
@@ -128,15 +130,17 @@ async fn story(screen: &Screen, world: &mut World) -> Result<Fleet, DemoError> {
     if let Some(tls) = world.tls() {
         screen.say(&format!("every connection is encrypted and verified by {}", tls.ca.display()));
     }
-    let ca = world.start_ca(&DEVICES.map(|device| device.name)).await?;
+    let ca = world.start_ca("lab CA", &DEVICES.map(|device| device.name), ["--days", "365"]).await?;
     screen.say(&format!("lab CA answers CMP at {}", ca.url));
     let controller = world.start_controller().await?;
     screen.say(&format!("controller is migrated and listens on {}", controller.url()));
 
     let fleet = Fleet::create(&controller, &ca)?;
     screen.say("tenant, CA server, entity and CMP policy are created through the REST API");
+    let web = Web::prepare(world)?;
     for agent in AGENTS {
-        world.start_agent(agent, controller.url(), &fleet.join_token(agent)?)?;
+        let services = if agent == web::AGENT { web.service() } else { String::new() };
+        world.start_agent(agent, controller.url(), &fleet.join_token(agent)?, &services)?;
     }
     fleet.joined(world, screen).await?;
     fleet.register()?;
@@ -158,5 +162,6 @@ async fn story(screen: &Screen, world: &mut World) -> Result<Fleet, DemoError> {
     proof::metrics(&controller.rest).await?;
     proof::openapi(&controller.rest)?;
     println!();
+    web.act(world, &fleet, screen).await?;
     Ok(fleet)
 }

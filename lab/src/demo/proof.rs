@@ -114,7 +114,7 @@ fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-fn output(mut command: Command) -> Result<String, DemoError> {
+pub(super) fn output(mut command: Command) -> Result<String, DemoError> {
     let output = command.output().map_err(DemoError::file("running", "openssl"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

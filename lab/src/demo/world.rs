@@ -97,26 +97,32 @@ impl World {
         &self.stack.env().dir
     }
 
-    /// Starts the lab CA; it knows a random MAC secret for each device.
+    /// Starts a lab CA; it knows a random MAC secret for each device. `validity`: its arguments for how long certificates
+    /// are valid.
     ///
     /// # Errors
     /// It does not come up.
-    pub(super) async fn start_ca(&mut self, devices: &[&'static str]) -> Result<RunningCa, DemoError> {
-        let dir = self.dir.join("ca");
+    pub(super) async fn start_ca(
+        &mut self,
+        name: &'static str,
+        devices: &[&'static str],
+        validity: [&str; 2],
+    ) -> Result<RunningCa, DemoError> {
+        let dir = self.dir.join(name.replace(' ', "-"));
         let secrets =
             devices.iter().map(|device| Ok((*device, random_word(16)?))).collect::<Result<Vec<_>, DemoError>>()?;
         let table: Value = secrets.iter().map(|(device, secret)| ((*device).to_owned(), json!(secret))).collect();
-        let file = self.dir.join("ca-secrets.toml");
+        let file = dir.with_extension("secrets.toml");
         let text = toml::to_string(&json!({ "secrets": table }))
             .map_err(|error| DemoError::Unexpected(format!("the CA's secrets cannot be written: {error}")))?;
         write_private(&file, &text)?;
 
         let mut command = self.command("trustfleet-lab")?;
-        command.args(["ca", "--days", "365", "--dir"]).arg(&dir).arg("--secrets-file").arg(&file);
+        command.arg("ca").args(validity).arg("--dir").arg(&dir).arg("--secrets-file").arg(&file);
         if let Some(tls) = self.tls() {
             command.arg("--tls-cert-file").arg(&tls.certificate).arg("--tls-key-file").arg(&tls.key);
         }
-        let url = self.announced("lab CA", command, "url").await?;
+        let url = self.announced(name, command, "url").await?;
         Ok(RunningCa { url, dir, secrets })
     }
 
@@ -152,7 +158,7 @@ impl World {
         Ok(Controller { rest })
     }
 
-    /// Starts an agent that will join with the token.
+    /// Starts an agent that will join with the token; `services` goes into its configuration.
     ///
     /// # Errors
     /// A file cannot be written, or the process not started.
@@ -161,16 +167,35 @@ impl World {
         name: &'static str,
         controller: &Url,
         join_token: &str,
+        services: &str,
     ) -> Result<(), DemoError> {
         let dir = self.dir.join("agents");
         fs::create_dir_all(&dir).map_err(DemoError::file("making", &dir))?;
         let ca_file = self.tls().map(|tls| tls.ca.as_path());
         let files = AgentFiles::write_trusting(&dir, name, controller, join_token, ca_file)
             .map_err(DemoError::file("writing", &dir))?;
+        let config = fs::read_to_string(&files.config).map_err(DemoError::file("reading", &files.config))?;
+        fs::write(&files.config, config + services).map_err(DemoError::file("writing", &files.config))?;
         let mut run = self.command("trustfleet-agent")?;
         run.arg("run").arg("--config").arg(&files.config);
         self.spawn(name, run)?;
         Ok(())
+    }
+
+    /// Starts another server, which says nothing when it is ready.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(super) fn start_server(
+        &mut self,
+        name: &'static str,
+        program: &Path,
+        args: &[String],
+    ) -> Result<(), DemoError> {
+        let mut command = mortal(program.to_owned(), "KILL", &[]);
+        let (mark, value) = self.stack.mark();
+        command.env(mark, value).args(args);
+        self.spawn(name, command).map(drop)
     }
 
     /// Fails when a process has ended.

@@ -48,6 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_bit_has_a_meaning_for_people_who_read_a_transcript() {
+        let words = trustfleet_model::fail_info::MEANINGS.map(|(word, _)| word);
+        assert_eq!(words, FailureBit::ALL.map(FailureBit::name));
+    }
+
+    #[test]
     fn every_bit_has_its_own_advice() {
         let texts: std::collections::HashSet<_> = FailureBit::ALL.into_iter().map(advice).collect();
         assert_eq!(texts.len(), FailureBit::ALL.len());

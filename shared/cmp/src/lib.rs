@@ -85,6 +85,7 @@ pub mod request;
 pub mod responder;
 pub mod revoke;
 pub mod show;
+pub mod summary;
 pub mod template;
 pub mod text;
 pub mod transaction;

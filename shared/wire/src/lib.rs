@@ -9,6 +9,7 @@ pub mod join;
 pub mod routing;
 pub mod seal;
 pub mod sign;
+mod transcript;
 pub mod v1;
 
 pub use envelope::{Envelope, WireError};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use trustfleet_model::ids::{AgentId, DeviceId, InstanceId, JobId, MessageId, TenantId, TrustpointId};
 
 use crate::seal::SealedSecret;
+pub use crate::transcript::Exchanged;
 
 /// Binary data as base64 in JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -309,6 +310,9 @@ pub struct Issued {
     pub file: String,
     /// Warnings, as sentences.
     pub warnings: Vec<String>,
+    /// What went to and fro; an agent that is older does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transcript: Vec<Exchanged>,
 }
 
 /// A failure.
@@ -336,6 +340,9 @@ pub struct Failed {
     pub maybe_issued: bool,
     /// Time of the exchange, milliseconds.
     pub duration_ms: u64,
+    /// What went to and fro; an agent that is older does not tell, and there is nothing to tell where none began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transcript: Vec<Exchanged>,
     /// What became of services, where they are what failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_service: Option<Box<InService>>,

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod revision;
 pub mod service;
 pub mod tenant;
+pub mod transcript;
 pub mod trustpoint;
 
 use serde::Serialize;

@@ -26,6 +26,10 @@ pub struct TenantCreate {
     /// Changes of CA servers and their anchors need another administrator's approval; default false.
     #[serde(default)]
     pub four_eyes: bool,
+    /// Days that transcripts of exchanges are kept after the end of their job; default 90.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 3653)]
+    pub transcript_days: Option<u16>,
 }
 
 /// What changes a tenant: all of it.
@@ -39,6 +43,10 @@ pub struct TenantUpdate {
     pub allow_weak_algorithms: bool,
     /// Changes of CA servers and their anchors need another administrator's approval.
     pub four_eyes: bool,
+    /// Days that transcripts of exchanges are kept after the end of their job; left out or null: as it is.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 3653)]
+    pub transcript_days: Option<u16>,
 }
 
 /// Why something is done to a tenant.
@@ -121,6 +129,8 @@ pub struct TenantBody {
     pub allow_weak_algorithms: bool,
     /// Changes of CA servers and their anchors need another administrator's approval.
     pub four_eyes: bool,
+    /// Days that transcripts of exchanges are kept after the end of their job.
+    pub transcript_days: u16,
     /// `active`; `suspended`: it can be read, nothing changed or published; `deleted`: only the platform sees it.
     pub state: &'static str,
     /// Why it is suspended.
@@ -148,6 +158,7 @@ impl From<crate::db::Tenant> for TenantBody {
             display_name: tenant.display_name,
             allow_weak_algorithms: tenant.allow_weak_algorithms,
             four_eyes: tenant.four_eyes,
+            transcript_days: tenant.transcript_days,
             state: tenant.state.as_str(),
             state_reason: tenant.state_reason,
             state_since: tenant.state_since,

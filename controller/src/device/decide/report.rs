@@ -151,6 +151,7 @@ impl Story<'_> {
         changes.finish(self.job_id(), JobState::Succeeded, |update| {
             update.transaction_id = Some(issued.transaction_id.clone());
             update.public_key_sha256 = Some(issued.facts.public_key_sha256.clone());
+            update.transcript.clone_from(&self.report.transcript);
         });
         let detail = serde_json::json!({
             "certificate_id": issued.facts.id,
@@ -219,6 +220,7 @@ impl Story<'_> {
             changes.finish(self.job_id(), JobState::Failed, |update| {
                 update.failure = Some(failure.clone());
                 update.transaction_id = transaction_id.cloned();
+                update.transcript.clone_from(&self.report.transcript);
                 update.in_service.clone_from(&in_service);
             });
         } else {
