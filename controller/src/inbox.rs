@@ -350,10 +350,14 @@ impl Inbox {
         let kind = sender.job.filter(|_| !sender.finished).map(|job| job.kind);
         let command = parse::report(report, sender, certificate_id, now);
         let ending = ending::Ending::of(&command);
+        let services = ending::services(&command);
         match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {
             Ok(Reply::Taken) => {
                 if let (Some(kind), Some(ending)) = (kind, ending) {
                     self.count(tenant, kind, &ending, now).await;
+                }
+                for result in services {
+                    self.metrics.service(result);
                 }
             }
             Ok(_) => {}
