@@ -13,7 +13,7 @@ async fn w1_waiting_is_polled_as_the_ca_says_and_told_once() {
     let report = house.wait_for("waiting").await;
     let Event::Waiting { check_after_s, progress } = report.event else { panic!() };
     let progress = progress.unwrap();
-    assert_eq!((check_after_s, progress.polls, progress.requesting, progress.trouble), (1, 0, false, None));
+    assert_eq!((check_after_s, progress.polls, progress.requesting, progress.trouble), (1, 1, false, None));
     let early = progress.next_at.duration_since(report.at);
     assert!(early.as_millis() > 500 && early.as_millis() <= 1_000, "{early}");
     let issued = house.issued().await;

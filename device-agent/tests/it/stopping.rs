@@ -58,8 +58,9 @@ async fn s37_an_order_to_stop_survives_the_death_of_the_agent() {
     house.start_agent().await;
     let failed = house.failed().await;
     assert!(failed.code == "stopped" && failed.maybe_issued, "{failed:?}");
-    assert_eq!(ca.heard().iter().filter(|body| **body == "ir").count(), 1, "nothing was asked for again");
     gate.open.store(true, Ordering::SeqCst);
+    eventually("the ca goes on", || ca.heard().contains(&"ir")).await;
+    assert_eq!(ca.heard().iter().filter(|body| **body == "ir").count(), 1, "nothing was asked for again");
 }
 
 #[tokio::test]
