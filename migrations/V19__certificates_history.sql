@@ -7,4 +7,3 @@ ALTER TABLE certificates
 COMMENT ON COLUMN certificates.activated_at IS 'When the controller learned that it is in use; null: never, or it was before there was this column.';
 COMMENT ON COLUMN certificates.replaced_by IS 'The certificate that took its place, in use or while it waited for that; null: none yet.';
 COMMENT ON COLUMN certificates.replaced_at IS 'When that was.';
-CREATE INDEX certificates_by_trustpoint ON certificates (tenant_id, trustpoint_id, certificate_id);
