@@ -95,9 +95,9 @@ impl SystemTx {
              SELECT d.name || '/' || t.name FROM held h
              JOIN trustpoints t ON t.tenant_id = $1 AND t.trustpoint_id = h.trustpoint_id
              JOIN devices d ON d.tenant_id = $1 AND d.device_id = h.device_id
-             WHERE h.trustpoint_id <> $2 AND d.pair IS DISTINCT FROM ALL (
-                 SELECT o.pair FROM trustpoints m JOIN devices o ON o.tenant_id = m.tenant_id AND o.device_id = m.device_id
-                 WHERE m.tenant_id = $1 AND m.trustpoint_id = $2 AND o.pair IS NOT NULL)
+             WHERE h.trustpoint_id <> $2 AND NOT EXISTS (
+                 SELECT FROM trustpoints m JOIN devices o ON o.tenant_id = m.tenant_id AND o.device_id = m.device_id
+                 WHERE m.tenant_id = $1 AND m.trustpoint_id = $2 AND o.pair = d.pair)
              ORDER BY d.name LIMIT 1";
         let row = self.query_opt(sql, &[&Id(tenant), &Id(trustpoint), &public_key_sha256]).await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
