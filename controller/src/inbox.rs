@@ -356,10 +356,14 @@ impl Inbox {
             }
         }
         let ending = ending::Ending::of(&command);
+        let services = ending::services(&command);
         match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {
             Ok(Reply::Taken) => {
                 if let (Some(kind), Some(ending)) = (kind, ending) {
                     self.count(tenant, kind, &ending, now).await;
+                }
+                for result in services {
+                    self.metrics.service(result);
                 }
             }
             Ok(_) => {}

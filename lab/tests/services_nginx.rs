@@ -11,7 +11,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -136,6 +136,8 @@ type Seen = (usize, Vec<String>);
 /// Clients that ask without a pause until they are told to stop; each gives the serial numbers it saw, in order.
 struct Load {
     stop: Arc<AtomicBool>,
+    /// What each has seen last.
+    last: Vec<Arc<Mutex<String>>>,
     clients: Vec<JoinHandle<Result<Seen, String>>>,
 }
 
@@ -148,13 +150,15 @@ impl Load {
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.resumption = rustls::client::Resumption::disabled(); // every request is a whole handshake
         let (config, stop) = (Arc::new(config), Arc::new(AtomicBool::new(false)));
-        let client = |_| {
-            let (config, stop) = (Arc::clone(&config), Arc::clone(&stop));
+        let last: Vec<Arc<Mutex<String>>> = (0..3).map(|_| Arc::default()).collect();
+        let client = |last: &Arc<Mutex<String>>| {
+            let (config, stop, last) = (Arc::clone(&config), Arc::clone(&stop), Arc::clone(last));
             thread::spawn(move || {
                 let (mut count, mut seen) = (0, Vec::<String>::new());
                 while !stop.load(Ordering::Relaxed) {
                     let serial = ask(&config, port).map_err(|error| format!("request {count}: {error}"))?;
                     count += 1;
+                    last.lock().unwrap().clone_from(&serial);
                     if seen.last() != Some(&serial) {
                         seen.push(serial);
                     }
@@ -162,7 +166,15 @@ impl Load {
                 Ok((count, seen))
             })
         };
-        Self { clients: (0..3).map(client).collect(), stop }
+        Self { clients: last.iter().map(client).collect(), stop, last }
+    }
+
+    /// Whether all have seen this last, or have nothing to see any more.
+    fn have_seen(&self, serial: &str) -> bool {
+        let seen = |(client, last): (&JoinHandle<_>, &Arc<Mutex<String>>)| {
+            client.is_finished() || *last.lock().unwrap() == serial
+        };
+        self.clients.iter().zip(&self.last).all(seen)
     }
 
     fn end(self) -> Vec<Seen> {
@@ -195,6 +207,7 @@ async fn s34_nginx_is_renewed_under_load_without_a_failed_handshake_and_serves_t
     assert_eq!(nginx.serial(), old);
 
     let load = Load::start(&fleet.ca_dir.join("root.pem"), nginx.port);
+    lab.eventually("all clients are served", || load.have_seen(&old).then_some(())).await;
     let job = fleet.enroll("ap-1", "kur").unwrap();
     assert_eq!(fleet.job_ended(&job, LIMIT).await.unwrap()["state"], "succeeded");
     let renewed = told(&lab, &fleet, "ap-1", &json!(old)).await;
@@ -202,9 +215,9 @@ async fn s34_nginx_is_renewed_under_load_without_a_failed_handshake_and_serves_t
     assert_ne!(new, old);
     assert_eq!(renewed["in_service"]["services"][0]["result"], "verified", "{renewed:#}");
     // It has been seen with it by the agent; now by everybody.
-    thread::sleep(Duration::from_millis(300));
+    lab.eventually("all clients see the new certificate", || load.have_seen(&new).then_some(())).await;
     for (count, seen) in load.end() {
-        assert!(count > 10, "only {count} requests");
+        assert!(count > 3, "only {count} requests");
         assert_eq!((seen.first(), seen.last()), (Some(&old), Some(&new)), "{seen:?}");
         assert!(seen.iter().all(|serial| *serial == old || *serial == new), "{seen:?}");
     }
@@ -214,6 +227,7 @@ async fn s34_nginx_is_renewed_under_load_without_a_failed_handshake_and_serves_t
     let shown = fleet.get(&format!("jobs/{}", job["id"].as_str().unwrap())).unwrap();
     let steps: Vec<_> = shown["in_service"]["steps"].as_array().unwrap().iter().map(|step| &step["step"]).collect();
     assert_eq!(steps, ["export", "reload", "probe"], "{shown:#}");
+    lab.metric_becomes("trustfleet_service_activations_total{result=\"verified\"}", 2.0).await;
     let audit = fleet.get("audit?limit=100").unwrap().to_string();
     assert!(audit.contains("trustpoint_services_set") && audit.contains("verified"), "{audit}");
 }

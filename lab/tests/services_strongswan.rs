@@ -13,7 +13,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -210,7 +209,6 @@ async fn s25a_s34_strongswan_authenticates_by_rsassa_pss_and_after_a_renewal_wit
         side.load();
     }
     b.pin(&pem_of(&fleet, &renewed));
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let (well, said) = a.authenticate();
     assert!(
         well && said.contains("RSA_EMSA_PSS_SHA2_384"),

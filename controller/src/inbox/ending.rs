@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use trustfleet_model::{
     ids::{JobId, TenantId},
     job::{Culprit, Failure},
+    service::ServiceResult,
 };
 
 use super::Inbox;
@@ -35,6 +36,15 @@ impl Ending {
         };
         Some(Self { job_id: report.job_id, result, reasons })
     }
+}
+
+/// What became of each service, where the report tells.
+pub(super) fn services(report: &Report) -> Vec<ServiceResult> {
+    let (ReportEvent::Activated { in_service, .. } | ReportEvent::Failed { in_service, .. }) = &report.event else {
+        return Vec::new();
+    };
+    let services = in_service.iter().flat_map(|said| &said.services);
+    services.map(|outcome| outcome.result).collect()
 }
 
 /// A refusal is whatever the CA answered with a reason or with nothing but a rejection.

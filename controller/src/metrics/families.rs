@@ -33,6 +33,7 @@ pub(super) struct Families {
     pub(super) outbox_age: Gauge,
     pub(super) published: IntCounterVec,
     pub(super) renewals: IntCounterVec,
+    pub(super) services: IntCounterVec,
     pub(super) reports_refused: IntCounterVec,
     pub(super) broker_connected: IntGauge,
     pub(super) door_refusals: IntCounterVec,
@@ -139,6 +140,11 @@ impl Families {
                 "trustfleet_renewals_due_total",
                 "Trustpoints on which something was due without being asked, by what came of it.",
                 &["outcome"],
+            )?,
+            services: add.counters(
+                "trustfleet_service_activations_total",
+                "Services that were to take a certificate, by what became of them.",
+                &["result"],
             )?,
             cut_offs: add.counters(
                 "trustfleet_agent_cut_offs_total",

@@ -21,7 +21,7 @@ use std::{
 
 use jiff::Timestamp;
 use prometheus::{Encoder as _, TextEncoder};
-use trustfleet_model::{ids::TenantId, job::RequestKind};
+use trustfleet_model::{ids::TenantId, job::RequestKind, service::ServiceResult};
 
 use self::{families::Families, tenants::TenantLabels};
 pub use self::{
@@ -105,6 +105,9 @@ impl Metrics {
         }
         for outcome in RenewalOutcome::ALL {
             families.renewals.with_label_values(&[outcome.as_str()]);
+        }
+        for result in ServiceResult::ALL {
+            families.services.with_label_values(&[result.as_str()]);
         }
         for outcome in CutOffOutcome::ALL {
             families.cut_offs.with_label_values(&[outcome.as_str()]);
@@ -244,6 +247,10 @@ impl Metrics {
 
     pub(crate) fn renewal(&self, outcome: RenewalOutcome) {
         self.families.renewals.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn service(&self, result: ServiceResult) {
+        self.families.services.with_label_values(&[result.as_str()]).inc();
     }
 
     pub(crate) fn report_refused(&self, reason: Refusal) {

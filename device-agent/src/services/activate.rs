@@ -3,7 +3,7 @@
 //! Every step can be repeated. Before the first change stands a journal of what was there ([`super::journal`]); where the
 //! agent dies it goes on by it, and comes to the same end. The journal goes when the end is in the job's record.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,15 @@ use tokio::time::sleep;
 use trustfleet_model::ids::JobId;
 use trustfleet_model::job::Culprit;
 use trustfleet_model::service::ServiceResult;
-use trustfleet_wire::v1::{Failed, InService, InUse, Job, ServiceOutcome, ServiceStep};
+use trustfleet_wire::v1::{Failed, InService, InUse, Job, ServiceOutcome};
 
-use super::command::Program;
-use super::config::{Probe, Service};
-use super::export::{self, Before, Written};
+use super::Held;
+use super::act::step;
+use super::config::Service;
+use super::disk::{of_services, put_back, swap, wanted, write_copies, written};
+use super::export::{self, Before};
 use super::journal::{Failure, Journal, Phase};
 use super::material::Material;
-use super::{Held, claim, probe};
 use crate::activation::ActivationError;
 use crate::backoff::Backoff;
 use crate::core::Core;
@@ -26,11 +27,15 @@ use crate::exchange::{Halt, blocking};
 use crate::order::Place;
 use crate::outcome;
 use crate::slots::{Slot, Slots};
-use crate::store::{self, Store, StoreError};
+use crate::store::StoreError;
 
-/// Waits between two looks of a probe.
-const LOOK_AGAIN: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(2) };
-/// Waits between tries to put everything back while the disk refuses.
+/// Waits between tries to put copies back.
+const RESTORE_AGAIN: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(2) };
+/// Most tries to put copies back: their places belong to others, and the failure must be told.
+const RESTORE_TRIES: u32 = 4;
+/// Most files that warnings speak of.
+const WARNINGS_MAX: usize = 16;
+/// Waits between tries to write what is the agent's own while the disk refuses.
 const BACK_AGAIN: Backoff = Backoff { first: Duration::from_secs(2), most: Duration::from_secs(120) };
 
 /// What is given to whom.
@@ -160,6 +165,7 @@ impl Giving<'_> {
             let mut journal = Journal::begin(job_id, serial, to, &slots, names);
             journal.written = written(&slots)?;
             journal.warnings = export::disturbed(&of_services(&journal.written, &services));
+            journal.warnings.truncate(WARNINGS_MAX);
             let slot = if journal.was_staged { Slot::Staged } else { Slot::Current };
             let material = Material::read(&slots, slot)?;
             let mut places: Vec<PathBuf> = Vec::new();
@@ -256,110 +262,17 @@ impl Giving<'_> {
         Ok(None)
     }
 
-    async fn reload_and_probe(
-        &self,
-        service: &Service,
-        done: &mut InService,
-    ) -> Result<Result<ServiceResult, (&'static str, String)>, Halt> {
-        if let Err(detail) = self.reload(service, "reload", done).await? {
-            let message = format!("the service {} was not reloaded: {detail}", service.name);
-            return Ok(Err(("reload_failed", message)));
-        }
-        let Some(how) = &service.probe else { return Ok(Ok(ServiceResult::Unverifiable)) };
-        let begun = Instant::now();
-        let seen = self.probe(service, how).await?;
-        let detail = seen.clone().unwrap_or_else(|detail| detail);
-        done.steps.push(step(service, "probe", seen.is_ok(), begun, detail));
-        Ok(seen.map(|_| ServiceResult::Verified).map_err(|detail| {
-            let seconds = service.probe_timeout.as_secs();
-            let message = format!("the service {} was not seen with it within {seconds} s: {detail}", service.name);
-            ("probe_failed", message)
-        }))
-    }
-
-    async fn reload(
-        &self,
-        service: &Service,
-        word: &'static str,
-        done: &mut InService,
-    ) -> Result<Result<(), String>, Halt> {
-        if service.reload.is_empty() {
-            return Ok(Ok(()));
-        }
-        let begun = Instant::now();
-        let ended = self.run(service, &service.reload, service.reload_timeout).await?;
-        done.steps.push(step(service, word, ended.ok, begun, ended.detail.clone()));
-        Ok(if ended.ok { Ok(()) } else { Err(ended.detail) })
-    }
-
-    async fn run(
-        &self,
-        service: &Service,
-        words: &[super::template::Template],
-        limit: Duration,
-    ) -> Result<super::command::Ended, Halt> {
-        let program = Program {
-            words: words.iter().map(|word| word.fill(self.place)).collect(),
-            environment: vec![
-                ("TRUSTFLEET_SERVICE", service.name.to_string()),
-                ("TRUSTFLEET_DEVICE", self.place.device.to_string()),
-                ("TRUSTFLEET_TRUSTPOINT", self.place.trustpoint.to_string()),
-                ("TRUSTFLEET_SERIAL", self.serial.clone()),
-            ],
-            run_as: service.run_as,
-            limit,
-        };
-        tokio::select! {
-            ended = program.run() => Ok(ended),
-            () = self.core.stopping() => Err(Halt::Stopping),
-        }
-    }
-
-    /// Looks until the certificate is seen or the time is over; then what was seen last.
-    async fn probe(&self, service: &Service, how: &Probe) -> Result<Result<String, String>, Halt> {
-        let begun = Instant::now();
-        let mut looks = 0_u32;
-        loop {
-            let left = service.probe_timeout.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
-            let seen = self.look(service, how, left).await?;
-            looks = looks.saturating_add(1);
-            let wait = LOOK_AGAIN.wait(looks, self.core.identity.random_u64());
-            if seen.is_ok() || begun.elapsed() + wait >= service.probe_timeout {
-                return Ok(seen);
-            }
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = self.core.stopping() => return Err(Halt::Stopping),
-            }
-        }
-    }
-
-    async fn look(&self, service: &Service, how: &Probe, left: Duration) -> Result<Result<String, String>, Halt> {
-        let serial = self.serial.clone();
-        match how {
-            Probe::Tls { address, sni } => {
-                let (address, name) = (address.fill(self.place), sni.as_ref().map(|name| name.fill(self.place)));
-                blocking(move || probe::in_handshake(&address, name.as_deref(), &serial)).await
-            }
-            Probe::File(path) => {
-                let path = path.fill(self.place);
-                blocking(move || probe::in_file(&path, &serial)).await
-            }
-            Probe::Command(words) => {
-                let ended = self.run(service, words, left).await?;
-                Ok(if ended.ok { probe::in_output(&ended.stdout, &serial) } else { Err(ended.detail) })
-            }
-        }
-    }
-
     /// Links and copies as they were, and the services reloaded. Gives the phase that follows: the end.
     async fn go_back(&self, journal: &Journal, held: &Held, failure: Failure) -> Result<Phase, Halt> {
         let mut done = failure.done.clone();
         let begun = Instant::now();
         let back = journal.clone();
         self.until_the_disk_takes_it(move |slots| put_back(slots, &back)).await?;
-        let exported = held.services.iter().filter(|service| !service.exports.is_empty());
-        done.steps.extend(exported.map(|service| step(service, "restore", true, begun, String::new())));
+        let restored = self.restore(journal).await?;
+        for service in held.services.iter().filter(|service| !service.exports.is_empty()) {
+            let detail = restored.clone().err().unwrap_or_default();
+            done.steps.push(step(service, "restore", restored.is_ok(), begun, detail));
+        }
         let reloaded = |service: &Service| {
             failure.done.steps.iter().any(|step| step.service == service.name.as_str() && step.step == "reload")
         };
@@ -370,11 +283,31 @@ impl Giving<'_> {
         Ok(Phase::Ended { failure: Some(failure), in_service: done })
     }
 
+    /// The copies as they were. Somebody may have taken their folders away meanwhile: then what is wrong.
+    async fn restore(&self, journal: &Journal) -> Result<Result<(), String>, Halt> {
+        let mut failures = 0_u32;
+        loop {
+            let before = journal.before.clone();
+            let Err(error) = blocking(move || export::restore(&before)).await? else { return Ok(Ok(())) };
+            failures = failures.saturating_add(1);
+            if failures == RESTORE_TRIES {
+                return Ok(Err(format!("the copies are not what they were: {error}")));
+            }
+            tokio::select! {
+                () = sleep(RESTORE_AGAIN.wait(failures, self.core.identity.random_u64())) => {}
+                () = self.core.stopping() => return Err(Halt::Stopping),
+            }
+        }
+    }
+
     fn end(&self, journal: &Journal, failure: Option<Failure>, in_service: InService) -> Result<Given, Halt> {
         let file = self.slots().certificate(Slot::Current).map_err(|error| outcome::of_store(&error, false))?;
         let file = file.map(|(_, file)| file.display().to_string()).unwrap_or_default();
         let Some(failure) = failure else { return Ok(Given::InUse { file, in_service: Box::new(in_service) }) };
-        let next = if failure.kept {
+        let lost = in_service.steps.iter().find(|step| step.step == "restore" && !step.ok);
+        let next = if let Some(lost) = lost {
+            &format!("{}; the new certificate stays staged: mend this on the device, then activate again", lost.detail)
+        } else if failure.kept {
             "the new certificate stays in use nevertheless, because the CA has revoked the one before: mend the service on the \
              device, then activate again"
         } else if journal.was_staged {
@@ -427,83 +360,6 @@ pub async fn forget(core: &Core, job: &Job) {
     }
 }
 
-/// The version with this certificate: the staged one, or the one in use.
-fn wanted(slots: &Slots, serial: &str) -> Result<JobId, ActivationError> {
-    let staged = slots.certificate(Slot::Staged)?.map(|(certificate, _)| certificate.serial_hex());
-    let current = slots.certificate(Slot::Current)?.map(|(certificate, _)| certificate.serial_hex());
-    let slot = match (&staged, &current) {
-        (Some(staged), _) if staged == serial => Slot::Staged,
-        (_, Some(current)) if current == serial => Slot::Current,
-        (Some(staged), _) => {
-            return Err(ActivationError::OtherStaged { wanted: serial.to_owned(), staged: staged.clone() });
-        }
-        (None, _) => return Err(ActivationError::NothingStaged { wanted: serial.to_owned() }),
-    };
-    slots.job(slot).ok_or_else(|| ActivationError::NothingStaged { wanted: serial.to_owned() })
-}
-
-fn swap(slots: &Slots, journal: &Journal) -> Result<(), StoreError> {
-    if journal.current != Some(journal.to) {
-        if journal.current.is_some() {
-            slots.point(Slot::Previous, journal.current)?;
-        }
-        slots.point(Slot::Current, Some(journal.to))?;
-    }
-    if journal.was_staged { slots.point(Slot::Staged, None) } else { Ok(()) }
-}
-
-/// The staged link first: a certificate is never without one that names it.
-fn put_back(slots: &Slots, journal: &Journal) -> Result<(), StoreError> {
-    if journal.was_staged {
-        slots.point(Slot::Staged, Some(journal.to))?;
-    }
-    slots.point(Slot::Current, journal.current)?;
-    slots.point(Slot::Previous, journal.previous)?;
-    export::restore(&journal.before)?;
-    save_written(slots, &journal.written)
-}
-
-fn write_copies(store: &Store, place: &Place, service: &Service, before: &[Written]) -> Result<usize, String> {
-    let text = |error: StoreError| error.to_string();
-    let slots = &Slots::new(store.trustpoint(&place.device, &place.trustpoint));
-    let material = Material::read(slots, Slot::Current).map_err(text)?;
-    let copies = export::copies(service, place, &material, before)?;
-    let paths: Vec<&Path> = copies.iter().map(|copy| copy.path.as_path()).collect();
-    claim::take(store, place, &paths)?;
-    let mine = |file: &&Written| file.service == service.name.as_str();
-    let kept = |path: &PathBuf| copies.iter().any(|copy| copy.path == *path);
-    let gone: Vec<PathBuf> =
-        before.iter().filter(mine).map(|file| file.path.clone()).filter(|path| !kept(path)).collect();
-    // Known before they are there: what is written and not known would be nobody's when the agent dies in between.
-    let mut all = written(slots).map_err(text)?;
-    all.retain(|file| file.service != service.name.as_str());
-    all.extend(export::written(service, &copies));
-    save_written(slots, &all).map_err(text)?;
-    export::write(&copies, &gone).map_err(text)?;
-    Ok(copies.len())
-}
-
-fn written(slots: &Slots) -> Result<Vec<Written>, StoreError> {
-    Ok(store::load_json(&slots.exports_file())?.unwrap_or_default())
-}
-
-fn save_written(slots: &Slots, files: &[Written]) -> Result<(), StoreError> {
-    if files.is_empty() {
-        return store::remove(&slots.exports_file());
-    }
-    store::save_json(&slots.exports_file(), &files)
-}
-
-fn of_services(files: &[Written], services: &[Arc<Service>]) -> Vec<Written> {
-    let mine = |file: &&Written| services.iter().any(|service| service.name.as_str() == file.service);
-    files.iter().filter(mine).cloned().collect()
-}
-
 fn outcome_of(service: &Service, result: ServiceResult) -> ServiceOutcome {
     ServiceOutcome { service: service.name.to_string(), result: result.as_str().to_owned() }
-}
-
-fn step(service: &Service, word: &str, ok: bool, begun: Instant, detail: String) -> ServiceStep {
-    let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    ServiceStep { service: service.name.to_string(), step: word.to_owned(), ok, duration_ms, detail }
 }

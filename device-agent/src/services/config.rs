@@ -499,4 +499,21 @@ mod tests {
         let problems = read(&services, &token, &Accounts::of("", "")).unwrap_err();
         assert!(problems[0].starts_with("services.x.exports[0].content: is a private key"), "{problems:?}");
     }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_good_configurations() {
+        let text = include_str!("../../../docs/services.md");
+        let examples: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(examples.len() >= 5, "{} examples", examples.len());
+        let accounts = Accounts::of("freerad:x:105:108::/:/bin/false\n", "freerad:x:108:\n");
+        for example in examples {
+            #[derive(Deserialize)]
+            struct File {
+                services: BTreeMap<String, ServiceConfig>,
+            }
+            let file: File = toml::from_str(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
+            read(&file.services, &KeysConfig::default(), &accounts)
+                .unwrap_or_else(|wrong| panic!("{wrong:?}\n{example}"));
+        }
+    }
 }

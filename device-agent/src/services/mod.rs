@@ -3,10 +3,12 @@
 //! Commands, probes and places of copies stand in the agent's own configuration; a job names a service and nothing else.
 
 mod accounts;
+mod act;
 mod activate;
 mod claim;
 mod command;
 mod config;
+mod disk;
 mod export;
 mod journal;
 mod material;

@@ -372,3 +372,21 @@ async fn two_devices_behind_one_agent_do_not_write_into_one_file() {
     assert_eq!((served.serial("https/cert.pem"), fs::read(served.path("https/key.pem")).unwrap()), (Some(serial), key));
     assert!(!house.state().join("devices/ap-2/dot1x/current").exists());
 }
+
+#[tokio::test]
+async fn copies_that_cannot_be_put_back_are_told_of_and_the_certificate_before_is_in_use() {
+    let served = Served::new();
+    let dir = served.dir.path().display().to_string();
+    // Whoever reloads takes the folder of the copies away, and puts a file there.
+    let thief = format!("if test -e {dir}/steal; then rm -r {dir}/https; touch {dir}/https; exit 1; fi; test ! -e");
+    let (ca, house) = (TestCa::start(), House::configured(&served.config().replace("test ! -e", &thief)).await);
+    house.send(&bound(house.ir(1, &ca), &["https"])).await;
+    let (serial, _) = activated(&house, 1).await;
+    fs::write(served.path("steal"), "").unwrap();
+    house.send(&update(&house, 2, &ca, &["https"])).await;
+    let (told, said) = failed(&house, 1).await;
+    assert_eq!(told.code, "reload_failed");
+    assert!(told.message.contains("not what they were") && told.message.contains("stays staged"), "{}", told.message);
+    assert!(steps(&said).contains(&("restore", false)), "{said:?}");
+    assert_eq!((serial_in(&house, "current"), serial_in(&house, "staged").is_some()), (Some(serial), true));
+}
