@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 use trustfleet_model::{
     clock::Clock,
-    ids::{AgentId, CertificateId, MessageId},
+    ids::{AgentId, CertificateId, MessageId, TenantId, TrustpointId},
 };
 use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::{
@@ -29,7 +29,7 @@ use crate::{
     bounds::AgentBounds,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
     db::{Agent, DbError, Sender, Store},
-    device::{Command, Rejection, Reply},
+    device::{Command, Rejection, Reply, ReportEvent},
     entropy,
     error::AppError,
     keys::Keys,
@@ -348,7 +348,13 @@ impl Inbox {
         };
         // After its end a job can still tell of a failed activation: that is no exchange.
         let kind = sender.job.filter(|_| !sender.finished).map(|job| job.kind);
-        let command = parse::report(report, sender, certificate_id, now);
+        let mut command = parse::report(report, sender, certificate_id, now);
+        if let ReportEvent::Started { public_key_sha256 } = &command.event {
+            match self.key_holder(tenant, command.trustpoint_id, public_key_sha256.clone()).await {
+                Ok(holder) => command.key_held_by = holder,
+                Err(error) => return Fate::Later(error),
+            }
+        }
         let ending = ending::Ending::of(&command);
         let services = ending::services(&command);
         match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {
@@ -376,6 +382,25 @@ impl Inbox {
             Ok(()) => Fate::Done,
             Err(error) => Fate::Later(error),
         }
+    }
+
+    /// Who else has a key that is about to be certified (S4).
+    async fn key_holder(
+        &self,
+        tenant: TenantId,
+        trustpoint: TrustpointId,
+        public_key_sha256: String,
+    ) -> Result<Option<String>, AppError> {
+        let found: Result<Option<String>, DbError> = self
+            .store
+            .system_tx("inbox_key_holder", async move |tx| tx.key_holder(tenant, trustpoint, &public_key_sha256).await)
+            .await;
+        let holder = found?;
+        if let Some(holder) = &holder {
+            self.metrics.key_conflict();
+            tracing::warn!(tenant.id = %tenant, trustpoint.id = %trustpoint, holder, "a key has two trustpoints");
+        }
+        Ok(holder)
     }
 
     /// Tells an agent that a report need not be repeated: it is committed, or will never be.

@@ -164,7 +164,7 @@ impl Domains {
         }
         if !import.allow_weak {
             let own = std::iter::once(&identity.certificate).chain(&identity.chain);
-            for certificate in own.chain(&ca).filter(|certificate| is_weak(certificate)) {
+            if let Some(certificate) = own.chain(&ca).find(|certificate| is_weak(certificate)) {
                 let detail = format!(
                     "{} is signed with MD5 or SHA-1 (S26): say --allow-weak if it must be",
                     certificate.subject()

@@ -152,7 +152,7 @@ reproducible() {
     if [ "$(cat "$work/reproduced" 2>/dev/null)" != "$hash" ]; then
         mkdir -p "$work/again"
         container="$(buildah from --pull-never "localhost/trustfleet-rust:$rust")"
-        git ls-files -z --cached --others --exclude-standard Cargo.toml Cargo.lock shared controller device-agent lab migrations \
+        git ls-files -z --cached --others --exclude-standard Cargo.toml Cargo.lock shared controller device-agent lab fuzz migrations \
             scripts/static.sh | tar -c --ignore-failed-read --null --files-from - |
             buildah run --volume "$work/again:/another" "$container" sh -c 'mkdir -p /elsewhere/is/it && cd /elsewhere/is/it &&
                 tar -xm && CARGO_HOME=/another/home CARGO_TARGET_DIR=/another/made scripts/static.sh /again \

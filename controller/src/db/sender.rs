@@ -1,7 +1,7 @@
 //! What the inbox must know about the sender of a message before it believes a word of it.
 
 use jiff::Timestamp;
-use trustfleet_model::ids::{AgentId, JobId, TenantId};
+use trustfleet_model::ids::{AgentId, JobId, TenantId, TrustpointId};
 
 use super::{DbError, SystemTx, tx::Id};
 use crate::device::{JobFacts, JobKind};
@@ -72,6 +72,35 @@ impl SystemTx {
             sequence: row.try_get("sequence")?,
             in_outbox: row.try_get("in_outbox")?,
         }))
+    }
+
+    /// Another trustpoint of the tenant whose certificate or request under way has this public key, as DEVICE/TRUSTPOINT
+    /// (S4). The devices of a hot-standby pair may share one (S47).
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn key_holder(
+        &self,
+        tenant: TenantId,
+        trustpoint: TrustpointId,
+        public_key_sha256: &str,
+    ) -> Result<Option<String>, DbError> {
+        let sql = "/* key_holder */ WITH held AS (
+                 SELECT device_id, trustpoint_id FROM certificates
+                 WHERE tenant_id = $1 AND public_key_sha256 = $3 AND slot IN ('active', 'staged')
+                 UNION ALL
+                 SELECT device_id, trustpoint_id FROM jobs
+                 WHERE tenant_id = $1 AND public_key_sha256 = $3 AND finished_at IS NULL
+             )
+             SELECT d.name || '/' || t.name FROM held h
+             JOIN trustpoints t ON t.tenant_id = $1 AND t.trustpoint_id = h.trustpoint_id
+             JOIN devices d ON d.tenant_id = $1 AND d.device_id = h.device_id
+             WHERE h.trustpoint_id <> $2 AND NOT EXISTS (
+                 SELECT FROM trustpoints m JOIN devices o ON o.tenant_id = m.tenant_id AND o.device_id = m.device_id
+                 WHERE m.tenant_id = $1 AND m.trustpoint_id = $2 AND o.pair = d.pair)
+             ORDER BY d.name LIMIT 1";
+        let row = self.query_opt(sql, &[&Id(tenant), &Id(trustpoint), &public_key_sha256]).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// Notes that an agent was heard of, and its software's version where it told.

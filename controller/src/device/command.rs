@@ -235,6 +235,8 @@ pub struct Report {
     pub job: Option<JobFacts>,
     /// The job waits in the outbox, or was published again after the message that this answers.
     pub offered_again: bool,
+    /// Another trustpoint that has the key of an exchange that begins, as DEVICE/TRUSTPOINT (S4).
+    pub key_held_by: Option<String>,
     /// Who says so.
     pub requested_by: Requester,
     /// What went to and fro, at the end of an exchange of which the agent tells.

@@ -40,6 +40,7 @@ pub(super) fn report(mut report: Report, sender: &Sender, id: CertificateId, now
         job_id: report.job_id,
         job: sender.job,
         offered_again: sender.in_outbox || sender.sequence.is_some_and(|latest| latest > sent),
+        key_held_by: None,
         requested_by: Requester::agent(report.agent_id, report.report_id.as_uuid(), report.traceparent.as_deref()),
         transcript: transcript(&mut report.event),
         event: event(report.event, id, now),

@@ -38,6 +38,7 @@ pub(super) struct Families {
     pub(super) broker_connected: IntGauge,
     pub(super) door_refusals: IntCounterVec,
     pub(super) cut_offs: IntCounterVec,
+    pub(super) key_conflicts: IntCounter,
     pub(super) live_twice: IntCounter,
     pub(super) broker_denials: IntCounterVec,
     pub(super) actors: IntGauge,
@@ -154,6 +155,10 @@ impl Families {
                 "trustfleet_broker_denials_total",
                 "What the broker denied to agents, as its log tells, by kind.",
                 &["kind"],
+            )?,
+            key_conflicts: add.counter(
+                "trustfleet_key_conflicts_total",
+                "Exchanges that began with a key that another trustpoint of the tenant has.",
             )?,
             live_twice: add.counter(
                 "trustfleet_agents_live_twice_total",

@@ -241,6 +241,10 @@ impl Metrics {
         self.families.published.with_label_values(&[outcome.as_str()]).inc();
     }
 
+    pub(crate) fn key_conflict(&self) {
+        self.families.key_conflicts.inc();
+    }
+
     pub(crate) fn renewal(&self, outcome: RenewalOutcome) {
         self.families.renewals.with_label_values(&[outcome.as_str()]).inc();
     }

@@ -298,3 +298,29 @@ async fn refused(fixture: &Fixture, reason: &str) {
     })
     .await;
 }
+
+#[actix::test]
+async fn s4_a_key_that_another_trustpoint_has_is_named_when_the_exchange_begins() {
+    let fixture = Fixture::new().await;
+    let mut queue = fixture.open_queue().await;
+    let fingerprint = "ab".repeat(32);
+    let started = || Event::Started { public_key_sha256: fingerprint.clone() };
+    let first = fixture.enroll().await;
+    let sequence = fixture.next_job(&mut queue).await.sequence;
+    told(&fixture, &mut queue, &fixture.report(first, sequence, started())).await;
+    assert!(fixture.stored_trustpoint().await["key_conflict"].is_null(), "its own key is no conflict");
+
+    // A device that was cloned from it.
+    let clone = fixture.add_device("ap-2").await;
+    let trustpoint = fixture.add_trustpoint(clone, "mgmt").await.unwrap();
+    let command = fixture.enroll_command(clone, RequestKind::Ir, None).await;
+    fixture.ask(clone, command).await.unwrap();
+    let job = fixture.next_job(&mut queue).await;
+    let mut report = fixture.report(job.job_id, job.sequence, started());
+    (report.device_id, report.trustpoint_id) = (clone, trustpoint);
+    told(&fixture, &mut queue, &report).await;
+    let conflict = "SELECT state -> 'trustpoint' ->> 'key_conflict' FROM trustpoints t JOIN devices d USING (device_id)
+                    WHERE d.name = 'ap-2'";
+    assert_eq!(fixture.value::<Option<String>>(conflict).await.as_deref(), Some("ap-1/mgmt"));
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM audit WHERE action = 'key_conflict'").await, 1);
+}

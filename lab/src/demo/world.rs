@@ -192,7 +192,7 @@ impl World {
         program: &Path,
         args: &[String],
     ) -> Result<(), DemoError> {
-        let mut command = mortal(program.to_owned(), "KILL", &[]);
+        let mut command = mortal(program, "KILL", &[]);
         let (mark, value) = self.stack.mark();
         command.env(mark, value).args(args);
         self.spawn(name, command).map(drop)

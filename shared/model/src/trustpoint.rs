@@ -53,6 +53,10 @@ pub struct Trustpoint {
     pub last_failure: Option<Failure>,
     /// The last job and the client's idempotency key, so that a repeated request finds its job.
     pub last_request: Option<LastRequest>,
+    /// Another trustpoint that has the same key, as DEVICE/TRUSTPOINT, found when the last exchange began (S4): a cloned
+    /// image, or a key that was copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_conflict: Option<String>,
     /// The binding that it came by; none: it was made by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding_id: Option<BindingId>,
@@ -255,6 +259,7 @@ impl Trustpoint {
             previous: None,
             last_failure: None,
             last_request: None,
+            key_conflict: None,
             binding_id: None,
             enrolls_by_itself: false,
             auto_update: None,

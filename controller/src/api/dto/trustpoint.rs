@@ -199,6 +199,10 @@ pub struct TrustpointBody {
     /// Why the last request failed; cleared by the next success.
     #[schema(required)]
     pub last_failure: Option<FailureBody>,
+    /// Another trustpoint that has the same key, as DEVICE/TRUSTPOINT, found when the last exchange began (S4): a cloned
+    /// image, or a key that was copied.
+    #[schema(required)]
+    pub key_conflict: Option<String>,
     /// Id of the binding that it came by; null: it was made by hand.
     #[schema(required, value_type = Option<uuid::Uuid>)]
     pub binding_id: Option<BindingId>,
@@ -244,6 +248,7 @@ impl From<crate::db::ListedTrustpoint> for TrustpointBody {
             staged: trustpoint.staged.map(Into::into),
             previous: trustpoint.previous.map(Into::into),
             last_failure: trustpoint.last_failure.map(Into::into),
+            key_conflict: trustpoint.key_conflict,
             binding_id: trustpoint.binding_id,
             auto_update: trustpoint.auto_update,
             next_action_at: listed.next_action_at,

@@ -102,7 +102,12 @@ impl Story<'_> {
             RequestState::Ca { .. } | RequestState::Nothing => (self.trustpoint.request.clone(), JobState::AwaitingCa),
         };
         let mut changes = self.changes();
-        changes.write(Trustpoint { request, ..self.trustpoint.clone() });
+        let key_conflict = self.report.key_held_by.clone();
+        if let Some(holder) = &key_conflict {
+            let detail = serde_json::json!({ "public_key_sha256": fingerprint, "held_by": holder });
+            self.audit(&mut changes, "key_conflict", detail);
+        }
+        changes.write(Trustpoint { request, key_conflict, ..self.trustpoint.clone() });
         if let Some(open) = changes.state.open_jobs.get_mut(&self.job_id()) {
             open.public_key_sha256 = Some(fingerprint.to_owned());
         }

@@ -131,6 +131,7 @@ pub(super) fn report_of(job: u128, kind: JobKind, event: ReportEvent) -> Report 
         job_id: id::<JobId>(job),
         job: Some(JobFacts { agent_id, device_id, trustpoint_id, kind }),
         offered_again: false,
+        key_held_by: None,
         requested_by: Requester::agent("10", Uuid::from_u128(90), None),
         transcript: None,
         event,
