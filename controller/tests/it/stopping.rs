@@ -13,6 +13,7 @@ use crate::api_access::objects;
 use crate::api_house::House;
 use crate::fixture::{Fixture, issued};
 use crate::reports::told;
+use crate::support::until;
 
 async fn stop(fixture: &Fixture, job_id: JobId) -> Result<(), AppError> {
     let command = Command::Stop(Stop { job_id, requested_by: Requester::new("ann", "operator") });
@@ -136,7 +137,10 @@ async fn s37_a_job_that_never_reached_its_agent_is_not_published_after_it_was_st
     let fixture = Fixture::new().await;
     // The agent has no queue: its message comes back, and waits for the hello.
     let job_id = fixture.enroll().await;
+    let gone = async || (fixture.value::<i64>("SELECT count(*) FROM outbox").await == 0).then_some(());
+    until("the job's message to come back", gone).await;
     stop(&fixture, job_id).await.unwrap();
+    until("the order to come back as well", gone).await;
     let mut queue = fixture.open_queue().await;
     fixture.hello().await;
     match fixture.next(&mut queue, Duration::from_secs(20)).await.expect("something comes") {
