@@ -359,7 +359,7 @@ mod tests {
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
             if ["POST", "PUT"].contains(&route.method)
-                && !["/activate", "/resume", "/restore", "/approve", "/release", "applicant}/reject"]
+                && !["/switch-over", "/activate", "/resume", "/restore", "/approve", "/release", "applicant}/reject"]
                     .iter()
                     .any(|verb| route.path.ends_with(verb))
             {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 16] = [
+pub const NOUNS: [&str; 17] = [
     "tenants",
     "tokens",
     "join-tokens",
@@ -20,6 +20,7 @@ pub const NOUNS: [&str; 16] = [
     "entities",
     "ca-servers",
     "policies",
+    "bindings",
     "changes",
     "devices",
     "trustpoints",
