@@ -359,9 +359,19 @@ mod tests {
                 assert_eq!(operation["security"], json!([{"bearer": []}]), "{name}");
             }
             if ["POST", "PUT"].contains(&route.method)
-                && !["/switch-over", "/activate", "/resume", "/restore", "/approve", "/release", "applicant}/reject"]
-                    .iter()
-                    .any(|verb| route.path.ends_with(verb))
+                && ![
+                    "/switch-over",
+                    "/stop",
+                    "/statistics/reset",
+                    "/activate",
+                    "/resume",
+                    "/restore",
+                    "/approve",
+                    "/release",
+                    "applicant}/reject",
+                ]
+                .iter()
+                .any(|verb| route.path.ends_with(verb))
             {
                 assert!(operation.get("requestBody").is_some() && responses.contains_key("422"), "{name}");
             }

@@ -122,7 +122,7 @@ mod tests {
             let first = route.path.strip_prefix("/v1/tenants/{tenant}/").or_else(|| route.path.strip_prefix("/v1/"));
             let first = first.and_then(|rest| rest.split('/').next()).filter(|part| !part.starts_with('{'));
             if let Some(first) = first {
-                let of_tenant = ["suspend", "resume", "restore", "quota"];
+                let of_tenant = ["suspend", "resume", "restore", "quota", "statistics"];
                 assert!(
                     NOUNS.contains(&first) || of_tenant.contains(&first),
                     "{first} of {} is no noun in scope.rs",

@@ -207,6 +207,7 @@ impl Run {
     fn restart(mut self) -> Self {
         if let Some(transaction) = self.restarted() {
             self.transaction = transaction;
+            self.rules.resumed(self.now);
         }
         self
     }

@@ -81,6 +81,11 @@ impl Rules {
         now.duration_since(self.started.min(now)).as_secs().unsigned_abs() >= self.total
     }
 
+    /// It goes on after a restart; a clock that was set back meanwhile is followed there already.
+    pub(super) fn resumed(&mut self, now: Timestamp) {
+        self.started = self.started.min(now);
+    }
+
     /// The clock is not where it was at the last step.
     pub(super) fn clock_was_moved(&self, now: Timestamp) -> bool {
         self.stepped != now
