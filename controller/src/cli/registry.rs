@@ -77,6 +77,7 @@ pub(super) type EntityVerb = Verb<EntityFlags>;
 pub(super) type CaServerVerb = Verb<CaServerFlags>;
 /// Verbs on policies.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, parsed from the command line")]
 pub enum PolicyVerb {
     /// What all of them have
     #[command(flatten)]
