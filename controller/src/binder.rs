@@ -1,7 +1,7 @@
 //! Carries out bindings (S51): gives devices the trustpoints that their labels ask for, and takes leave of bindings that are
 //! removed. Every replica does it; what two of them do at once, the device's own decision makes once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -15,7 +15,7 @@ use trustfleet_model::{
 use crate::{
     actors::Registry,
     audit::Requester,
-    db::{DbError, InForce, LeavingBinding, Note, Store, SystemTx, Unbound},
+    db::{Counted, DbError, InForce, LeavingBinding, Note, Store, SystemTx, Unbound},
     device::{AddTrustpoint, Command, Rejection, RemoveTrustpoint, Unbind},
     entropy,
     error::AppError,
@@ -73,7 +73,16 @@ impl Binder {
             })
             .await?;
         let mut progress = false;
+        let mut full = HashSet::new();
         for device in unbound {
+            if full.contains(&device.tenant_id) {
+                continue;
+            }
+            if self.is_full(&device).await? {
+                // The binding shows how far it has come; it goes on when there is room.
+                full.insert(device.tenant_id);
+                continue;
+            }
             progress |= self.bind(device).await?;
         }
         let leaving = self
@@ -86,6 +95,19 @@ impl Binder {
             progress |= self.leave(binding).await?;
         }
         Ok(progress)
+    }
+
+    /// Whether the tenant has as many trustpoints as its quota allows.
+    async fn is_full(&self, unbound: &Unbound) -> Result<bool, DbError> {
+        let Some(most) = unbound.max_trustpoints else { return Ok(false) };
+        let now = self.clock.now();
+        let used = self
+            .store
+            .tenant_tx(unbound.tenant_id, "quota_used", async move |tx| -> Result<u32, DbError> {
+                tx.quota_used(Counted::Trustpoints, most, now).await
+            })
+            .await?;
+        Ok(used >= most)
     }
 
     /// Gives a device what it lacks; whether it is done with.

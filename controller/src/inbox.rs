@@ -355,6 +355,7 @@ impl Inbox {
                 Err(error) => return Fate::Later(error),
             }
         }
+        let conflict = command.key_held_by.is_some();
         let ending = ending::Ending::of(&command);
         let services = ending::services(&command);
         match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {
@@ -364,6 +365,9 @@ impl Inbox {
                 }
                 for result in services {
                     self.metrics.service(result);
+                }
+                if conflict {
+                    self.metrics.key_conflict();
                 }
             }
             Ok(_) => {}
@@ -397,7 +401,6 @@ impl Inbox {
             .await;
         let holder = found?;
         if let Some(holder) = &holder {
-            self.metrics.key_conflict();
             tracing::warn!(tenant.id = %tenant, trustpoint.id = %trustpoint, holder, "a key has two trustpoints");
         }
         Ok(holder)

@@ -154,12 +154,12 @@ impl Renewal {
     }
 }
 
-fn plans(rows: &[PlannedTrustpoint], now: Timestamp) -> Vec<Plan> {
+fn plans(rows: &[Result<PlannedTrustpoint, Plan>], now: Timestamp) -> Vec<Plan> {
     let plan = |row: &PlannedTrustpoint| Plan {
         tenant_id: row.tenant_id,
         trustpoint_id: row.trustpoint.id,
         next_action_at: next_action(&row.trustpoint, &row.policy, row.duty, now).map(|(moment, _)| moment),
         revision: row.revision,
     };
-    rows.iter().map(plan).collect()
+    rows.iter().map(|row| row.as_ref().map_or_else(|unreadable| *unreadable, plan)).collect()
 }

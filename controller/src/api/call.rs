@@ -354,7 +354,8 @@ pub struct ListQuery {
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // read by the OpenAPI document only
 pub struct Reason {
-    /// Why, in your own words; kept with the revision and in the audit log.
+    /// Why, in your own words; kept with the revision and in the audit log. Of a change that waits for approval it is in
+    /// the audit log alone.
     #[param(min_length = 1, max_length = 200)]
     reason: Option<String>,
 }

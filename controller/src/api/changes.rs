@@ -91,7 +91,7 @@ pub async fn approve(call: Call) -> Result<HttpResponse, Problem> {
             }
             tx.change_decide(id, ChangeState::Approved, &call.actor(), None, call.now).await?;
             apply(&call, tx, &change).await.map_err(changed_meanwhile)?;
-            note(&call, tx, "change_approved", &change).await?;
+            note(&call, tx, "change_approved", &change, None).await?;
             Ok(tx.change_fetch(id).await?)
         })
         .await?;
@@ -118,7 +118,7 @@ pub async fn reject(call: Call, body: Body<ChangeReject>) -> Result<HttpResponse
             let change = tx.change_fetch(id).await?;
             undecided(&change)?;
             tx.change_decide(id, ChangeState::Rejected, &call.actor(), Some(&reason), call.now).await?;
-            note(&call, tx, "change_rejected", &change).await?;
+            note(&call, tx, "change_rejected", &change, Some(&reason)).await?;
             Ok(tx.change_fetch(id).await?)
         })
         .await?;
@@ -141,6 +141,7 @@ pub(super) async fn propose<S: Serialize>(
 ) -> Result<HttpResponse, Problem> {
     let internal = |error: Box<dyn std::error::Error + Send + Sync>| AppError::Internal { source: error };
     let proposal = proposal.map(serde_json::to_value).transpose().map_err(|error| internal(error.into()))?;
+    let why = call.reason()?;
     let id = call.services().fresh(ChangeId::fresh)?;
     let expires_at = call.now.checked_add(VALID).map_err(|error| internal(error.into()))?;
     let proposed = call
@@ -162,7 +163,7 @@ pub(super) async fn propose<S: Serialize>(
                 reason: None,
             };
             tx.change_insert(&change).await?;
-            note(call, tx, "change_proposed", &change).await?;
+            note(call, tx, "change_proposed", &change, why.as_deref()).await?;
             Ok(change)
         })
         .await?;
@@ -198,10 +199,16 @@ fn refuse(code: &'static str, detail: &str) -> AppError {
     AppError::Conflict { code, detail: detail.to_owned() }
 }
 
-async fn note(call: &Call, tx: &TenantTx, action: &'static str, change: &Change) -> Result<(), AppError> {
+async fn note(
+    call: &Call,
+    tx: &TenantTx,
+    action: &'static str,
+    change: &Change,
+    reason: Option<&str>,
+) -> Result<(), AppError> {
     let detail: Value = json!({
         "operation": change.operation, "name": change.object_name.as_str(), "revision": change.object_revision,
-        "proposed_by": change.proposed_by,
+        "proposed_by": change.proposed_by, "reason": reason,
     });
     Ok(call.note(tx, action, "change", change.id.as_uuid(), detail).await?)
 }

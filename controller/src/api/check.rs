@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use trustfleet_model::ca_server::CaServerSpec;
 use trustfleet_model::device::{Device, Labels, Word};
-use trustfleet_model::entity::{EntitySpec, SanSpec};
+use trustfleet_model::entity::{EntitySpec, SanSpec, fill};
 use trustfleet_model::field::{ObjectName, Violations};
 use trustfleet_model::ids::{DeviceId, TenantId};
+use trustfleet_model::policy::PolicySpec;
 use trustfleet_pki::certificate::Certificate;
 use trustfleet_pki::name::Name;
 use trustfleet_pki::public_key::KeyKind;
@@ -46,6 +47,22 @@ pub fn entity(spec: &EntitySpec, violations: &mut Violations) {
     }
     for violation in shape.into_vec().into_iter().chain(names.into_vec()) {
         violations.add(violation.field, violation.rule, violation.message);
+    }
+}
+
+/// Checks a policy in full (S1 to S26): what no device could make a name of is refused when it is configured.
+pub fn policy(spec: &PolicySpec, allow_weak: bool, violations: &mut Violations) {
+    spec.check(allow_weak, violations);
+    for (field, rule, text) in [("sender", "S19", &spec.sender), ("recipient", "S20", &spec.recipient)] {
+        let Some(text) = text else { continue };
+        if violations.as_slice().iter().any(|violation| violation.field == field) {
+            continue;
+        }
+        let read = any_sample(text, |device| {
+            let filled = fill(text, device).map_err(|error| error.to_string())?;
+            Name::parse(&filled).map(drop).map_err(|error| error.to_string())
+        });
+        violations.check(field, rule, read);
     }
 }
 
@@ -196,6 +213,21 @@ mod tests {
         assert_eq!(found("/C={label.country}/O=X/CN={device.name}/serialNumber={device.serial}", &sans), []);
         assert_eq!(found("CN={label.a b}", &[]), [("subject".to_owned(), "S18".to_owned())]);
         assert_eq!(found("nonsense {device.name}", &[]).len(), 1);
+    }
+
+    #[test]
+    fn s19_s20_a_sender_or_recipient_that_no_device_could_make_a_name_of_is_refused_when_it_is_configured() {
+        let found = |sender: &str, recipient: &str| {
+            let text = r#"{"key":{"algorithm":"ed25519"}}"#;
+            let spec: PolicySpec = serde_json::from_str(text).unwrap();
+            let names = (Some(sender.to_owned()), Some(recipient.to_owned()));
+            let mut violations = Violations::new();
+            policy(&PolicySpec { sender: names.0, recipient: names.1, ..spec }, false, &mut violations);
+            violations.into_vec().into_iter().map(|v| format!("{} {}", v.field, v.rule)).collect::<Vec<_>>()
+        };
+        assert!(found("CN={device.name}", "/C={label.country}/O=X/CN=RA").is_empty());
+        assert_eq!(found("no dn", "CN="), ["sender S19", "recipient S20"]);
+        assert_eq!(found("CN={device.colour}", "CN=RA"), ["sender placeholder"]);
     }
 
     #[test]

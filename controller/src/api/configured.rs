@@ -140,16 +140,7 @@ macro_rules! configured_handlers {
         /// # Errors
         /// 404, 412 when the revision is another one by now, 422 with everything that is wrong.
         pub async fn update(call: Call, body: Body<$update>) -> Result<HttpResponse, Problem> {
-            let name: ObjectName = call.segment($segment, $kind)?;
-            let expected = call.if_match()?;
-            let allow_weak = call.tenant()?.allow_weak_algorithms;
-            // What does not exist is told before what is wrong with its replacement.
-            call.tenant_tx($op_show, async |tx| Ok(tx.$fetch(&name).await?)).await?;
-            let spec = body.check(|body: $update, violations| {
-                let spec = body.into_spec();
-                ($check)(&spec, allow_weak, violations);
-                Some(spec)
-            })?;
+            let (name, expected, spec) = read_change(&call, body).await?;
             if changes::is_held(&call, $op_update)? {
                 let look = async |tx: &TenantTx| Ok(Some(fetch_in(tx, &name, expected).await?.revision));
                 return changes::propose(&call, $op_update, $segment, &name, Some(&spec), look).await;
@@ -160,6 +151,21 @@ macro_rules! configured_handlers {
                 .await?;
             let revision = changed.revision;
             Ok(with_revision(json(StatusCode::OK, &$body::from(changed))?, revision))
+        }
+
+        /// What a change names, the revision that it is meant for, and what is to be there.
+        async fn read_change(call: &Call, body: Body<$update>) -> Result<(ObjectName, Option<u32>, $spec), Problem> {
+            let name: ObjectName = call.segment($segment, $kind)?;
+            let expected = call.if_match()?;
+            let allow_weak = call.tenant()?.allow_weak_algorithms;
+            // What does not exist is told before what is wrong with its replacement.
+            call.tenant_tx($op_show, async |tx| Ok(tx.$fetch(&name).await?)).await?;
+            let spec = body.check(|body: $update, violations| {
+                let spec = body.into_spec();
+                ($check)(&spec, allow_weak, violations);
+                Some(spec)
+            })?;
+            Ok((name, expected, spec))
         }
 
         async fn fetch_in(
@@ -244,15 +250,7 @@ macro_rules! configured_handlers {
         /// # Errors
         /// As the change itself.
         pub async fn dry_run(call: Call, body: Body<$update>) -> Result<HttpResponse, Problem> {
-            let name: ObjectName = call.segment($segment, $kind)?;
-            let expected = call.if_match()?;
-            let allow_weak = call.tenant()?.allow_weak_algorithms;
-            call.tenant_tx($op_show, async |tx| Ok(tx.$fetch(&name).await?)).await?;
-            let spec = body.check(|body: $update, violations| {
-                let spec = body.into_spec();
-                ($check)(&spec, allow_weak, violations);
-                Some(spec)
-            })?;
+            let (name, expected, spec) = read_change(&call, body).await?;
             let (present, preview) = call
                 .tenant_tx($op_dry_run, async |tx| {
                     let present = fetch_in(tx, &name, expected).await?;

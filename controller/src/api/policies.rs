@@ -4,7 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use serde_json::json;
 use trustfleet_model::device::Device;
-use trustfleet_model::field::{ObjectName, Violations};
+use trustfleet_model::field::ObjectName;
 use trustfleet_model::ids::PolicyId;
 use trustfleet_model::policy::PolicySpec;
 use trustfleet_model::trustpoint::Trustpoint;
@@ -32,6 +32,6 @@ configured_handlers!(
     actions: ["policy_created", "policy_updated", "policy_deleted"],
     object: PolicyBody, spec: PolicySpec, bodies: [PolicyCreate, PolicyUpdate, PolicyBody], id: PolicyId,
     sql: [policy_insert, policy_fetch, policy_list, policy_update, policy_used_by, policy_delete],
-    check: |spec: &PolicySpec, allow_weak: bool, violations: &mut Violations| spec.check(allow_weak, violations),
+    check: super::check::policy,
     preview: |preview: &mut Preview, trustpoint: &Trustpoint, device: &Device, specs: (&PolicySpec, &PolicySpec), now| preview.renewal(trustpoint, device.duty(), specs, now)
 );

@@ -51,7 +51,7 @@ pub enum Verb<F: Args> {
         /// Say what would change, on how many trustpoints, and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Why: kept with the revision and in the audit log
+        /// Why: kept with the revision and in the audit log (of a change that waits for approval in the latter alone)
         #[arg(long, value_name = "TEXT", conflicts_with = "dry_run")]
         reason: Option<String>,
         #[command(flatten)]

@@ -9,6 +9,8 @@ use trustfleet_model::{
     ids::{BindingId, DeviceId, TenantId},
 };
 
+use crate::telemetry::chain;
+
 use super::{
     DbError, SystemTx, TenantTx,
     column::{Columns, to_json},
@@ -51,6 +53,8 @@ pub struct Unbound {
     pub labels: Labels,
     /// State of the bindings that it is held against.
     pub revision: i32,
+    /// Most trustpoints of its tenant; none: any number.
+    pub max_trustpoints: Option<u32>,
 }
 
 /// A binding in force, as the binder needs it.
@@ -172,17 +176,26 @@ impl TenantTx {
 }
 
 impl SystemTx {
-    /// Up to `limit` devices of active tenants that were not held against the present bindings of their tenant.
+    /// Up to `limit` devices of active tenants that were not held against the present bindings of their tenant; of several
+    /// tenants in any order, so that one that gets no further holds up nobody. One that cannot be read is left out.
     ///
     /// # Errors
-    /// The database's own; rows that cannot be read.
+    /// The database's own.
     pub async fn devices_to_bind(&self, limit: i64) -> Result<Vec<Unbound>, DbError> {
-        let sql = "/* devices_to_bind */ SELECT d.tenant_id, d.device_id, d.labels, o.bindings_revision
+        let sql =
+            "/* devices_to_bind */ SELECT d.tenant_id, d.device_id, d.labels, o.bindings_revision, o.max_trustpoints
              FROM tenants o CROSS JOIN LATERAL (
                  SELECT * FROM devices d WHERE d.tenant_id = o.tenant_id AND d.bindings_revision < o.bindings_revision
                  ORDER BY d.bindings_revision LIMIT $1) d
-             WHERE o.state = 'active' LIMIT $1";
-        self.query(sql, &[&limit]).await?.iter().map(read_unbound).collect()
+             WHERE o.state = 'active' ORDER BY random() LIMIT $1";
+        let readable = |row| {
+            read_unbound(row)
+                .inspect_err(
+                    |error| tracing::error!(error = %chain(error), "a device cannot be read, nothing is bound to it"),
+                )
+                .ok()
+        };
+        Ok(self.query(sql, &[&limit]).await?.iter().filter_map(readable).collect())
     }
 
     /// The bindings of a tenant that are in force.
@@ -258,6 +271,7 @@ fn read_unbound(row: &Row) -> Result<Unbound, DbError> {
         device_id: columns.read::<Id<DeviceId>>("device_id")?.0,
         labels: columns.json("labels")?,
         revision: columns.read("bindings_revision")?,
+        max_trustpoints: columns.parse_opt::<i32, u32>("max_trustpoints")?,
     })
 }
 

@@ -10,6 +10,7 @@ use trustfleet_model::{
 };
 
 use super::{DbError, SystemTx, column::Columns, row, tx::Id};
+use crate::telemetry::chain;
 
 /// A trustpoint with its policy's say on renewal.
 #[derive(Clone, Debug)]
@@ -43,11 +44,12 @@ pub struct Plan {
 
 impl SystemTx {
     /// Up to `limit` trustpoints that were written, or whose policy was changed, since they were planned. They are locked
-    /// until the end of the transaction; those that somebody else holds are left out.
+    /// until the end of the transaction; those that somebody else holds are left out. For one that cannot be read nothing
+    /// is planned until it is written again: it must not hold up the others.
     ///
     /// # Errors
-    /// The database's own; rows that cannot be read.
-    pub async fn trustpoints_to_plan(&self, limit: i64) -> Result<Vec<PlannedTrustpoint>, DbError> {
+    /// The database's own.
+    pub async fn trustpoints_to_plan(&self, limit: i64) -> Result<Vec<Result<PlannedTrustpoint, Plan>>, DbError> {
         let sql =
             "/* trustpoints_to_plan */ SELECT t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec,
                    p.revision, d.pair, d.standby
@@ -57,7 +59,7 @@ impl SystemTx {
                  ORDER BY t.planned_revision LIMIT $1 FOR UPDATE SKIP LOCKED) t
              JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id
              LIMIT $1";
-        self.query(sql, &[&limit]).await?.iter().map(planned).collect()
+        self.query(sql, &[&limit]).await?.iter().map(to_plan).collect()
     }
 
     /// Writes the moments that were found.
@@ -76,10 +78,10 @@ impl SystemTx {
     }
 
     /// Claims up to `limit` trustpoints of active tenants that are due at `now`, those that wait longest first: no other
-    /// replica finds them before `again_at`.
+    /// replica finds them before `again_at`. One that cannot be read is logged and left out.
     ///
     /// # Errors
-    /// The database's own; rows that cannot be read.
+    /// The database's own.
     pub async fn trustpoints_due(
         &self,
         now: Timestamp,
@@ -97,8 +99,24 @@ impl SystemTx {
                AND d.tenant_id = t.tenant_id AND d.device_id = t.device_id
              RETURNING t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec, p.revision, d.pair,
                        d.standby";
-        self.query(sql, &[&now, &again_at, &limit]).await?.iter().map(planned).collect()
+        Ok(self.query(sql, &[&now, &again_at, &limit]).await?.iter().filter_map(readable).collect())
     }
+}
+
+fn to_plan(row: &Row) -> Result<Result<PlannedTrustpoint, Plan>, DbError> {
+    if let Some(planned) = readable(row) {
+        return Ok(Ok(planned));
+    }
+    let (Id(tenant_id), Id(trustpoint_id)) = (row.try_get("tenant_id")?, row.try_get("trustpoint_id")?);
+    Ok(Err(Plan { tenant_id, trustpoint_id, next_action_at: None, revision: row.try_get("revision")? }))
+}
+
+fn readable(row: &Row) -> Option<PlannedTrustpoint> {
+    planned(row)
+        .inspect_err(
+            |error| tracing::error!(error = %chain(error), "a trustpoint cannot be read, nothing is renewed on it"),
+        )
+        .ok()
 }
 
 fn planned(row: &Row) -> Result<PlannedTrustpoint, DbError> {

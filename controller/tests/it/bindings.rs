@@ -165,3 +165,30 @@ async fn s47_a_standby_is_refused_and_asks_by_itself_after_the_switch_over() {
     assert!(log.contains("device_switched_over"), "{log}");
     house.close().await;
 }
+
+#[actix::test]
+async fn a_binding_stops_at_the_tenants_quota_holds_up_no_other_tenant_and_goes_on_when_there_is_room() {
+    let house = House::open().await;
+    let [viewer, _, admin] = house.tenant("acme").await;
+    house.furnish("acme", "s").await;
+    let quota = "/v1/tenants/acme/quota";
+    let set =
+        async |most: u32| house.call("PUT", quota, Some(&house.platform), Some(json!({"trustpoints": most}))).await;
+    set(1).await.expect(200);
+    binding(&house, &admin, json!({})).await.expect(201);
+
+    let [other, _, other_admin] = house.tenant("other").await;
+    house.furnish("other", "s").await;
+    let body = json!({"name": "berlin", "selector": {"site": "berlin"}, "trustpoint": "dot1x", "entity": "default",
+                      "ca_server": "default", "policy": "default"});
+    house.post("/v1/tenants/other/bindings", &other_admin, body).await.expect(201);
+    let path = "/v1/tenants/other/devices/ap-1/trustpoints/dot1x";
+    until("the other tenant's device is bound", async || (house.get(path, &other).await.status == 200).then_some(()))
+        .await;
+    let shown = house.get(&format!("{BINDINGS}/berlin"), &viewer).await.expect(200);
+    assert_eq!((&shown.body["devices"], &shown.body["trustpoints"]), (&json!(1), &json!(0)), "{}", shown.text);
+
+    set(2).await.expect(200);
+    bound(&house, &viewer, "ap-1").await;
+    house.close().await;
+}

@@ -97,3 +97,28 @@ async fn s31_what_is_due_is_asked_for_once_by_two_replicas_and_tried_again_after
     let again = fixture.next_job(&mut queue).await;
     assert_ne!(again.job_id, job.job_id);
 }
+
+#[actix::test]
+async fn a_trustpoint_that_cannot_be_read_holds_up_no_renewal_but_its_own() {
+    let fixture = Fixture::new().await;
+    let _queue = enrolled(&fixture).await;
+    let other = fixture.add_device("ap-2").await;
+    let broken = fixture.add_trustpoint(other, "mgmt").await.unwrap();
+    until("both are planned", async || {
+        fixture.value::<bool>("SELECT bool_and(planned_revision > 0) FROM trustpoints").await.then_some(())
+    })
+    .await;
+    let sql = "UPDATE trustpoints SET state = '{\"v\": 99}' WHERE trustpoint_id = $1";
+    fixture.admin.execute(sql, &[&broken.as_uuid()]).await.unwrap();
+    set_policy(&fixture, json!({ "enabled": true })).await;
+    until("the readable one is planned", async || {
+        let sql = "SELECT count(*) FROM trustpoints WHERE next_action_at IS NOT NULL";
+        (fixture.value::<i64>(sql).await == 1).then_some(())
+    })
+    .await;
+    until("the other one waits until it is written again", async || {
+        let sql = "SELECT count(*) FROM trustpoints t JOIN policies p USING (policy_id) WHERE t.planned_revision < p.revision";
+        (fixture.value::<i64>(sql).await == 0).then_some(())
+    })
+    .await;
+}
