@@ -17,7 +17,6 @@ use trustfleet_cmp::transaction::{Input, Step, Transaction};
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::MessageId;
 use trustfleet_model::job::Culprit;
-use trustfleet_model::transcript::Transcript;
 use trustfleet_pki::digest::sha256;
 use trustfleet_telemetry::{carried, record_error, trace_span};
 use trustfleet_wire::v1::{Event, Failed, Job, Progress};
@@ -32,6 +31,8 @@ use crate::prepare::Prepare;
 use crate::record::{Exchange, State, Told};
 use crate::recorder;
 use crate::store::StoreError;
+
+mod reach;
 
 /// How long to wait for the broker to take the `started` report before the CA is asked; without a link the exchange
 /// goes on all the same, as its permit allows.
@@ -109,40 +110,6 @@ impl Running<'_> {
         let span = self.span(&exchange, false);
         let step = Step::Send { transaction: Box::new(transaction), message };
         spanned(span, self.go_on(exchange, step, false, Some(seat))).await
-    }
-
-    /// Makes sure that one of the servers can be connected to, before a first request: until then no key is made and
-    /// nothing is sent (S31a). An update goes to a CA that has answered before.
-    /// What was tried in vain is the beginning of the transcript.
-    async fn reach(&self) -> Result<Transcript, Halt> {
-        let mut transcript = Transcript::default();
-        if self.order.kind == RequestKind::Kur {
-            return Ok(transcript);
-        }
-        let source = self.order.source.clone();
-        blocking(move || source.check()).await?.map_err(|error| outcome::of_source(&error))?;
-        let begun_at = self.core.identity.clock.now();
-        let total = i64::try_from(self.order.acceptance.total_seconds).unwrap_or(i64::MAX);
-        let ends_at = begun_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);
-        let mut failures = 0_u32;
-        loop {
-            let (http, urls) = (self.http(), self.order.urls.clone());
-            let last = match blocking(move || reach_one(&http, &urls)).await? {
-                Ok(()) => return Ok(transcript),
-                Err(error) => error,
-            };
-            let now = self.core.identity.clock.now();
-            recorder::not_reached(&mut transcript, self.order.kind.request().name(), &last, now);
-            failures = failures.saturating_add(1);
-            if !Patience::Request.goes_on(failures, now, ends_at) {
-                let mut failed = outcome::of_http(&last, false);
-                failed.transcript = outcome::told(&transcript);
-                return Err(failed.into());
-            }
-            let wait = CA_BACKOFF.wait(failures, self.core.identity.random_u64());
-            tracing::warn!(job.id = %self.job.job_id, error = %last, wait_s = wait.as_secs(), "no ca can be reached yet");
-            self.pause(wait, true).await?;
-        }
     }
 
     /// Waits until the broker knows which key will be certified, before the CA knows it.
@@ -511,18 +478,6 @@ impl Running<'_> {
             tracing::error!(job.id = %self.job.job_id, %error, "an orphaned certificate is not saved");
         }
     }
-}
-
-/// Whether one of the servers can be connected to; why not the last of them.
-fn reach_one(http: &CmpHttp, urls: &[String]) -> Result<(), HttpError> {
-    let mut last = HttpError::NotConnected { url: String::new(), detail: "no server is configured".to_owned() };
-    for url in urls {
-        match http.reach(url) {
-            Ok(()) => return Ok(()),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 /// Runs what blocks (disk, signing, HTTP) beside the loop.

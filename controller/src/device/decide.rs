@@ -5,9 +5,8 @@
 use jiff::Timestamp;
 use trustfleet_model::{
     field::{ObjectName, TrustpointName, Violations},
-    ids::{AgentId, JobId, TrustpointId},
+    ids::{AgentId, JobId},
     job::{EnrollmentOrder, JobState, JobTask, MacCredentials},
-    statistics::Statistics,
     trustpoint::{LastRequest, RequestState, Trustpoint},
 };
 use uuid::Uuid;
@@ -17,8 +16,8 @@ use super::{
     JobUpdate, OpenJob, RemoveTrustpoint, Reply, Requester, ResetStatistics, SetMac, SetServices, SlotChange, StopNote,
     TrustpointChange, Unbind, Undeliverable,
 };
-use crate::audit::differences;
 
+mod configure;
 mod order;
 mod renew;
 mod report;
@@ -114,194 +113,20 @@ impl Rejection {
 /// Why it is refused.
 pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<Decision, Rejection> {
     match command {
-        Command::AddTrustpoint(add) => add_trustpoint(state, add, now),
-        Command::SetMac(set) => set_mac(state, set, now),
-        Command::SetServices(set) => set_services(state, set, now),
-        Command::RemoveTrustpoint(remove) => remove_trustpoint(state, remove, now),
-        Command::Unbind(unbind) => self::unbind(state, unbind, now),
+        Command::AddTrustpoint(add) => configure::add_trustpoint(state, add, now),
+        Command::SetMac(set) => configure::set_mac(state, set, now),
+        Command::SetServices(set) => configure::set_services(state, set, now),
+        Command::RemoveTrustpoint(remove) => configure::remove_trustpoint(state, remove, now),
+        Command::Unbind(unbind) => configure::unbind(state, unbind, now),
         Command::Enroll(enroll) => self::enroll(state, enroll, now),
         Command::Renew(renew) => renew::renew(state, renew, now),
-        Command::SetAutoUpdate(set) => renew::set_auto_update(state, set, now),
+        Command::SetAutoUpdate(set) => configure::set_auto_update(state, set, now),
         Command::Activate(activate) => self::activate(state, activate, now),
         Command::Report(report) => report::report(state, report, now),
-        Command::ResetStatistics(reset) => reset_statistics(state, reset, now),
+        Command::ResetStatistics(reset) => configure::reset_statistics(state, reset, now),
         Command::Stop(stop) => stop::stop(state, stop, now),
         Command::Undeliverable(undeliverable) => self::undeliverable(state, undeliverable, now),
     }
-}
-
-fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> Result<Decision, Rejection> {
-    let reply = Reply::Trustpoint { id: add.id };
-    if state.trustpoints.contains_key(&add.id) {
-        return Ok(unchanged(reply));
-    }
-    if state.trustpoint(&add.name).is_some() {
-        return Err(Rejection::NameTaken);
-    }
-    if state.trustpoints.len() >= TRUSTPOINTS_MAX {
-        return Err(Rejection::TooManyTrustpoints);
-    }
-    check_services(state, add.id, &add.services)?;
-    let trustpoint = Trustpoint {
-        mac_reference: add.mac.as_ref().map(|mac| mac.reference.clone()),
-        mac_secret_id: add.mac.as_ref().map(|mac| mac.secret_id),
-        mac_one_time: add.mac_one_time,
-        services: add.services.clone(),
-        binding_id: add.binding.map(|(id, _)| id),
-        enrolls_by_itself: add.binding.is_some_and(|(_, enroll)| enroll),
-        ..Trustpoint::new(add.id, add.name.clone(), add.entity_id, add.ca_server_id, add.policy_id)
-    };
-    let mut changes = Changes::next(state, now);
-    changes.audit.push(AuditEntry {
-        requester: add.requested_by.clone(),
-        action: "trustpoint_created",
-        object_kind: "trustpoint",
-        object_id: add.id.as_uuid(),
-        before: None,
-        after: Some(told(&trustpoint)),
-        detail: serde_json::json!({ "device": state.device.name, "name": add.name }),
-    });
-    changes.write(trustpoint);
-    Ok(changed(changes, reply))
-}
-
-fn set_mac(state: &DeviceState, set: &SetMac, now: Timestamp) -> Result<Decision, Rejection> {
-    let trustpoint = state.trustpoint(&set.trustpoint).ok_or(Rejection::NoTrustpoint)?;
-    let reply = Reply::Trustpoint { id: trustpoint.id };
-    if trustpoint.mac_secret_id == Some(set.mac.secret_id) {
-        return Ok(unchanged(reply));
-    }
-    // Its order names the former secret, which must be there until it is published.
-    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
-        return Err(Rejection::RequestUnderWay { job_id, kind });
-    }
-    let mut changes = Changes::next(state, now);
-    changes.secrets_gone.extend(trustpoint.mac_secret_id);
-    let changed_to = Trustpoint {
-        mac_reference: Some(set.mac.reference.clone()),
-        mac_secret_id: Some(set.mac.secret_id),
-        mac_one_time: set.one_time,
-        ..trustpoint.clone()
-    };
-    let (before, after) = differences(&told(trustpoint), &told(&changed_to));
-    changes.audit.push(AuditEntry {
-        requester: set.requested_by.clone(),
-        action: "trustpoint_mac_set",
-        object_kind: "trustpoint",
-        object_id: trustpoint.id.as_uuid(),
-        before: Some(before),
-        after: Some(after),
-        detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
-    });
-    changes.write(changed_to);
-    Ok(changed(changes, reply))
-}
-
-fn set_services(state: &DeviceState, set: &SetServices, now: Timestamp) -> Result<Decision, Rejection> {
-    let trustpoint = state.trustpoint(&set.trustpoint).ok_or(Rejection::NoTrustpoint)?;
-    let reply = Reply::Trustpoint { id: trustpoint.id };
-    if trustpoint.services == set.services {
-        return Ok(unchanged(reply));
-    }
-    // Its order names the services as they are now.
-    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
-        return Err(Rejection::RequestUnderWay { job_id, kind });
-    }
-    check_services(state, trustpoint.id, &set.services)?;
-    let changed_to = Trustpoint { services: set.services.clone(), ..trustpoint.clone() };
-    let (before, after) = differences(&told(trustpoint), &told(&changed_to));
-    let mut changes = Changes::next(state, now);
-    changes.audit.push(AuditEntry {
-        requester: set.requested_by.clone(),
-        action: "trustpoint_services_set",
-        object_kind: "trustpoint",
-        object_id: trustpoint.id.as_uuid(),
-        before: Some(before),
-        after: Some(after),
-        detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
-    });
-    changes.write(changed_to);
-    Ok(changed(changes, reply))
-}
-
-/// No other trustpoint of the device has one of the services (S40).
-fn check_services(state: &DeviceState, id: TrustpointId, services: &[ObjectName]) -> Result<(), Rejection> {
-    for other in state.trustpoints.values().filter(|other| other.id != id) {
-        if let Some(service) = services.iter().find(|service| other.services.contains(service)) {
-            return Err(Rejection::ServiceTaken { service: service.clone(), holder: other.name.clone() });
-        }
-    }
-    Ok(())
-}
-
-fn remove_trustpoint(state: &DeviceState, remove: &RemoveTrustpoint, now: Timestamp) -> Result<Decision, Rejection> {
-    let trustpoint = state.trustpoint(&remove.trustpoint).ok_or(Rejection::NoTrustpoint)?;
-    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
-        return Err(Rejection::RequestUnderWay { job_id, kind });
-    }
-    let mut changes = Changes::next(state, now);
-    for facts in [&trustpoint.active, &trustpoint.staged, &trustpoint.previous].into_iter().flatten() {
-        changes.retire(facts.id);
-    }
-    changes.secrets_gone.extend(trustpoint.mac_secret_id);
-    changes.trustpoints.push(TrustpointChange::Remove(trustpoint.id));
-    changes.state.trustpoints.remove(&trustpoint.id);
-    changes.audit.push(AuditEntry {
-        requester: remove.requested_by.clone(),
-        action: "trustpoint_deleted",
-        object_kind: "trustpoint",
-        object_id: trustpoint.id.as_uuid(),
-        before: Some(told(trustpoint)),
-        after: None,
-        detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
-    });
-    Ok(changed(changes, Reply::Removed))
-}
-
-fn unbind(state: &DeviceState, unbind: &Unbind, now: Timestamp) -> Result<Decision, Rejection> {
-    let trustpoint = state.trustpoint(&unbind.trustpoint).ok_or(Rejection::NoTrustpoint)?;
-    let reply = Reply::Trustpoint { id: trustpoint.id };
-    if trustpoint.binding_id != Some(unbind.binding_id) {
-        return Ok(unchanged(reply));
-    }
-    let mut changes = Changes::next(state, now);
-    changes.audit.push(AuditEntry {
-        requester: unbind.requested_by.clone(),
-        action: "trustpoint_unbound",
-        object_kind: "trustpoint",
-        object_id: trustpoint.id.as_uuid(),
-        before: None,
-        after: None,
-        detail: serde_json::json!({
-            "device": state.device.name, "name": trustpoint.name, "binding_id": unbind.binding_id,
-        }),
-    });
-    changes.write(Trustpoint { binding_id: None, enrolls_by_itself: false, ..trustpoint.clone() });
-    Ok(changed(changes, reply))
-}
-
-fn reset_statistics(state: &DeviceState, reset: &ResetStatistics, now: Timestamp) -> Result<Decision, Rejection> {
-    let named = match &reset.trustpoint {
-        Some(name) => vec![state.trustpoint(name).ok_or(Rejection::NoTrustpoint)?],
-        None => state.trustpoints.values().collect(),
-    };
-    if named.is_empty() {
-        return Ok(unchanged(Reply::Taken));
-    }
-    let mut changes = Changes::next(state, now);
-    for trustpoint in named {
-        changes.audit.push(AuditEntry {
-            requester: reset.requested_by.clone(),
-            action: "statistics_reset",
-            object_kind: "trustpoint",
-            object_id: trustpoint.id.as_uuid(),
-            before: Some(serde_json::json!(trustpoint.statistics.flat())),
-            after: None,
-            detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
-        });
-        changes.write(Trustpoint { statistics: Statistics::reset(now), ..trustpoint.clone() });
-    }
-    Ok(changed(changes, Reply::Taken))
 }
 
 fn enroll(state: &DeviceState, enroll: &Enroll, now: Timestamp) -> Result<Decision, Rejection> {
@@ -477,23 +302,6 @@ fn new_job(
     changes.jobs.push(job);
     changes.outbox.push(job_id);
     changed(changes, Reply::Job { job_id })
-}
-
-/// What was configured of a trustpoint, for the audit log; its secret by its id alone.
-fn told(trustpoint: &Trustpoint) -> serde_json::Value {
-    serde_json::json!({
-        "name": trustpoint.name,
-        "entity_id": trustpoint.entity_id,
-        "ca_server_id": trustpoint.ca_server_id,
-        "policy_id": trustpoint.policy_id,
-        "mac_reference": trustpoint.mac_reference,
-        "mac_secret_id": trustpoint.mac_secret_id,
-        "mac_one_time": trustpoint.mac_one_time,
-        "services": trustpoint.services,
-        "auto_update": trustpoint.auto_update,
-        "binding_id": trustpoint.binding_id,
-        "enrolls_by_itself": trustpoint.enrolls_by_itself,
-    })
 }
 
 /// MAC credentials of a trustpoint, when both halves are there.

@@ -1,18 +1,15 @@
-//! Renewal by itself: when it is due, and whether it is wanted (S31, S41, S42).
+//! Requests that are due by themselves: renewals, and first certificates (S31, S41).
 
 use jiff::Timestamp;
 use trustfleet_model::{
     field::Violations,
-    job::{Culprit, Failure, RequestKind},
+    job::{Culprit, Failure},
     renewal::{Due, next_action},
     trustpoint::Trustpoint,
 };
 
-use super::{
-    AuditEntry, Changes, Decision, DeviceState, Rejection, Reply, changed, new_enrollment, order, told, unchanged,
-};
-use crate::audit::differences;
-use crate::device::{Renew, SetAutoUpdate};
+use super::{AuditEntry, Changes, Decision, DeviceState, Rejection, Reply, changed, new_enrollment, order, unchanged};
+use crate::device::Renew;
 
 /// Asks for the certificate's successor, or for the first one, once: where anything has changed since it was found due, nothing happens. When a
 /// condition is missing nothing is sent, and the trustpoint tells which (S32).
@@ -74,45 +71,16 @@ fn not_ready(
     changed(changes, Reply::Taken)
 }
 
-/// Switching on is refused while a condition of an update is missing, and each is named (S42); switching off never is.
-pub(super) fn set_auto_update(state: &DeviceState, set: &SetAutoUpdate, now: Timestamp) -> Result<Decision, Rejection> {
-    let trustpoint = state.trustpoint(&set.trustpoint).ok_or(Rejection::NoTrustpoint)?;
-    if trustpoint.id != set.context.trustpoint_id {
-        return Err(Rejection::Outdated);
-    }
-    let reply = Reply::Trustpoint { id: trustpoint.id };
-    if trustpoint.auto_update == set.enabled {
-        return Ok(unchanged(reply));
-    }
-    if set.enabled == Some(true) {
-        order::enrollment(state, trustpoint, RequestKind::Kur, &set.context, now).map_err(Rejection::NotReady)?;
-    }
-    let changed_to = Trustpoint { auto_update: set.enabled, ..trustpoint.clone() };
-    let (before, after) = differences(&told(trustpoint), &told(&changed_to));
-    let mut changes = Changes::next(state, now);
-    changes.audit.push(AuditEntry {
-        requester: set.requested_by.clone(),
-        action: "trustpoint_auto_update_set",
-        object_kind: "trustpoint",
-        object_id: trustpoint.id.as_uuid(),
-        before: Some(before),
-        after: Some(after),
-        detail: serde_json::json!({ "device": state.device.name, "name": trustpoint.name }),
-    });
-    changes.write(changed_to);
-    Ok(changed(changes, reply))
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
-    use trustfleet_model::job::JobTask;
+    use trustfleet_model::job::{JobTask, RequestKind};
 
     use super::super::decide;
     use super::super::tests::{after, context, id, in_use, mgmt, now, ready, refusal, requester};
     use super::*;
     use crate::audit::Requester;
-    use crate::device::{Changes, Command, Enroll};
+    use crate::device::{Changes, Command, Enroll, SetAutoUpdate};
 
     const ON: &str = r#"{"key":{"algorithm":"rsa-2048"},"activation":"router","auto_update":{"enabled":true}}"#;
     const OFF: &str = r#"{"key":{"algorithm":"rsa-2048"}}"#;
