@@ -36,7 +36,8 @@ use crate::{
     outbox::Outbox,
     purge,
     renewal::Renewal,
-    rotation, telemetry,
+    revoker::Revoker,
+    rotation, steady, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
     transcripts,
 };
@@ -321,9 +322,11 @@ impl Core {
             metrics: Arc::clone(&metrics),
         };
         let binder = Binder { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
+        let revoker = Revoker { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let mut intake_parts = vec![
-            Part { name: "the binder", task: backend.spawn(binder.keep(intake.clone())) },
-            Part { name: "the renewal", task: backend.spawn(renewal.keep(intake.clone())) },
+            Part { name: "the revoker", task: backend.spawn(steady::keep(revoker, intake.clone())) },
+            Part { name: "the binder", task: backend.spawn(steady::keep(binder, intake.clone())) },
+            Part { name: "the renewal", task: backend.spawn(steady::keep(renewal, intake.clone())) },
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
             Part { name: "the audit log's chain", task: backend.spawn(chainer.keep(intake.clone())) },

@@ -1,11 +1,10 @@
 //! Carries out bindings (S51): gives devices the trustpoints that their labels ask for, and takes leave of bindings that are
 //! removed. Every replica does it; what two of them do at once, the device's own decision makes once.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use trustfleet_model::{
     binding::Leaving,
     clock::Clock,
@@ -19,12 +18,12 @@ use crate::{
     device::{AddTrustpoint, Command, Rejection, RemoveTrustpoint, Unbind},
     entropy,
     error::AppError,
+    steady::Steady,
     telemetry::chain,
 };
 
 /// Devices or trustpoints at a time.
 const BATCH: i64 = 100;
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries out bindings.
 #[derive(Clone)]
@@ -43,28 +42,10 @@ impl std::fmt::Debug for Binder {
     }
 }
 
-impl Binder {
-    /// Works until `shutdown`.
-    pub async fn keep(self, shutdown: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            while !shutdown.is_cancelled() {
-                match self.step().await {
-                    Ok(false) => break,
-                    Ok(true) => {}
-                    Err(error) => {
-                        tracing::warn!(error = %chain(&error), "bindings wait");
-                        break;
-                    }
-                }
-            }
-        }
-    }
+impl Steady for Binder {
+    const WHAT: &'static str = "binding";
+    type Error = AppError;
 
-    /// One batch of devices, and one of each binding that leaves; whether something was done that may have more behind it.
     async fn step(&self) -> Result<bool, AppError> {
         let unbound = self
             .store
@@ -96,7 +77,9 @@ impl Binder {
         }
         Ok(progress)
     }
+}
 
+impl Binder {
     /// Whether the tenant has as many trustpoints as its quota allows.
     async fn is_full(&self, unbound: &Unbound) -> Result<bool, DbError> {
         let Some(most) = unbound.max_trustpoints else { return Ok(false) };

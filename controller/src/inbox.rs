@@ -29,7 +29,7 @@ use crate::{
     bounds::AgentBounds,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
     db::{Agent, DbError, Sender, Store},
-    device::{Command, Rejection, Reply, ReportEvent},
+    device::{Command, JobKind, Rejection, Reply, ReportEvent},
     entropy,
     error::AppError,
     keys::Keys,
@@ -349,7 +349,10 @@ impl Inbox {
         // After its end a job can still tell of a failed activation: that is no exchange.
         let kind = sender.job.filter(|_| !sender.finished).map(|job| job.kind);
         let mut command = parse::report(report, sender, certificate_id, now);
-        if let ReportEvent::Started { public_key_sha256 } = &command.event {
+        // Of a revocation it is the key of whoever signs.
+        if let ReportEvent::Started { public_key_sha256 } = &command.event
+            && kind != Some(JobKind::Revoke)
+        {
             match self.key_holder(tenant, command.trustpoint_id, public_key_sha256.clone()).await {
                 Ok(holder) => command.key_held_by = holder,
                 Err(error) => return Fate::Later(error),

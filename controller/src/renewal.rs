@@ -4,10 +4,9 @@
 //! the moment into an indexed column, so that time costs no memory and looking for what is due does not grow with the
 //! fleet. A trustpoint that is due is claimed for a minute; what comes of it changes the trustpoint, and that plans anew.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio_util::sync::CancellationToken;
 use trustfleet_model::{
     clock::Clock,
     ids::JobId,
@@ -23,12 +22,12 @@ use crate::{
     entropy,
     error::AppError,
     metrics::{Metrics, RenewalOutcome},
+    steady::Steady,
     telemetry::chain,
 };
 
 /// Rows in one transaction.
 const BATCH: i64 = 256;
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a trustpoint that is due is left alone when nothing came of it.
 const CLAIM: SignedDuration = SignedDuration::from_secs(60);
 
@@ -51,32 +50,11 @@ impl std::fmt::Debug for Renewal {
     }
 }
 
-impl Renewal {
-    /// Works until `shutdown`.
-    pub async fn keep(self, shutdown: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            while !shutdown.is_cancelled() {
-                match self.step().await {
-                    Ok(false) => break,
-                    Ok(true) => {}
-                    Err(error) => {
-                        tracing::warn!(error = %chain(&error), "renewal waits");
-                        break;
-                    }
-                }
-            }
-        }
-    }
+impl Steady for Renewal {
+    const WHAT: &'static str = "renewal";
+    type Error = DbError;
 
-    /// Plans and renews one batch each; whether there may be more.
-    ///
-    /// # Errors
-    /// The database's own; what was done stays so.
-    pub async fn step(&self) -> Result<bool, DbError> {
+    async fn step(&self) -> Result<bool, DbError> {
         let planned = self.plan().await?;
         let due = self.due().await?;
         let full = |rows: usize| i64::try_from(rows).is_ok_and(|rows| rows >= BATCH);
@@ -86,7 +64,9 @@ impl Renewal {
         }
         Ok(more)
     }
+}
 
+impl Renewal {
     /// Finds the moments of one batch; how many there were.
     async fn plan(&self) -> Result<usize, DbError> {
         let now = self.clock.now();

@@ -15,7 +15,7 @@ use trustfleet_pki::digest::sha256;
 use ureq::http::Uri;
 use url::Url;
 
-use crate::order::Order;
+use crate::order::Talk;
 
 /// Section `accept` of the configuration; what is left out is not restricted.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -91,17 +91,17 @@ impl Accept {
     ///
     /// # Errors
     /// What was ordered beyond.
-    pub fn check(&self, order: &Order) -> Result<(), Violations> {
+    pub fn check(&self, talk: &Talk) -> Result<(), Violations> {
         let mut violations = Violations::new();
         if let Some(servers) = &self.servers {
-            for (i, url) in order.urls.iter().enumerate().filter(|(_, url)| !servers.iter().any(|on| covers(on, url))) {
+            for (i, url) in talk.urls.iter().enumerate().filter(|(_, url)| !servers.iter().any(|on| covers(on, url))) {
                 violations.add(format!("urls[{i}]"), URLS, format!("{url} is none of the servers listed there"));
             }
         }
         if let Some(listed) = &self.anchors {
             let listed = |certificate: &Certificate| listed.contains(&sha256(certificate.as_der()));
             let rule = format!("{FINGERPRINTS}, {FILES}");
-            let acceptance = &order.acceptance;
+            let acceptance = &talk.acceptance;
             for (i, anchor) in acceptance.anchors.iter().enumerate().filter(|(_, anchor)| !listed(anchor)) {
                 violations.add(format!("trust_anchors[{i}]"), rule.as_str(), unlisted(anchor));
             }

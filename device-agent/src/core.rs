@@ -176,6 +176,7 @@ impl Core {
             Event::PermitExpired => "permit_expired",
             Event::Issued(_) => "issued",
             Event::Activated { .. } => "activated",
+            Event::Revoked(_) => "revoked",
             Event::Failed(_) => "failed",
         };
         let span = span(job, report_id, kind);

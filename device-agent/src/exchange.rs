@@ -10,8 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::sleep;
 use tracing::{Instrument as _, Span};
-use trustfleet_cmp::codec::{BodyKind, PkiMessage};
+use trustfleet_cmp::CmpError;
+use trustfleet_cmp::codec::{BodyKind, FailureBit, PkiMessage};
 use trustfleet_cmp::entropy::SystemEntropy;
+use trustfleet_cmp::outcome::Conclusion;
 use trustfleet_cmp::request::RequestKind;
 use trustfleet_cmp::transaction::{Input, Step, Transaction};
 use trustfleet_model::clock::Clock as _;
@@ -19,16 +21,16 @@ use trustfleet_model::ids::MessageId;
 use trustfleet_model::job::Culprit;
 use trustfleet_pki::digest::sha256;
 use trustfleet_telemetry::{carried, record_error, trace_span};
-use trustfleet_wire::v1::{Event, Failed, Job, Progress};
+use trustfleet_wire::v1::{Event, Failed, Job, Progress, Revoked};
 
 use crate::cmp_http::{CmpHttp, HttpError};
 use crate::core::Core;
 use crate::jobs::Entry;
 use crate::lifecycle::{self, CA_BACKOFF, Patience, TROUBLE_LASTS};
-use crate::order::{Order, Place};
+use crate::order::{Errand, Place};
 use crate::outcome;
 use crate::prepare::Prepare;
-use crate::record::{Exchange, State, Told};
+use crate::record::{Exchange, Outcome, State, Told};
 use crate::recorder;
 use crate::store::StoreError;
 
@@ -72,8 +74,8 @@ pub struct Running<'a> {
     pub job: &'a Job,
     /// The job's trustpoint.
     pub place: &'a Place,
-    /// The job's order.
-    pub order: &'a Arc<Order>,
+    /// What the job has it say.
+    pub errand: &'a Errand,
 }
 
 impl Running<'_> {
@@ -89,7 +91,7 @@ impl Running<'_> {
         };
         let transcript = self.reach().await?;
         let started_at = self.core.identity.clock.now();
-        let prepare = Prepare::of(self.core, self.job, self.place, self.order);
+        let prepare = Prepare::of(self.core, self.job, self.place, self.errand);
         let making = async { Ok::<_, Halt>(blocking(move || prepare.start(started_at)).await??) };
         let (transaction, message, spki) = spanned(trace_span!("internal", "key"), making).await?;
         let transaction_record = transaction.record();
@@ -128,7 +130,7 @@ impl Running<'_> {
     pub async fn resume(&self, mut exchange: Exchange) -> Result<(), Halt> {
         let now = self.core.identity.clock.now();
         recorder::resumed(&mut exchange.transcript, now);
-        let prepare = Prepare::of(self.core, self.job, self.place, self.order);
+        let prepare = Prepare::of(self.core, self.job, self.place, self.errand);
         let record = exchange.transaction.clone();
         tracing::info!(
             job.id = %self.job.job_id,
@@ -158,7 +160,7 @@ impl Running<'_> {
     fn span(&self, exchange: &Exchange, resumed: bool) -> Span {
         trace_span!(
             "internal",
-            format_args!("cmp {}", self.order.kind.request()),
+            format_args!("cmp {}", self.errand.kind().request()),
             trustfleet.cmp.transaction_id = exchange.transaction.transaction_id(),
             trustfleet.cmp.resumed = resumed,
         )
@@ -173,7 +175,7 @@ impl Running<'_> {
         mut repeated: bool,
         mut seat: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Halt> {
-        let total = i64::try_from(self.order.acceptance.total_seconds).unwrap_or(i64::MAX);
+        let total = i64::try_from(self.errand.talk().acceptance.total_seconds).unwrap_or(i64::MAX);
         let ends_at = exchange.started_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);
         loop {
             match step {
@@ -212,16 +214,23 @@ impl Running<'_> {
                 }
                 Step::Done(enrolled) => {
                     let now = self.core.identity.clock.now();
-                    let anchors = &self.order.acceptance.anchors;
+                    let anchors = &self.errand.talk().acceptance.anchors;
                     let said = (exchange.polls, exchange.transcript);
                     let issued = outcome::of_enrolled(&enrolled, anchors, exchange.started_at, now, said);
                     let state = State::Storage { issued: Box::new(issued) };
                     return self.save_state(state, Vec::new(), true).await;
                 }
-                Step::Concluded(_) => {
-                    // rr and genm end so, and no job asks for these
-                    let message = "the exchange ended without a certificate";
-                    return Err(outcome::of_configuration("not_an_enrolment", message).into());
+                Step::Concluded(conclusion) => {
+                    let Conclusion::Revoked(revoked) = *conclusion else {
+                        // genm ends so, and no job asks for that
+                        let message = "the exchange ended without a certificate";
+                        return Err(outcome::of_configuration("not_an_enrolment", message).into());
+                    };
+                    return self.revoked(&exchange, revoked.warnings.iter().map(ToString::to_string).collect()).await;
+                }
+                Step::Failed { error, .. } if self.errand.kind() == RequestKind::Rr && is_revoked_already(&error) => {
+                    let warning = "the CA says that the certificate was revoked before".to_owned();
+                    return self.revoked(&exchange, vec![warning]).await;
                 }
                 Step::Failed { error, tell_peer, orphan, .. } => {
                     // First of all: once the CA is told, it hands the certificate out no more.
@@ -234,8 +243,7 @@ impl Running<'_> {
                         blocking(move || http.tell(&url, &message, TELL_MAX)).await?;
                     }
                     let mut failed = outcome::of_cmp(&error, exchange.url.is_some(), orphan.as_ref());
-                    let by_mac = self.order.mac.is_some() && self.order.kind != RequestKind::Kur;
-                    outcome::advise(&mut failed, by_mac);
+                    outcome::advise(&mut failed, self.errand.is_by_mac());
                     failed.maybe_issued |= repeated;
                     self.complete(&mut failed, &exchange);
                     return Err(failed.into());
@@ -307,7 +315,7 @@ impl Running<'_> {
             failures = failures.saturating_add(1);
             let goes_on = patience.goes_on(failures, self.core.identity.clock.now(), ends_at);
             if !goes_on || !last.is_worth_a_repeat() {
-                let mut failed = outcome::of_http(&last, arrived);
+                let mut failed = outcome::of_http(&last, arrived, self.errand.kind());
                 self.complete(&mut failed, exchange);
                 return Err(failed.into());
             }
@@ -334,14 +342,14 @@ impl Running<'_> {
         stoppable: bool,
     ) -> Result<Result<Vec<u8>, HttpError>, Halt> {
         let chosen = exchange.url.clone();
-        let urls = chosen.clone().map_or_else(|| self.order.urls.clone(), |url| vec![url]);
+        let urls = chosen.clone().map_or_else(|| self.errand.talk().urls.clone(), |url| vec![url]);
         let mut last = HttpError::NotConnected { url: String::new(), detail: "no server is configured".to_owned() };
         let mut urls_left = urls.len();
         for url in urls {
             urls_left -= 1;
             exchange.url = Some(url.clone());
             self.save(exchange, Vec::new(), arrived).await?;
-            let (http, bytes, timeout) = (self.http(), Arc::clone(message), self.order.message_timeout);
+            let (http, bytes, timeout) = (self.http(), Arc::clone(message), self.errand.talk().message_timeout);
             let post = blocking(move || http.post(&url, &bytes, timeout));
             let given_up = async {
                 let why = tokio::select! {
@@ -372,7 +380,7 @@ impl Running<'_> {
 
     /// The way to the CA, from where the policy says (S7).
     fn http(&self) -> CmpHttp {
-        self.core.http.coming_from(&self.order.source)
+        self.core.http.coming_from(&self.errand.talk().source)
     }
 
     async fn handle(&self, transaction: Transaction, answer: Option<Vec<u8>>) -> Result<Step, Halt> {
@@ -464,7 +472,24 @@ impl Running<'_> {
         }
     }
 
+    /// The certificate is revoked: the end of a job, which counts also when it cannot be saved.
+    async fn revoked(&self, exchange: &Exchange, warnings: Vec<String>) -> Result<(), Halt> {
+        let Errand::Revoke(order) = self.errand else { return Ok(()) };
+        let serial = order.certificate.serial_hex();
+        tracing::info!(job.id = %self.job.job_id, certificate.serial = %serial, "certificate revoked");
+        let event = Event::Revoked(Box::new(Revoked {
+            serial,
+            transaction_id: exchange.transaction.transaction_id(),
+            duration_ms: outcome::millis_between(exchange.started_at, self.core.identity.clock.now()),
+            warnings,
+            transcript: outcome::told(&exchange.transcript),
+        }));
+        self.core.settle(self.entry, State::Nothing { outcome: Outcome::Succeeded }, vec![event]).await;
+        Ok(())
+    }
+
     fn complete(&self, failed: &mut Failed, exchange: &Exchange) {
+        failed.maybe_issued &= self.errand.kind() != RequestKind::Rr;
         failed.transaction_id = Some(exchange.transaction.transaction_id());
         failed.duration_ms = outcome::millis_between(exchange.started_at, self.core.identity.clock.now());
         failed.transcript = outcome::told(&exchange.transcript);
@@ -478,6 +503,13 @@ impl Running<'_> {
             tracing::error!(job.id = %self.job.job_id, %error, "an orphaned certificate is not saved");
         }
     }
+}
+
+/// The answer to a request whose first answer was lost, or to one for a certificate that somebody else has revoked. Only
+/// an authentic one counts.
+fn is_revoked_already(error: &CmpError) -> bool {
+    let CmpError::Refused(refusal) = error else { return false };
+    refusal.unauthenticated.is_none() && refusal.failure.contains(&FailureBit::CertRevoked)
 }
 
 /// Runs what blocks (disk, signing, HTTP) beside the loop.

@@ -119,7 +119,7 @@ pub enum Next {
     /// The permit has run out: return the job without touching the CA.
     ReturnPermit,
     /// Begin the exchange.
-    Enroll,
+    Begin,
     /// Go on with the exchange where it stopped.
     Resume,
     /// Lay the certificate into its slot.
@@ -135,7 +135,7 @@ pub fn next(record: &JobRecord, job: &Job, now: Timestamp) -> Next {
     match (&record.state, &job.task) {
         (State::Start, _) if record.stop => Next::Stop,
         (State::Start, _) if job.start_before <= now => Next::ReturnPermit,
-        (State::Start, Task::Enroll(_)) => Next::Enroll,
+        (State::Start, Task::Enroll(_) | Task::Revoke(_)) => Next::Begin,
         (State::Start, Task::Activate { .. }) | (State::Activation { .. }, _) => Next::Activate,
         (State::Ca { .. }, _) => Next::Resume,
         (State::Storage { .. }, _) => Next::Store,

@@ -3,23 +3,22 @@
 //! The controller has checked all of this before. The agent checks again: a name becomes a folder here, a URL is called
 //! from here. Everything that is wrong is named at once (S32), and then nothing is sent.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
 use trustfleet_cmp::key::KeyType;
-use trustfleet_cmp::peer::Acceptance;
+use trustfleet_cmp::protection::MacPolicy;
 use trustfleet_cmp::protection::mac::Hash;
-use trustfleet_cmp::protection::{AcceptedMacs, MacPolicy};
 use trustfleet_cmp::request::RequestKind;
-use trustfleet_model::ca_server::check_cmp_url;
 use trustfleet_model::field::{ObjectName, TrustpointName, Violations};
-use trustfleet_model::policy::check_interface;
-use trustfleet_pki::{Certificate, Name, San};
+use trustfleet_pki::{Name, San};
 use trustfleet_wire::seal::SealedSecret;
-use trustfleet_wire::v1::{self as wire, Blob, Enroll, Job, Request, Task};
+use trustfleet_wire::v1::{Enroll, Job, Request};
 
-use crate::cmp_http::Source;
+use self::talk::Said;
+pub use self::{errand::Errand, revocation::RevocationOrder, talk::Talk};
 use crate::slots::FileFormat;
+
+mod errand;
+mod revocation;
+mod talk;
 
 /// Most URLs, names or certificates in one list of a job.
 const LIST_MAX: usize = 64;
@@ -58,12 +57,6 @@ pub struct Order {
     pub subject: Name,
     /// Alternative names.
     pub sans: Vec<San>,
-    /// Name of the CA.
-    pub recipient: Name,
-    /// Servers in the order to try them (S16).
-    pub urls: Vec<String>,
-    /// Where connections to them come from (S7).
-    pub source: Source,
     /// Kind of a new key.
     pub key_type: KeyType,
     /// New key in an update (S3).
@@ -80,10 +73,8 @@ pub struct Order {
     pub activate: bool,
     /// Form of the file (S15).
     pub file_format: FileFormat,
-    /// Longest time of one message and its answer.
-    pub message_timeout: Duration,
-    /// What is accepted in answers.
-    pub acceptance: Acceptance,
+    /// Whom to talk to.
+    pub talk: Talk,
 }
 
 /// MAC credentials with the secret still sealed.
@@ -106,16 +97,8 @@ impl Order {
         let mut violations = Violations::new();
         let v = &mut violations;
         let subject = v.check("subject", "S18", Name::parse(&enroll.subject));
-        let recipient = v.check("recipient", "S5", Name::parse(&enroll.recipient));
         let sans =
             list(v, "sans", &enroll.sans, |v, field, san| v.check(field, "S22", San::parse(&san.kind, &san.value)));
-        let urls = list(v, "urls", &enroll.urls, |v, field, url| {
-            v.check(field, "S6", check_cmp_url(url)).map(|_| url.clone())
-        });
-        if urls.is_empty() {
-            v.add("urls", "S6", "has no usable URL of a CMP server");
-        }
-        let source = source(v, enroll.source.as_ref());
         let key_type = match enroll.key_algorithm.as_str() {
             "rsa-2048" => Some(KeyType::Rsa2048),
             "rsa-3072" => Some(KeyType::Rsa3072),
@@ -140,11 +123,19 @@ impl Order {
                 None
             }
         };
-        let anchors = certificates(v, "trust_anchors", &enroll.trust_anchors);
-        if enroll.trust_anchors.is_empty() {
-            v.add("trust_anchors", "S10", "is empty: no answer and no certificate could be trusted");
-        }
-        let verification_certificates = certificates(v, "verification_certificates", &enroll.verification_certificates);
+        let talk = Talk::of(
+            v,
+            &Said {
+                recipient: &enroll.recipient,
+                urls: &enroll.urls,
+                source: enroll.source.as_ref(),
+                accept_sha1_answers: enroll.accept_sha1_answers,
+                trust_anchors: &enroll.trust_anchors,
+                verification_certificates: &enroll.verification_certificates,
+                message_timeout_s: enroll.message_timeout_s,
+                total_timeout_s: enroll.total_timeout_s,
+            },
+        );
         let mac = enroll.mac.as_ref().and_then(|mac| {
             let policy = match mac.algorithm.as_str() {
                 "hmac-sha256" => MacPolicy::of(Hash::Sha256),
@@ -170,16 +161,8 @@ impl Order {
             .as_ref()
             .and_then(|name| v.check("identity_domain", "S14", name.parse::<ObjectName>()));
         let sender = enroll.sender.as_ref().and_then(|name| v.check("sender", "S19", Name::parse(name)));
-        let macs = if enroll.accept_sha1_answers { AcceptedMacs::with_sha1() } else { AcceptedMacs::strong() };
-        let acceptance = Acceptance {
-            macs,
-            anchors,
-            verification_certificates,
-            total_seconds: u64::from(enroll.total_timeout_s.max(1)),
-            ..Acceptance::default()
-        };
-        match (subject, recipient, key_type, file_format) {
-            (Some(subject), Some(recipient), Some(key_type), Some(file_format)) if violations.is_empty() => Ok(Self {
+        match (subject, key_type, file_format, talk) {
+            (Some(subject), Some(key_type), Some(file_format), Some(talk)) if violations.is_empty() => Ok(Self {
                 kind: match enroll.request {
                     Request::Ir => RequestKind::Ir,
                     Request::Cr => RequestKind::Cr,
@@ -187,9 +170,6 @@ impl Order {
                 },
                 subject,
                 sans,
-                recipient,
-                urls,
-                source,
                 key_type,
                 regenerate_key: enroll.regenerate_key,
                 mac,
@@ -198,43 +178,11 @@ impl Order {
                 implicit_confirm: enroll.implicit_confirm,
                 activate: enroll.activate,
                 file_format,
-                message_timeout: Duration::from_secs(u64::from(enroll.message_timeout_s.clamp(1, 600))),
-                acceptance,
+                talk,
             }),
             _ => Err(violations),
         }
     }
-
-    /// The enrolment of a job; `None` for other tasks.
-    ///
-    /// # Errors
-    /// As [`Order::of`].
-    pub fn of_job(job: &Job) -> Result<Option<Self>, Violations> {
-        match &job.task {
-            Task::Enroll(enroll) => Self::of(enroll).map(Some),
-            Task::Activate { .. } => Ok(None),
-        }
-    }
-}
-
-fn source(violations: &mut Violations, source: Option<&wire::Source>) -> Source {
-    let Some(source) = source else { return Source::default() };
-    let address = source.address.as_deref().and_then(|text| {
-        violations.check(
-            "source.address",
-            "S7",
-            text.parse::<IpAddr>().map_err(|_| format!("is {text:?}, no IP address")),
-        )
-    });
-    let interface = source
-        .interface
-        .as_deref()
-        .and_then(|name| violations.check("source.interface", "S7", check_interface(name)).map(|()| name.to_owned()));
-    Source { address, interface }
-}
-
-fn certificates(violations: &mut Violations, field: &str, list_of: &[Blob]) -> Vec<Certificate> {
-    list(violations, field, list_of, |v, field, der| v.check(field, "S10", Certificate::from_der(&der.0)))
 }
 
 fn list<T, U>(
@@ -253,7 +201,7 @@ fn list<T, U>(
 
 #[cfg(test)]
 mod tests {
-    use trustfleet_wire::v1::ToAgent;
+    use trustfleet_wire::v1::{Blob, Task, ToAgent};
 
     use super::*;
 
@@ -268,7 +216,7 @@ mod tests {
     fn enroll() -> Enroll {
         match job().task {
             Task::Enroll(enroll) => *enroll,
-            Task::Activate { .. } => panic!("not an enrolment"),
+            Task::Activate { .. } | Task::Revoke(_) => panic!("not an enrolment"),
         }
     }
 

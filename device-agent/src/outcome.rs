@@ -8,6 +8,7 @@ use trustfleet_cmp::CmpError;
 use trustfleet_cmp::codec::{FailureBit, PkiStatus};
 use trustfleet_cmp::error::Ended;
 use trustfleet_cmp::outcome::Enrolled;
+use trustfleet_cmp::request::RequestKind;
 use trustfleet_cmp::show::status_name;
 use trustfleet_model::field::Violations;
 use trustfleet_model::job::Culprit;
@@ -65,14 +66,16 @@ pub fn of_configuration(code: &str, message: &str) -> Box<Failed> {
     failed(Culprit::Configuration, code, message, false)
 }
 
-/// No CMP message came back.
-pub fn of_http(error: &HttpError, maybe_issued: bool) -> Box<Failed> {
-    let message = if maybe_issued {
-        format!("{error}; the CA may have issued a certificate: look there before you try again")
-    } else {
-        format!("{error}; nothing was issued")
+/// No CMP message came back to what was asked. `arrived`: the CA may have the request.
+pub fn of_http(error: &HttpError, arrived: bool, asked: RequestKind) -> Box<Failed> {
+    let what = match (asked, arrived) {
+        (RequestKind::Rr, true) => "the CA may have revoked the certificate: to ask again does no harm",
+        (RequestKind::Rr, false) => "the certificate is not revoked",
+        (_, true) => "the CA may have issued a certificate: look there before you try again",
+        (_, false) => "nothing was issued",
     };
-    failed(Culprit::Transport, error.code(), &message, maybe_issued)
+    let message = format!("{error}; {what}");
+    failed(Culprit::Transport, error.code(), &message, arrived && asked != RequestKind::Rr)
 }
 
 /// The transaction ended without a certificate. `sent`: at least one message has left; `orphan`: the CA has issued a
@@ -261,7 +264,7 @@ mod tests {
     #[test]
     fn a_server_that_was_never_reached_has_issued_nothing() {
         let error = HttpError::NotConnected { url: "http://ca/".to_owned(), detail: "refused".to_owned() };
-        let report = of_http(&error, error.request_may_have_arrived());
+        let report = of_http(&error, error.request_may_have_arrived(), RequestKind::Ir);
         assert!(!report.maybe_issued && report.message.contains("nothing was issued"));
         assert_eq!((report.culprit.as_str(), report.code.as_str()), ("transport", "ca_unreachable"));
     }

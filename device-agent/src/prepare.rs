@@ -8,7 +8,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use trustfleet_cmp::entropy::SystemEntropy;
 use trustfleet_cmp::key::Signer;
-use trustfleet_cmp::request::{Credentials, EnrollRequest, RequestKind};
+use trustfleet_cmp::request::{Credentials, EnrollRequest, Request, RequestKind};
+use trustfleet_cmp::revoke::RevokeRequest;
 use trustfleet_cmp::transaction::{Step, Transaction, TransactionRecord};
 use trustfleet_model::field::ObjectName;
 use trustfleet_pki::Name;
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::core::Core;
 use crate::domains::{Domains, Identity};
-use crate::order::{Order, Place};
+use crate::order::{Errand, Order, Place, RevocationOrder};
 use crate::outcome;
 use crate::slots::{Slot, Slots};
 
@@ -27,25 +28,32 @@ use crate::slots::{Slot, Slots};
 pub struct Prepare {
     core: Arc<Core>,
     job: Job,
-    order: Arc<Order>,
+    errand: Errand,
     slots: Slots,
 }
 
 impl Prepare {
     /// Gathers for a job.
-    pub fn of(core: &Arc<Core>, job: &Job, place: &Place, order: &Arc<Order>) -> Self {
-        Self { core: Arc::clone(core), job: job.clone(), order: Arc::clone(order), slots: core.slots(place) }
+    pub fn of(core: &Arc<Core>, job: &Job, place: &Place, errand: &Errand) -> Self {
+        Self { core: Arc::clone(core), job: job.clone(), errand: errand.clone(), slots: core.slots(place) }
     }
 
-    /// Makes the key (on the disk before its public half leaves) and the first message; also says the public key.
+    /// Makes the first message, and before it the key where one is to be certified (on the disk before its public half
+    /// leaves). Also says the public key: the one to be certified, or the one that signs a revocation.
     ///
     /// # Errors
     /// What is missing or wrong here; nothing has left the device then.
     pub fn start(&self, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
-        self.order.source.check().map_err(|error| outcome::of_source(&error))?;
-        let credentials = self.credentials()?;
-        let key = self.key()?;
-        let order = &self.order;
+        self.errand.talk().source.check().map_err(|error| outcome::of_source(&error))?;
+        match &self.errand {
+            Errand::Enroll(order) => self.enroll(order, now),
+            Errand::Revoke(order) => self.revoke(order, now),
+        }
+    }
+
+    fn enroll(&self, order: &Order, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
+        let credentials = self.credentials(order)?;
+        let key = self.key(order)?;
         let update = order.kind == RequestKind::Kur;
         let old_certificate = match &credentials {
             Credentials::Signature { certificate, .. } if update => Some(certificate.clone()),
@@ -60,7 +68,7 @@ impl Prepare {
             kind: order.kind,
             subject,
             sans: order.sans.clone(),
-            recipient: order.recipient.clone(),
+            recipient: order.talk.recipient.clone(),
             sender: order.sender.clone(),
             old_certificate,
             implicit_confirm: order.implicit_confirm,
@@ -70,7 +78,7 @@ impl Prepare {
             validity: None,
         };
         let spki = key.public_key_der().to_vec();
-        let acceptance = order.acceptance.clone();
+        let acceptance = order.talk.acceptance.clone();
         Transaction::start(request, credentials, acceptance, key, &mut SystemEntropy, now)
             .map(|(transaction, message)| (transaction, message, spki))
             .map_err(|error| outcome::of_cmp(&error, false, None))
@@ -81,27 +89,77 @@ impl Prepare {
     /// # Errors
     /// The key or the credentials are gone or others.
     pub fn resume(&self, record: TransactionRecord, now: Timestamp) -> Result<Step, Box<Failed>> {
-        let key = self.core.keys.load(&self.slots.version(self.job.job_id));
-        let key = key.map_err(|error| outcome::of_keys(&error))?;
-        Transaction::resume(record, self.credentials()?, self.order.acceptance.clone(), key.as_ref(), now)
-            .map_err(|error| outcome::of_cmp(&error, true, None))
+        let acceptance = self.errand.talk().acceptance.clone();
+        let resumed = match &self.errand {
+            Errand::Enroll(order) => {
+                let key = self.core.keys.load(&self.slots.version(self.job.job_id));
+                let key = key.map_err(|error| outcome::of_keys(&error))?;
+                Transaction::resume(record, self.credentials(order)?, acceptance, key.as_ref(), now)
+            }
+            Errand::Revoke(order) => {
+                Transaction::resume_keyless(record, self.revocation_credentials(order)?.0, acceptance, now)
+            }
+        };
+        resumed.map_err(|error| outcome::of_cmp(&error, true, None))
     }
 
-    fn key(&self) -> Result<Arc<dyn Signer>, Box<Failed>> {
+    fn revoke(&self, order: &RevocationOrder, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
+        let (credentials, spki) = self.revocation_credentials(order)?;
+        let recipient = order.talk.recipient.clone();
+        let request = RevokeRequest { recipient, ..RevokeRequest::of(&order.certificate, order.reason) };
+        let request = Request::Revoke(Box::new(request));
+        Transaction::begin(request, credentials, order.talk.acceptance.clone(), &mut SystemEntropy, now)
+            .map(|(transaction, message)| (transaction, message, spki))
+            .map_err(|error| outcome::of_cmp(&error, false, None))
+    }
+
+    /// A revocation is signed with the certificate itself, wherever it stands, or as a registration authority with the one
+    /// in use of the trustpoint that the order names (P9). Also says the signer's public key.
+    fn revocation_credentials(&self, order: &RevocationOrder) -> Result<(Credentials, Vec<u8>), Box<Failed>> {
+        let (slots, slot) = match &order.signer {
+            Some(place) => (self.core.slots(place), Slot::Current),
+            None => {
+                let is_meant = |slot: &Slot| {
+                    let found = self.slots.certificate(*slot).ok().flatten();
+                    found.is_some_and(|(certificate, _)| certificate == order.certificate)
+                };
+                let slot = Slot::ALL.into_iter().find(is_meant).ok_or_else(|| {
+                    let message = "the device does not keep the certificate and its key any more, so that it cannot sign: \
+                                   name a registration authority for this CA, or revoke it at the CA by hand";
+                    outcome::of_configuration("certificate_not_kept", message)
+                })?;
+                (self.slots.clone(), slot)
+            }
+        };
+        let found = slots.certificate(slot).map_err(|error| outcome::of_store(&error, false))?;
+        let (Some((certificate, _)), Some(folder)) = (found, slots.folder(slot)) else {
+            let place = order.signer.as_ref().map(|place| format!("{}/{}", place.device, place.trustpoint));
+            let message = format!(
+                "the registration authority {} has no certificate in use on this agent: enrol it first",
+                place.unwrap_or_default()
+            );
+            return Err(outcome::of_configuration("no_registration_authority", &message));
+        };
+        let signer = self.core.keys.load(&folder).map_err(|error| outcome::of_keys(&error))?;
+        let spki = signer.public_key_der().to_vec();
+        Ok((Credentials::Signature { signer, certificate, chain: slots.chain(slot) }, spki))
+    }
+
+    fn key(&self, order: &Order) -> Result<Arc<dyn Signer>, Box<Failed>> {
         let version = self.slots.make_version(self.job.job_id).map_err(|error| outcome::of_store(&error, false))?;
-        let keeps_key = self.order.kind == RequestKind::Kur && !self.order.regenerate_key;
+        let keeps_key = order.kind == RequestKind::Kur && !order.regenerate_key;
         let key = match self.slots.folder(Slot::Current) {
             Some(current) if keeps_key => self.core.keys.carry_over(&current, &version),
-            _ => self.core.keys.make(&version, self.order.key_type),
+            _ => self.core.keys.make(&version, order.key_type),
         };
         key.map_err(|error| outcome::of_keys(&error))
     }
 
     /// A kur is signed with the certificate that it replaces (P9, S30); ir and cr go by MAC where the job has one, or by the
     /// identity of a PKI domain where it names one.
-    fn credentials(&self) -> Result<Credentials, Box<Failed>> {
-        match &self.order.mac {
-            Some(mac) if self.order.kind != RequestKind::Kur => {
+    fn credentials(&self, order: &Order) -> Result<Credentials, Box<Failed>> {
+        match &order.mac {
+            Some(mac) if order.kind != RequestKind::Kur => {
                 let context = SealContext {
                     agent_id: self.job.agent_id,
                     job_id: self.job.job_id,
@@ -116,11 +174,11 @@ impl Prepare {
                     mac: mac.policy,
                 })
             }
-            None if self.order.kind != RequestKind::Kur => match &self.order.identity_domain {
+            None if order.kind != RequestKind::Kur => match &order.identity_domain {
                 Some(domain) => self.identity(domain),
-                None => self.signature(),
+                None => self.signature(order),
             },
-            _ => self.signature(),
+            _ => self.signature(order),
         }
     }
 
@@ -132,10 +190,10 @@ impl Prepare {
         Ok(Credentials::Signature { signer: Arc::new(key), certificate, chain })
     }
 
-    fn signature(&self) -> Result<Credentials, Box<Failed>> {
+    fn signature(&self, order: &Order) -> Result<Credentials, Box<Failed>> {
         let current = self.slots.certificate(Slot::Current).map_err(|error| outcome::of_store(&error, false))?;
         let (Some((certificate, _)), Some(folder)) = (current, self.slots.folder(Slot::Current)) else {
-            return Err(if self.order.kind == RequestKind::Kur {
+            return Err(if order.kind == RequestKind::Kur {
                 let message = "there is no certificate in use that could be updated: enrol with ir first";
                 outcome::of_configuration("no_certificate_to_update", message)
             } else {

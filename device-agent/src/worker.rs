@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::exchange::{Halt, Running, blocking, spanned};
 use crate::jobs::{Entry, Live};
 use crate::lifecycle::{self, Next};
-use crate::order::{Order, Place};
+use crate::order::{Errand, Place};
 use crate::outcome;
 use crate::record::{IssuedCertificate, Outcome, State};
 use crate::services::{Given, Giving};
@@ -58,6 +58,7 @@ fn span(job: &Job) -> Span {
             Request::Kur => "kur",
         },
         Task::Activate { .. } => "activate",
+        Task::Revoke(_) => "revoke",
     };
     let span = trace_span!(
         "consumer",
@@ -96,11 +97,12 @@ async fn work(core: &Arc<Core>, entry: &Entry, mut seat: Option<OwnedSemaphorePe
         match lifecycle::next(&record, &job, core.identity.clock.now()) {
             Next::Stop => return Err(Halt::Ordered),
             Next::ReturnPermit => return return_permit(core, entry).await,
-            Next::Enroll | Next::Resume => {
-                let order = Order::of_job(&job).map_err(|violations| outcome::of_order(&violations))?;
-                let Some(order) = order.map(Arc::new) else { return Ok(()) };
-                core.accept.check(&order).map_err(|beyond| outcome::of_unaccepted(&beyond, asked(&record.state)))?;
-                let running = Running { core, entry, job: &job, place: &place, order: &order };
+            Next::Begin | Next::Resume => {
+                let errand = Errand::of(&job).map_err(|violations| outcome::of_order(&violations))?;
+                let Some(errand) = errand else { return Ok(()) };
+                let accepted = core.accept.check(errand.talk());
+                accepted.map_err(|beyond| outcome::of_unaccepted(&beyond, asked(&record.state)))?;
+                let running = Running { core, entry, job: &job, place: &place, errand: &errand };
                 match record.state {
                     State::Ca { exchange } => running.resume(*exchange).await?,
                     _ => running.begin(seat.take()).await?,

@@ -215,6 +215,7 @@ fn span(tenant: TenantId, device: DeviceId, command: &Command) -> Span {
         Command::Renew(_) => "device renew",
         Command::SetAutoUpdate(_) => "device set_auto_update",
         Command::Activate(_) => "device activate",
+        Command::Revoke(_) => "device revoke",
         Command::Report(_) => "device report",
         Command::ResetStatistics(_) => "device reset_statistics",
         Command::Stop(_) => "device stop",

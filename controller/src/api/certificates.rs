@@ -5,6 +5,7 @@ use actix_web::http::StatusCode;
 use jiff::Timestamp;
 use trustfleet_model::certificate::Slot;
 use trustfleet_model::ids::CertificateId;
+use trustfleet_model::revocation::RevocationState;
 use utoipa::IntoParams;
 
 use super::call::{Call, List, ListQuery};
@@ -24,6 +25,8 @@ pub struct CertificateQuery {
     trustpoint: Option<String>,
     /// Only in this slot: `active`, `staged`, `previous` or `retired`.
     slot: Option<String>,
+    /// Only with a revocation in this state: `wanted`, `requested`, `revoked` or `failed`.
+    revocation: Option<String>,
 }
 
 /// Lists certificates by their end.
@@ -34,16 +37,22 @@ pub struct CertificateQuery {
     summary = "List certificates, the one that ends first leading", params(ListQuery, CertificateQuery),
     responses((status = 200, description = "A part of the list", body = Page<CertificateBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
-    let list = call.list(&["device", "trustpoint", "slot"])?;
+    let list = call.list(&["device", "trustpoint", "slot", "revocation"])?;
     let slot = list.filter("slot");
     if slot.is_some_and(|slot| !Slot::ALL.iter().any(|known| known.as_str() == slot)) {
         let known = Slot::ALL.map(Slot::as_str).join(", ");
         return Err(Problem::invalid("slot", "choice", format!("must be one of {known}")));
     }
+    let revocation = list.filter("revocation");
+    if revocation.is_some_and(|state| !RevocationState::ALL.iter().any(|known| known.as_str() == state)) {
+        let known = RevocationState::ALL.map(RevocationState::as_str).join(", ");
+        return Err(Problem::invalid("revocation", "choice", format!("must be one of {known}")));
+    }
     let filter = CertificateFilter {
         device: list.filter("device"),
         trustpoint: list.filter("trustpoint"),
         slot,
+        revocation,
         after: after(&list)?,
     };
     let rows = call

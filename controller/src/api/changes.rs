@@ -15,12 +15,13 @@ use super::call::{Call, ListQuery, REASON_MAX};
 use super::dto::Page;
 use super::dto::change::{ChangeBody, ChangeReject};
 use super::problem::{Problem, ProblemBody, json};
-use super::{ca_servers, entities, policies};
+use super::{ca_servers, entities, policies, revocations};
 use crate::db::{Change, ChangeState, TenantTx};
 use crate::error::AppError;
 
-/// Operations that wait in a tenant with four eyes: they decide whom devices trust.
-pub(super) const HELD: [&str; 3] = ["ca_server_create", "ca_server_update", "ca_server_delete"];
+/// Operations that wait in a tenant with four eyes: they decide whom devices trust, or cannot be taken back.
+pub(super) const HELD: [&str; 6] =
+    ["ca_server_create", "ca_server_update", "ca_server_delete", "certificate_revoke", "device_revoke", "agent_revoke"];
 /// How long a change can be approved.
 const VALID: SignedDuration = SignedDuration::from_hours(7 * 24);
 const STATES: [&str; 4] = ["pending", "approved", "rejected", "expired"];
@@ -175,6 +176,7 @@ async fn apply(call: &Call, tx: &TenantTx, change: &Change) -> Result<(), AppErr
         "ca_server" => ca_servers::apply(call, tx, change).await,
         "entity" => entities::apply(call, tx, change).await,
         "policy" => policies::apply(call, tx, change).await,
+        "certificate" | "device" | "agent" => revocations::apply(call, tx, change).await,
         other => Err(AppError::internal(format!("change {} is of an unknown kind: {other}", change.id))),
     }
 }

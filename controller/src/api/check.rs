@@ -239,6 +239,7 @@ mod tests {
             trust_anchors: vec!["no pem".to_owned()],
             verification_certificates: Vec::new(),
             quirks: trustfleet_model::ca_server::Quirks::default(),
+            revocation: trustfleet_model::revocation::RevocationRoute::default(),
         };
         let mut violations = Violations::new();
         ca_server(&spec, false, &mut violations);

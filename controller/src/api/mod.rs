@@ -36,6 +36,7 @@ pub mod platform_tokens;
 pub mod policies;
 pub mod problem;
 mod requester;
+pub mod revocations;
 pub mod scope;
 pub mod server;
 pub mod statistics;
@@ -153,6 +154,9 @@ pub const ROUTES: &[Route] = &[
     route("GET", AGENT, Tenant(Viewer), "agent_show", || get().to(agents::show)),
     route("POST", AGENT_QUARANTINE, Tenant(Operator), "agent_quarantine", || post().to(agents::quarantine)),
     route("POST", AGENT_RELEASE, Tenant(Admin), "agent_release", || post().to(agents::release)),
+    route("POST", "/v1/tenants/{tenant}/agents/{agent}/revoke", Tenant(Operator), "agent_revoke", || {
+        post().to(revocations::agent)
+    }),
     route("POST", AGENT_REJOIN, Tenant(Admin), "agent_rejoin", || post().to(agents::rejoin)),
     route("GET", FACTORY_CAS, Tenant(Viewer), "factory_ca_list", || get().to(joining::factory_ca_list)),
     route("POST", FACTORY_CAS, Tenant(Admin), "factory_ca_create", || post().to(joining::factory_ca_create)),
@@ -215,6 +219,9 @@ pub const ROUTES: &[Route] = &[
     route("PUT", DEVICE, Tenant(Operator), "device_update", || put().to(devices::update)),
     route("DELETE", DEVICE, Tenant(Operator), "device_delete", || delete().to(devices::remove)),
     route("POST", SWITCH_OVER, Tenant(Operator), "device_switch_over", || post().to(devices::switch_over)),
+    route("POST", "/v1/tenants/{tenant}/devices/{device}/revoke", Tenant(Operator), "device_revoke", || {
+        post().to(revocations::device)
+    }),
     route("GET", DEVICE_TRUSTPOINTS, Tenant(Viewer), "device_trustpoint_list", || {
         get().to(trustpoints::list_of_device)
     }),
@@ -276,6 +283,13 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/tenants/{tenant}/jobs/{job}/stop", Tenant(Operator), "job_stop", || post().to(jobs::stop)),
     route("GET", CERTIFICATES, Tenant(Viewer), "certificate_list", || get().to(certificates::list)),
     route("GET", CERTIFICATE, Tenant(Viewer), "certificate_show", || get().to(certificates::show)),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/certificates/{certificate}/revoke",
+        Tenant(Operator),
+        "certificate_revoke",
+        || post().to(revocations::certificate),
+    ),
     route("GET", AUDIT, Tenant(Viewer), "audit_list", || get().to(audit::list)),
     route("GET", "/v1/tenants/{tenant}/audit/heads", Tenant(Viewer), "audit_heads", || get().to(audit::heads)),
     route("GET", "/v1/tenants/{tenant}/audit/export", Tenant(Viewer), "audit_export", || get().to(audit::export)),

@@ -29,7 +29,7 @@ use crate::error::AppError;
 pub struct TrustpointQuery {
     /// Only of the device of this name.
     device: Option<String>,
-    /// Only in this state: `not_enrolled`, `requesting`, `staged`, `active` or `failed`.
+    /// Only in this state: `not_enrolled`, `requesting`, `staged`, `active`, `revoked` or `failed`.
     status: Option<String>,
 }
 
@@ -83,11 +83,12 @@ async fn page(call: &Call, list: &List, device: Option<&str>) -> Result<HttpResp
     json(StatusCode::OK, &page)
 }
 
-const STATUSES: [TrustpointStatus; 5] = [
+const STATUSES: [TrustpointStatus; 6] = [
     TrustpointStatus::NotEnrolled,
     TrustpointStatus::Requesting,
     TrustpointStatus::Staged,
     TrustpointStatus::Active,
+    TrustpointStatus::Revoked,
     TrustpointStatus::Failed,
 ];
 

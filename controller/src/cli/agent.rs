@@ -8,6 +8,7 @@ use ureq::http::Method;
 
 use super::{
     args::{Page, duration},
+    certificate,
     error::CliError,
     output::{Column, ago, text},
     secret::NewFile,
@@ -33,6 +34,17 @@ pub enum AgentVerb {
         name: String,
         /// Why; appears in the audit log
         #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Then have all valid certificates of its devices revoked, for this reason (keyCompromise, say)
+        #[arg(long, value_name = "REASON", value_parser = certificate::REASONS)]
+        revoke: Option<String>,
+    },
+    /// Have all valid certificates of an agent's devices revoked: it was stolen
+    Revoke {
+        /// Its name
+        name: String,
+        /// Why
+        #[arg(long, value_name = "REASON", value_parser = certificate::REASONS)]
         reason: String,
     },
     /// Let an agent out of quarantine, with the keys that it has
@@ -78,15 +90,20 @@ pub(super) fn run(session: &Session, verb: AgentVerb) -> Result<(), CliError> {
             let agent = session.read(&["agents", &name])?;
             session.print_object(&agent, FIRST, "trustfleet job list")
         }
-        AgentVerb::Quarantine { name, reason } => {
+        AgentVerb::Quarantine { name, reason, revoke } => {
             let body = json!({ "reason": reason });
             let agent = session.call(Method::POST, &["agents", &name, "quarantine"], Some(&body))?;
             let next = format!(
                 "`trustfleet agent show {name}` tells when its connections are closed (quarantine.cut_off_at); then \
                  `trustfleet agent rejoin {name}` for new keys, or `trustfleet agent release {name}`"
             );
-            session.print_object(&agent, FIRST, &next)
+            session.print_object(&agent, FIRST, &next)?;
+            match revoke {
+                Some(reason) => certificate::revoke_all(session, &["agents", &name], &reason),
+                None => Ok(()),
+            }
         }
+        AgentVerb::Revoke { name, reason } => certificate::revoke_all(session, &["agents", &name], &reason),
         AgentVerb::Release { name } => {
             let agent = session.call(Method::POST, &["agents", &name, "release"], None)?;
             session.print_object(&agent, FIRST, "it comes back by itself within some minutes, and gets its jobs then")

@@ -1,10 +1,12 @@
 //! Verbs on certificates.
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
+use ureq::http::Method;
 
 use super::{
     args::Page,
+    change,
     error::CliError,
     output::{self, Column, expiry, text},
     session::Session,
@@ -21,6 +23,9 @@ pub enum CertificateVerb {
         /// Only in this slot: active, staged, previous or retired
         #[arg(long, value_name = "SLOT")]
         slot: Option<String>,
+        /// Only with a revocation in this state: wanted, requested, revoked or failed
+        #[arg(long, value_name = "STATE")]
+        revocation: Option<String>,
         #[command(flatten)]
         page: Page,
     },
@@ -36,11 +41,36 @@ pub enum CertificateVerb {
         #[arg(long, conflicts_with = "pem")]
         chain: bool,
     },
+    /// Have a certificate revoked by its CA
+    #[command(after_help = REVOKE_HELP)]
+    Revoke {
+        /// Its id
+        id: String,
+        /// Why
+        #[arg(long, value_name = "REASON", value_parser = REASONS)]
+        reason: String,
+        /// Ask nobody: it was revoked at the CA by hand
+        #[arg(long)]
+        by_hand: bool,
+    },
 }
+
+const REVOKE_HELP: &str = "The device asks for it, or the registration authority that `revocation` of the CA server \
+                           names: for a device that is lost, only that one can.";
+/// Reasons of RFC 5280 section 5.3.1 that can be asked for.
+pub(super) const REASONS: [&str; 7] = [
+    "unspecified",
+    "keyCompromise",
+    "affiliationChanged",
+    "superseded",
+    "cessationOfOperation",
+    "certificateHold",
+    "privilegeWithdrawn",
+];
 
 /// The fields of a certificate that are shown first.
 pub(super) const FIRST: &[&str] =
-    &["subject", "serial", "issuer", "not_before", "not_after", "device", "trustpoint", "slot", "file"];
+    &["subject", "serial", "issuer", "not_before", "not_after", "device", "trustpoint", "slot", "file", "revocation"];
 
 const CERTIFICATES: &[Column] = &[
     Column::new("DEVICE", |item, _| text(item, "/device")),
@@ -48,6 +78,7 @@ const CERTIFICATES: &[Column] = &[
     Column::new("SLOT", |item, _| text(item, "/slot")),
     Column::new("SUBJECT", |item, _| text(item, "/subject")),
     Column::new("SERIAL", |item, _| text(item, "/serial")),
+    Column::new("REVOCATION", |item, _| text(item, "/revocation/state")),
     Column::new("NOT AFTER", |item, now| expiry(item, "/not_after", now)),
     Column::new("ID", |item, _| text(item, "/id")),
 ];
@@ -55,8 +86,8 @@ const CERTIFICATES: &[Column] = &[
 /// Runs a verb on certificates.
 pub(super) fn run(session: &Session, verb: CertificateVerb) -> Result<(), CliError> {
     match verb {
-        CertificateVerb::List { device, slot, page } => {
-            let filters: Vec<_> = [("device", device), ("slot", slot)]
+        CertificateVerb::List { device, slot, revocation, page } => {
+            let filters: Vec<_> = [("device", device), ("slot", slot), ("revocation", revocation)]
                 .into_iter()
                 .filter_map(|(name, value)| value.map(|value| (name, value)))
                 .collect();
@@ -71,7 +102,26 @@ pub(super) fn run(session: &Session, verb: CertificateVerb) -> Result<(), CliErr
             let next = format!("trustfleet certificate show {id} --pem | openssl x509 -noout -text");
             session.print_object(&certificate, FIRST, &next)
         }
+        CertificateVerb::Revoke { id, reason, by_hand } => {
+            let body = json!({ "reason": reason, "by_hand": by_hand });
+            let answer = session.call(Method::POST, &["certificates", &id, "revoke"], Some(&body))?;
+            if change::is_pending(&answer) {
+                return change::print(session, &answer);
+            }
+            session.print_object(&answer, FIRST, &format!("trustfleet certificate show {id} tells how far it is"))
+        }
     }
+}
+
+/// Has all valid certificates of a device or of an agent's devices revoked.
+pub(super) fn revoke_all(session: &Session, whose: &[&str], reason: &str) -> Result<(), CliError> {
+    let path: Vec<&str> = whose.iter().copied().chain(["revoke"]).collect();
+    let answer = session.call(Method::POST, &path, Some(&json!({ "reason": reason })))?;
+    if change::is_pending(&answer) {
+        return change::print(session, &answer);
+    }
+    let next = "trustfleet certificate list --revocation wanted (then requested, revoked, failed) tells how far it is";
+    session.print_object(&answer, &["certificates"], next)
 }
 
 fn pem_text(certificate: &Value, chain: bool) -> String {

@@ -6,6 +6,7 @@ use ureq::http::Method;
 
 use super::{
     args::{Page, pair},
+    certificate,
     error::CliError,
     output::{Column, ago, text},
     session::Session,
@@ -52,6 +53,14 @@ pub enum DeviceVerb {
         /// Set those of all its trustpoints to nothing
         #[arg(long)]
         reset: bool,
+    },
+    /// Have all valid certificates of a device revoked: it was lost or stolen
+    Revoke {
+        /// Its name
+        name: String,
+        /// Why
+        #[arg(long, value_name = "REASON", value_parser = certificate::REASONS)]
+        reason: String,
     },
     /// Delete a device that has no trustpoints
     Delete {
@@ -153,6 +162,7 @@ pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
             let next = format!("trustfleet trustpoint list --device {name}");
             statistics::print(session, &["devices", &name], reset, &next)
         }
+        DeviceVerb::Revoke { name, reason } => certificate::revoke_all(session, &["devices", &name], &reason),
         DeviceVerb::Delete { name } => {
             session.call(Method::DELETE, &["devices", &name], None)?;
             session.print_deleted("device", &name)

@@ -121,6 +121,9 @@ pub struct CaServerFlags {
     /// The CA revokes a certificate as soon as it has issued its successor: the new one stays in use also when services fail
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     revokes_on_issue: Option<bool>,
+    /// Who asks the CA to revoke: device (each for itself), hand (nobody), or DEVICE/TRUSTPOINT of a registration authority
+    #[arg(long, value_name = "WHO", value_parser = revocation)]
+    revocation: Option<Value>,
 }
 
 /// Fields of a CMP policy.
@@ -209,7 +212,19 @@ impl Flags for CaServerFlags {
         draft.set_list("trust_anchors", certificates(&self.trust_anchors)?);
         draft.set_list("verification_certificates", certificates(&self.verification_certificates)?);
         draft.set("quirks.revokes_on_issue", self.revokes_on_issue);
+        draft.set("revocation", self.revocation);
         Ok(())
+    }
+}
+
+/// Who asks a CA to revoke, as the API has it.
+fn revocation(text: &str) -> Result<Value, String> {
+    match (text, text.split_once('/')) {
+        ("device" | "hand", _) => Ok(json!({ "by": text })),
+        (_, Some((device, trustpoint))) => {
+            Ok(json!({ "by": "registration_authority", "device": device, "trustpoint": trustpoint }))
+        }
+        _ => Err("give device, hand, or DEVICE/TRUSTPOINT of a registration authority".to_owned()),
     }
 }
 

@@ -14,7 +14,7 @@ use super::Entry;
 use crate::{
     audit::{Content, Outcome, Sealer},
     db::DbError,
-    device::{CertificateInsert, JobInsert, JobUpdate, SlotChange, StopNote, TrustpointChange},
+    device::{CertificateInsert, JobInsert, JobUpdate, RevocationChange, SlotChange, StopNote, TrustpointChange},
 };
 
 /// A row that somebody else holds is skipped like a stale one: it must not hold up the rest of the batch, and batches of
@@ -46,11 +46,12 @@ WITH i AS (
     WHERE t.tenant_id = u.tenant_id AND t.device_id = u.device_id AND t.trustpoint_id = r.trustpoint_id
 ), jobs_made AS (
     INSERT INTO jobs (tenant_id, job_id, device_id, trustpoint_id, agent_id, kind, state, request_key, requested_by,
-                      task, traceparent, created_at, updated_at)
+                      task, traceparent, certificate_id, created_at, updated_at)
     SELECT u.tenant_id, j.job_id, u.device_id, j.trustpoint_id, j.agent_id, j.kind, 'awaiting_publish', j.request_key,
-           j.requested_by, j.task, j.traceparent, u.at, u.at
+           j.requested_by, j.task, j.traceparent, j.certificate_id, u.at, u.at
     FROM u JOIN jsonb_to_recordset($8) AS j(n int, job_id uuid, trustpoint_id uuid, agent_id uuid, kind text,
-                                            request_key text, requested_by text, task jsonb, traceparent text) USING (n)
+                                            request_key text, requested_by text, task jsonb, traceparent text,
+                                            certificate_id uuid) USING (n)
 ), jobs_changed AS (
     UPDATE jobs j SET state = coalesce(c.state, j.state),
         failure = CASE c.state WHEN 'succeeded' THEN NULL ELSE coalesce(c.failure, j.failure) END,
@@ -84,6 +85,10 @@ WITH i AS (
         replaced_at = CASE WHEN s.replaced_by IS NULL THEN c.replaced_at ELSE coalesce(c.replaced_at, u.at) END
     FROM u JOIN jsonb_to_recordset($11) AS s(n int, certificate_id uuid, slot text, file text, replaced_by uuid) USING (n)
     WHERE c.tenant_id = u.tenant_id AND c.device_id = u.device_id AND c.certificate_id = s.certificate_id
+), certificates_condemned AS (
+    UPDATE certificates c SET revocation = r.revocation, revocation_due_at = r.again_at
+    FROM u JOIN jsonb_to_recordset($15) AS r(n int, certificate_id uuid, revocation jsonb, again_at timestamptz) USING (n)
+    WHERE c.tenant_id = u.tenant_id AND c.device_id = u.device_id AND c.certificate_id = r.certificate_id
 ), outbox_filled AS (
     INSERT INTO outbox (tenant_id, job_id, created_at)
     SELECT u.tenant_id, o.job_id, u.at FROM u JOIN jsonb_to_recordset($12) AS o(n int, job_id uuid) USING (n)
@@ -117,6 +122,7 @@ pub(super) struct Parameters {
     job_updates: Vec<Value>,
     certificates: Vec<Value>,
     slots: Vec<Value>,
+    revocations: Vec<Value>,
     outbox: Vec<Value>,
     secrets_gone: Vec<Value>,
     audit: Vec<Value>,
@@ -136,6 +142,7 @@ impl Parameters {
             job_updates: Vec::new(),
             certificates: Vec::new(),
             slots: Vec::new(),
+            revocations: Vec::new(),
             outbox: Vec::new(),
             secrets_gone: Vec::new(),
             audit: Vec::new(),
@@ -164,7 +171,7 @@ impl Parameters {
                     "policy_id": trustpoint.policy_id,
                     "binding_id": trustpoint.binding_id,
                     "status": trustpoint.status().as_str(),
-                    "not_after": trustpoint.active.as_ref().map(|facts| facts.not_after),
+                    "not_after": trustpoint.active.as_ref().filter(|facts| !facts.is_given_up()).map(|facts| facts.not_after),
                     "state": crate::db::stored_trustpoint(trustpoint)?,
                     "statistics": Some(trustpoint.statistics.flat()).filter(|counts| !counts.is_empty()),
                 })),
@@ -183,6 +190,7 @@ impl Parameters {
         );
         self.certificates.extend(changes.certificates.iter().map(|made| certificate(n, made)));
         self.slots.extend(changes.slots.iter().map(|change| slot(n, change)));
+        self.revocations.extend(changes.revocations.iter().map(|change| revocation(n, change)));
         self.outbox.extend(changes.outbox.iter().map(|job_id| json!({ "n": n, "job_id": job_id })));
         self.secrets_gone.extend(changes.secrets_gone.iter().map(|id| json!({ "n": n, "secret_id": id })));
         self.audit.extend(changes.audit.iter().enumerate().map(|(place, line)| {
@@ -242,6 +250,7 @@ pub(super) async fn execute(client: &Object, parameters: &Parameters) -> Result<
                 &json(&p.outbox),
                 &json(&p.secrets_gone),
                 &json(&p.audit),
+                &json(&p.revocations),
             ],
         )
         .await
@@ -265,6 +274,7 @@ fn new_job(n: i32, job: &JobInsert) -> Value {
         "requested_by": job.requested_by,
         "task": job.task,
         "traceparent": job.traceparent,
+        "certificate_id": job.certificate_id,
     })
 }
 
@@ -303,6 +313,10 @@ fn certificate(n: i32, made: &CertificateInsert) -> Value {
         "der": STANDARD.encode(&made.issued.der),
         "chain": made.issued.chain.iter().map(|der| STANDARD.encode(der)).collect::<Vec<_>>(),
     })
+}
+
+fn revocation(n: i32, change: &RevocationChange) -> Value {
+    json!({ "n": n, "certificate_id": change.certificate_id, "revocation": change.revocation, "again_at": change.again_at })
 }
 
 fn slot(n: i32, change: &SlotChange) -> Value {

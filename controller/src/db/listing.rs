@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use trustfleet_model::certificate::{CertificateFacts, Slot};
 use trustfleet_model::field::{ObjectName, TrustpointName};
 use trustfleet_model::ids::{CertificateId, DeviceId, JobId, TrustpointId};
@@ -136,6 +137,8 @@ pub struct CertificateFilter<'a> {
     pub trustpoint: Option<&'a str>,
     /// Only in this slot.
     pub slot: Option<&'a str>,
+    /// Only with a revocation in this state.
+    pub revocation: Option<&'a str>,
     /// After this one: lists begin with the one that ends first.
     pub after: Option<(Timestamp, CertificateId)>,
 }
@@ -155,7 +158,7 @@ const JOB: &str = "j.job_id, j.kind, j.state, j.requested_by, j.failure, j.publi
     LEFT JOIN trustpoints t ON t.tenant_id = j.tenant_id AND t.trustpoint_id = j.trustpoint_id";
 
 const CERTIFICATE: &str = "c.certificate_id, c.job_id, c.slot, c.serial, c.subject, c.issuer, c.not_before, \
-    c.not_after, c.sha256, c.public_key_sha256, c.file, c.issued_at, d.name AS device, t.name AS trustpoint";
+    c.not_after, c.sha256, c.public_key_sha256, c.file, c.issued_at, c.revocation, d.name AS device, t.name AS trustpoint";
 
 const CERTIFICATE_FROM: &str = "FROM certificates c \
     JOIN devices d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
@@ -255,11 +258,13 @@ impl TenantTx {
              AND ($2::text IS NULL OR d.name = $2) AND ($3::text IS NULL OR t.name = $3) \
              AND ($4::text IS NULL OR c.slot = $4) \
              AND ($5::timestamptz IS NULL OR (c.not_after, c.certificate_id) > ($5, $6::uuid)) \
+             AND ($8::text IS NULL OR c.revocation ->> 'state' = $8) \
              ORDER BY c.not_after, c.certificate_id LIMIT $7"
         );
         let (ends, id) = (filter.after.map(|after| after.0), filter.after.map(|after| Id(after.1)));
-        let rows = self.query(&sql, &[&filter.device, &filter.trustpoint, &filter.slot, &ends, &id, &limit]).await?;
-        rows.iter().map(read_certificate).collect()
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&filter.device, &filter.trustpoint, &filter.slot, &ends, &id, &limit, &filter.revocation];
+        self.query(&sql, parameters).await?.iter().map(read_certificate).collect()
     }
 }
 
@@ -318,6 +323,7 @@ fn read_certificate(row: &Row) -> Result<ListedCertificate, DbError> {
             sha256: columns.read("sha256")?,
             public_key_sha256: columns.read("public_key_sha256")?,
             file: columns.read("file")?,
+            revocation: columns.json_opt("revocation")?,
         },
         device: columns.parse::<String, _>("device")?,
         trustpoint: columns.parse_opt::<String, _>("trustpoint")?,

@@ -29,6 +29,7 @@ mod outbox;
 mod policy;
 mod renewal;
 mod revision;
+mod revocation;
 mod row;
 mod sender;
 mod statistics;
@@ -69,6 +70,7 @@ pub use self::{
     outbox::{Claim, ClaimedJob},
     renewal::{Plan, PlannedTrustpoint},
     revision::{Reference, Revision},
+    revocation::{Condemn, DueRevocation, ToRevoke},
     sender::Sender,
     statistics::StatisticsOf,
     stats::Stats,

@@ -54,6 +54,7 @@ impl SystemTx {
         self.stats_jobs(&mut count, now).await?;
         self.stats_certificates(&mut count).await?;
         self.stats_in_use(&mut count, now).await?;
+        self.stats_revocations(&mut count, now).await?;
         self.stats_agents(&mut count, now).await?;
         let Count { labels, tenants, .. } = count;
         let (outbox, outbox_age_s) = self.stats_outbox(now).await?;
@@ -122,7 +123,7 @@ impl SystemTx {
                             ELSE 'due' END AS renewal
                 FROM certificates c
                 LEFT JOIN open o ON o.tenant_id = c.tenant_id AND o.trustpoint_id = c.trustpoint_id
-                WHERE c.slot = 'active'
+                WHERE c.slot = 'active' AND NOT c.given_up
             )
             SELECT n.tenant_id, i.time_left, i.renewal, count(*), min(i.not_after)
             FROM in_use i LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = i.tenant_id
@@ -137,6 +138,18 @@ impl SystemTx {
             let tenant = count.of(&row)?;
             tenant.active.push((time_left, renewal, number));
             tenant.nearest_expiry = Some(tenant.nearest_expiry.map_or(first, |earlier| earlier.min(first)));
+        }
+        Ok(())
+    }
+
+    async fn stats_revocations(&self, count: &mut Count, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* stats_revocations */ SELECT n.tenant_id, c.revocation ->> 'state', count(*)
+                   FROM certificates c LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = c.tenant_id
+                   WHERE c.revocation IS NOT NULL AND c.not_after > $2
+                   GROUP BY 1, 2";
+        for row in self.query(sql, &[&count.named, &now]).await? {
+            let counted = (row.try_get(1)?, row.try_get(2)?);
+            count.of(&row)?.revocations.push(counted);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use trustfleet_model::{
     ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
     job::{Failure, MacCredentials, RequestKind},
     policy::PolicySpec,
+    revocation::RevocationReason,
     service::InService,
     transcript::Transcript,
     trustpoint::Progress,
@@ -39,6 +40,8 @@ pub enum Command {
     SetAutoUpdate(Box<SetAutoUpdate>),
     /// Put the staged certificate into use (S33).
     Activate(Activate),
+    /// Have a certificate revoked.
+    Revoke(Box<Revoke>),
     /// An agent says what happened to a job; signature and sender are verified already.
     Report(Box<Report>),
     /// End a job that has no certificate yet (S37).
@@ -191,6 +194,48 @@ pub struct Activate {
     pub traceparent: Option<String>,
 }
 
+/// Have a certificate revoked. While a job asks for it, that job is the answer.
+#[derive(Clone, Debug)]
+pub struct Revoke {
+    /// Its trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// The certificate, with its revocation as it was read.
+    pub certificate: CertificateFacts,
+    /// Why.
+    pub reason: RevocationReason,
+    /// It was revoked at the CA by hand: nothing is asked, that is noted.
+    pub by_hand: bool,
+    /// Nobody waits for the answer: what is missing is noted at the certificate.
+    pub unattended: bool,
+    /// Id of the job, if one is made.
+    pub job_id: JobId,
+    /// Who asks.
+    pub requested_by: Requester,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The configuration as it was read.
+    pub context: RevokeContext,
+}
+
+/// Configuration of a revocation, read in one transaction.
+#[derive(Clone, Debug)]
+pub struct RevokeContext {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// The CA server of its trustpoint.
+    pub ca_server: CaServerSpec,
+    /// Policy of the trustpoint that signs.
+    pub policy: PolicySpec,
+    /// That policy's revision.
+    pub policy_revision: u32,
+    /// The agent in front of the device that signs; none: there is no such device, or it has none.
+    pub agent_id: Option<AgentId>,
+    /// It is in quarantine.
+    pub agent_quarantined: bool,
+    /// The trustpoint that signs as a registration authority has a valid certificate in use.
+    pub signer_in_use: bool,
+}
+
 /// End a job. Repeated while its agent has not answered it changes nothing.
 #[derive(Clone, Debug)]
 pub struct Stop {
@@ -286,7 +331,14 @@ pub enum ReportEvent {
         /// What became of its services, where the agent tells; the serial is that of the certificate.
         in_service: Option<Box<InService>>,
     },
-    /// Ended without a certificate, or not activated.
+    /// The CA has revoked the certificate.
+    Revoked {
+        /// transactionID of the exchange, hex.
+        transaction_id: String,
+        /// Warnings of the agent, as sentences.
+        warnings: Vec<String>,
+    },
+    /// Ended without what was asked for.
     Failed {
         /// Why.
         failure: Failure,

@@ -21,6 +21,9 @@ mod configure;
 mod order;
 mod renew;
 mod report;
+mod revoke;
+#[cfg(test)]
+mod revoke_tests;
 #[cfg(test)]
 mod services_tests;
 mod stop;
@@ -69,6 +72,9 @@ pub enum Rejection {
     /// Conditions for the request are missing (S32).
     #[error("nothing was sent, conditions are missing: {0}")]
     NotReady(Violations),
+    /// The certificate is revoked.
+    #[error("the certificate is revoked already")]
+    AlreadyRevoked,
     /// The job has ended.
     #[error("the job has ended already: there is nothing to stop")]
     JobEnded,
@@ -98,6 +104,7 @@ impl Rejection {
             Self::NothingStaged => "nothing_staged",
             Self::Outdated => "outdated",
             Self::NotReady(_) => "not_ready",
+            Self::AlreadyRevoked => "already_revoked",
             Self::JobEnded => "job_ended",
             Self::UnknownJob => "unknown_job",
             Self::ForeignJob => "foreign_job",
@@ -122,6 +129,7 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
         Command::Renew(renew) => renew::renew(state, renew, now),
         Command::SetAutoUpdate(set) => configure::set_auto_update(state, set, now),
         Command::Activate(activate) => self::activate(state, activate, now),
+        Command::Revoke(revoke) => revoke::revoke(state, revoke, now),
         Command::Report(report) => report::report(state, report, now),
         Command::ResetStatistics(reset) => configure::reset_statistics(state, reset, now),
         Command::Stop(stop) => stop::stop(state, stop, now),
@@ -172,6 +180,7 @@ fn new_enrollment(
         requested_by: enroll.requested_by.actor.clone(),
         task: JobTask::Enroll(Box::new(order)),
         traceparent: enroll.traceparent.clone(),
+        certificate_id: None,
     };
     new_job(state, &asked, job, &enroll.requested_by, now)
 }
@@ -184,12 +193,15 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
     if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
         return match kind {
             JobKind::Activate => Ok(unchanged(Reply::Job { job_id })),
-            JobKind::Enroll(_) => Err(Rejection::RequestUnderWay { job_id, kind }),
+            JobKind::Enroll(_) | JobKind::Revoke => Err(Rejection::RequestUnderWay { job_id, kind }),
         };
     }
     // What is in use already can be given to services that were bound, or mended, since.
     let in_use = trustpoint.active.as_ref().filter(|_| !trustpoint.services.is_empty());
     let certificate = trustpoint.staged.as_ref().or(in_use).ok_or(Rejection::NothingStaged)?;
+    if certificate.is_given_up() {
+        return Err(Rejection::AlreadyRevoked);
+    }
     let agent_id = state.device.agent_id.ok_or_else(|| {
         let mut violations = Violations::new();
         order::no_agent(state, &mut violations);
@@ -208,6 +220,7 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
             replaced_is_revoked: activate.replaced_is_revoked,
         },
         traceparent: activate.traceparent.clone(),
+        certificate_id: None,
     };
     Ok(new_job(state, trustpoint, job, &activate.requested_by, now))
 }
@@ -215,15 +228,21 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
 fn undeliverable(state: &DeviceState, undeliverable: &Undeliverable, now: Timestamp) -> Result<Decision, Rejection> {
     let Some(open) = state.open_jobs.get(&undeliverable.job_id) else { return Ok(unchanged(Reply::Known)) };
     let request = state.trustpoints.get(&open.trustpoint_id).map(|trustpoint| &trustpoint.request);
-    if matches!(request, Some(RequestState::Ca { .. } | RequestState::Poll { .. })) {
+    let is_revocation = open.kind == JobKind::Revoke;
+    let has_begun = matches!(request, Some(RequestState::Ca { .. } | RequestState::Poll { .. }));
+    if if is_revocation { open.started } else { has_begun } {
         // Only the repetition cannot be sent: the agent has the job, and what it brings must find it open.
         return Ok(unchanged(Reply::Known));
     }
     let mut changes = Changes::next(state, now);
-    changes.finish(undeliverable.job_id, JobState::Failed, |update| {
-        update.failure = Some(undeliverable.failure.clone());
-    });
-    if let Some(mut trustpoint) = state.trustpoints.get(&open.trustpoint_id).cloned() {
+    if is_revocation {
+        revoke::end(&mut changes, undeliverable.job_id, open, &undeliverable.failure, now);
+    } else {
+        changes.finish(undeliverable.job_id, JobState::Failed, |update| {
+            update.failure = Some(undeliverable.failure.clone());
+        });
+    }
+    if !is_revocation && let Some(mut trustpoint) = state.trustpoints.get(&open.trustpoint_id).cloned() {
         trustpoint.request = RequestState::Nothing;
         trustpoint.fail(undeliverable.failure.clone(), now);
         changes.write(trustpoint);
@@ -282,7 +301,9 @@ fn new_job(
         agent_id: job.agent_id,
         kind: job.kind,
         public_key_sha256: None,
+        started: false,
         stop_requested: false,
+        condemned: None,
     };
     changes.state.open_jobs.insert(job_id, open);
     changes.audit.push(AuditEntry {
@@ -319,7 +340,10 @@ fn changed(changes: Changes, reply: Reply) -> Decision {
 }
 
 impl Changes {
+    /// Each trustpoint is written once by one decision, as it is at last.
     fn write(&mut self, trustpoint: Trustpoint) {
+        self.trustpoints
+            .retain(|change| !matches!(change, TrustpointChange::Write(other) if other.id == trustpoint.id));
         self.state.trustpoints.insert(trustpoint.id, trustpoint.clone());
         self.trustpoints.push(TrustpointChange::Write(Box::new(trustpoint)));
     }

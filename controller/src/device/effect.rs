@@ -5,6 +5,7 @@ use trustfleet_model::{
     certificate::Slot,
     ids::{AgentId, CertificateId, JobId, SecretId, TrustpointId},
     job::{Failure, JobState, JobTask},
+    revocation::Revocation,
     service::InService,
     transcript::Transcript,
     trustpoint::Trustpoint,
@@ -40,6 +41,8 @@ pub struct Changes {
     pub certificates: Vec<CertificateInsert>,
     /// Certificates that change their place.
     pub slots: Vec<SlotChange>,
+    /// Revocations that go on.
+    pub revocations: Vec<RevocationChange>,
     /// Jobs to be published.
     pub outbox: Vec<JobId>,
     /// Secrets that nobody needs any more.
@@ -62,6 +65,7 @@ impl Changes {
             jobs_told: Vec::new(),
             certificates: Vec::new(),
             slots: Vec::new(),
+            revocations: Vec::new(),
             outbox: Vec::new(),
             secrets_gone: Vec::new(),
             audit: Vec::new(),
@@ -102,6 +106,8 @@ pub struct JobInsert {
     pub task: JobTask,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// The certificate that it asks to revoke.
+    pub certificate_id: Option<CertificateId>,
 }
 
 /// A change of a job; `None` leaves a column as it is.
@@ -171,6 +177,17 @@ pub struct SlotChange {
     pub file: Option<String>,
     /// The certificate that takes its place.
     pub replaced_by: Option<CertificateId>,
+}
+
+/// The revocation of a certificate goes on.
+#[derive(Clone, Debug)]
+pub struct RevocationChange {
+    /// The certificate.
+    pub certificate_id: CertificateId,
+    /// How far it is.
+    pub revocation: Revocation,
+    /// When it is asked for again; none: not by itself.
+    pub again_at: Option<Timestamp>,
 }
 
 /// A line of the audit log.

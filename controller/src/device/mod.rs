@@ -13,12 +13,13 @@ pub use crate::audit::Requester;
 pub use self::{
     command::{
         Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Renew,
-        Reply, Report, ReportEvent, ResetStatistics, SetAutoUpdate, SetMac, SetServices, Stop, Unbind, Undeliverable,
+        Reply, Report, ReportEvent, ResetStatistics, Revoke, RevokeContext, SetAutoUpdate, SetMac, SetServices, Stop,
+        Unbind, Undeliverable,
     },
     decide::{Rejection, decide},
     effect::{
-        AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, SlotChange, StopNote,
-        TrustpointChange,
+        AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, RevocationChange, SlotChange,
+        StopNote, TrustpointChange,
     },
-    state::{DeviceState, JobKind, OpenJob},
+    state::{Condemned, DeviceState, JobKind, OpenJob},
 };

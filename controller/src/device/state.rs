@@ -1,12 +1,14 @@
 //! A device with its trustpoints and open jobs, as one version of its row.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use trustfleet_model::{
     device::Device,
     field::TrustpointName,
-    ids::{AgentId, JobId, TrustpointId},
+    ids::{AgentId, CertificateId, JobId, TrustpointId},
     job::RequestKind,
+    revocation::Revocation,
     trustpoint::Trustpoint,
 };
 
@@ -22,7 +24,7 @@ pub struct DeviceState {
     /// Its jobs that have not ended.
     pub open_jobs: BTreeMap<JobId, OpenJob>,
     /// Its jobs that were ended here by an operator, and whose agent has not said yet how they ended there (S37).
-    pub stopped_jobs: BTreeSet<JobId>,
+    pub stopped_jobs: BTreeMap<JobId, OpenJob>,
 }
 
 /// A job that has not ended. Whether it is published already is the outbox's business and not told here.
@@ -36,8 +38,23 @@ pub struct OpenJob {
     pub kind: JobKind,
     /// Fingerprint of the key that the agent started with.
     pub public_key_sha256: Option<String>,
+    /// The agent has said that it began.
+    pub started: bool,
     /// Its agent was told to stop it.
     pub stop_requested: bool,
+    /// The certificate that it asks to revoke.
+    pub condemned: Option<Condemned>,
+}
+
+/// A certificate that is to be revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condemned {
+    /// Its id.
+    pub id: CertificateId,
+    /// Its end: then it needs no revocation any more.
+    pub not_after: Timestamp,
+    /// How far that is.
+    pub revocation: Revocation,
 }
 
 /// What a job asks of the agent.
@@ -47,18 +64,26 @@ pub enum JobKind {
     Enroll(RequestKind),
     /// Put the staged certificate into use.
     Activate,
+    /// Have a certificate revoked.
+    Revoke,
 }
 
 impl JobKind {
     /// All kinds, for counters that must exist at zero.
-    pub const ALL: [Self; 4] =
-        [Self::Enroll(RequestKind::Ir), Self::Enroll(RequestKind::Cr), Self::Enroll(RequestKind::Kur), Self::Activate];
+    pub const ALL: [Self; 5] = [
+        Self::Enroll(RequestKind::Ir),
+        Self::Enroll(RequestKind::Cr),
+        Self::Enroll(RequestKind::Kur),
+        Self::Activate,
+        Self::Revoke,
+    ];
 
     /// The word in the API, in SQL and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Enroll(request) => request.as_str(),
             Self::Activate => "activate",
+            Self::Revoke => "revoke",
         }
     }
 
@@ -72,6 +97,12 @@ impl DeviceState {
     /// The trustpoint of a name.
     pub fn trustpoint(&self, name: &TrustpointName) -> Option<&Trustpoint> {
         self.trustpoints.values().find(|trustpoint| &trustpoint.name == name)
+    }
+
+    /// A revocation under way on a trustpoint: it stands beside the request.
+    pub fn revocation_under_way(&self, trustpoint: TrustpointId) -> Option<JobId> {
+        let is_one = |job: &OpenJob| job.kind == JobKind::Revoke && job.trustpoint_id == trustpoint;
+        self.open_jobs.iter().find(|(_, job)| is_one(job)).map(|(id, _)| *id)
     }
 
     /// The job under way on a trustpoint.

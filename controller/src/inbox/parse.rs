@@ -52,6 +52,7 @@ fn transcript(event: &mut Event) -> Option<Transcript> {
     let told = match event {
         Event::Issued(issued) => mem::take(&mut issued.transcript),
         Event::Failed(failed) => mem::take(&mut failed.transcript),
+        Event::Revoked(revoked) => mem::take(&mut revoked.transcript),
         _ => Vec::new(),
     };
     let clean = |text: &str| bounded(text, TEXT_MAX);
@@ -80,6 +81,10 @@ fn event(event: Event, id: CertificateId, now: Timestamp) -> ReportEvent {
             let in_service = in_service.map(|said| Box::new(self::in_service(*said, serial.clone(), now)));
             ReportEvent::Activated { serial, file: bounded(&file, FILE_MAX), in_service }
         }
+        Event::Revoked(revoked) => ReportEvent::Revoked {
+            transaction_id: bounded(&revoked.transaction_id, WORD_MAX),
+            warnings: revoked.warnings.iter().take(LIST_MAX).map(|text| bounded(text, TEXT_MAX)).collect(),
+        },
         Event::Failed(failed) => self::failed(*failed, now),
     }
 }
@@ -111,6 +116,7 @@ fn issued(issued: Issued, id: CertificateId, now: Timestamp) -> ReportEvent {
         sha256: hex::encode(certificate.sha256_fingerprint()),
         public_key_sha256: hex::encode(certificate.public_key().fingerprint()),
         file: Some(bounded(&issued.file, FILE_MAX)),
+        revocation: None,
     };
     ReportEvent::Issued(Box::new(IssuedCertificate {
         facts,

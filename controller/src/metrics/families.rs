@@ -22,6 +22,7 @@ pub(super) struct Families {
     pub(super) registry: Registry,
     pub(super) jobs: IntGaugeVec,
     pub(super) certificates: IntGaugeVec,
+    pub(super) revocations: IntGaugeVec,
     pub(super) active_certificates: IntGaugeVec,
     pub(super) nearest_expiry: GaugeVec,
     pub(super) agents: IntGaugeVec,
@@ -78,6 +79,11 @@ impl Families {
                 "trustfleet_certificates",
                 "Certificates by tenant and place on their trustpoint.",
                 &["tenant", "slot"],
+            )?,
+            revocations: add.gauges(
+                "trustfleet_revocations",
+                "Certificates that have not ended and are to be revoked, by tenant and how far that is.",
+                &["tenant", "state"],
             )?,
             active_certificates: add.gauges(
                 "trustfleet_active_certificates",

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use trustfleet_model::{
     certificate::Slot,
     job::{JobState, RequestKind},
+    revocation::RevocationState,
 };
 
 use super::{
@@ -19,6 +20,8 @@ pub struct TenantCount {
     pub jobs: Vec<(String, i64)>,
     /// Certificates by slot, in the words of column `certificates.slot`.
     pub certificates: Vec<(String, i64)>,
+    /// Certificates that have not ended by how far their revocation is, in the words of column `certificates.revocation`.
+    pub revocations: Vec<(String, i64)>,
     /// Certificates in use.
     pub active: Vec<(TimeLeft, Renewal, i64)>,
     /// The first end of a certificate in use.
@@ -36,6 +39,11 @@ impl TenantCount {
     /// Certificates at a place of their trustpoint.
     pub fn certificates_in(&self, slot: Slot) -> i64 {
         sum(&self.certificates, |(word, _)| word == slot.as_str(), |(_, count)| *count)
+    }
+
+    /// Certificates whose revocation is so far.
+    pub fn revocations_in(&self, state: RevocationState) -> i64 {
+        sum(&self.revocations, |(word, _)| word == state.as_str(), |(_, count)| *count)
     }
 
     /// Certificates in use with so much time left and in this state of their renewal.
@@ -73,6 +81,9 @@ impl Families {
         for slot in Slot::ALL {
             self.certificates.with_label_values(&[tenant, slot.as_str()]).set(count.certificates_in(slot));
         }
+        for state in RevocationState::ALL {
+            self.revocations.with_label_values(&[tenant, state.as_str()]).set(count.revocations_in(state));
+        }
         for (time_left, renewal) in active() {
             let labels = [tenant, time_left.as_str(), renewal.as_str()];
             self.active_certificates.with_label_values(&labels).set(count.active_in(time_left, renewal));
@@ -102,6 +113,9 @@ impl Families {
         }
         for slot in Slot::ALL {
             let _ = self.certificates.remove_label_values(&[tenant, slot.as_str()]);
+        }
+        for state in RevocationState::ALL {
+            let _ = self.revocations.remove_label_values(&[tenant, state.as_str()]);
         }
         for (time_left, renewal) in active() {
             let _ = self.active_certificates.remove_label_values(&[tenant, time_left.as_str(), renewal.as_str()]);

@@ -358,6 +358,7 @@ mod tests {
         let lines = [
             "trustfleet_jobs{state=\"awaiting_agent\",tenant=\"acme\"} 0",
             "trustfleet_certificates{slot=\"active\",tenant=\"acme\"} 0",
+            "trustfleet_revocations{state=\"wanted\",tenant=\"acme\"} 0",
             "trustfleet_active_certificates{renewal=\"failed\",tenant=\"acme\",time_left=\"expired\"} 0",
             "trustfleet_certificate_nearest_expiry_timestamp_seconds{tenant=\"acme\"} inf",
             "trustfleet_agents{last_seen=\"longer\",tenant=\"acme\"} 0",

@@ -3,8 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use trustfleet_model::{
+    ca_server::CaServerSpec,
     ids::SecretId,
-    job::{Culprit, EnrollmentOrder, Failure, JobTask, RequestKind},
+    job::{Culprit, EnrollmentOrder, Failure, JobTask, RequestKind, RevocationOrder},
+    policy::PolicySpec,
 };
 use trustfleet_pki::certificate::Certificate;
 use trustfleet_telemetry::current_traceparent;
@@ -13,7 +15,7 @@ use trustfleet_wire::{
     routing::device_reply_key,
     seal::{SealContext, seal},
     sign::Purpose,
-    v1::{Blob, Enroll, Job, Mac, Request, San, Source, Stop, Task, ToAgent},
+    v1::{Blob, Enroll, Job, Mac, Request, Revoke, San, Signer, Source, Stop, Task, ToAgent},
 };
 
 use crate::{db::ClaimedJob, keys::Keys, secrets::AtRestError};
@@ -51,10 +53,12 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
     let (task, policy_revision) = match &job.task {
         JobTask::Enroll(order) => (Task::Enroll(Box::new(enroll(job, order, keys)?)), order.policy_revision),
         JobTask::Activate { serial, .. } => (Task::Activate { serial: serial.clone() }, 0),
+        JobTask::Revoke(order) => (Task::Revoke(Box::new(revoke(order)?)), order.policy_revision),
     };
     let (services, replaced_is_revoked) = match &job.task {
         JobTask::Enroll(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
         JobTask::Activate { services, replaced_is_revoked, .. } => (services, *replaced_is_revoked),
+        JobTask::Revoke(_) => (&Vec::new(), false),
     };
     let message = ToAgent::Job(Box::new(Job {
         job_id: job.job_id,
@@ -120,9 +124,8 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
         recipient: order.recipient.as_ref().unwrap_or(&ca.ca_name).clone(),
         sender: order.sender.clone(),
         identity_domain: policy.domain().map(str::to_owned),
-        source: (!policy.source.is_anywhere())
-            .then(|| Source { address: policy.source.address.clone(), interface: policy.source.interface.clone() }),
-        urls: std::iter::once(&ca.primary_url).chain(&ca.secondary_url).cloned().collect(),
+        source: source(policy),
+        urls: urls(ca),
         key_algorithm: word(&policy.key.algorithm)?,
         regenerate_key: policy.key.regenerate,
         mac,
@@ -135,6 +138,38 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
         message_timeout_s: policy.message_timeout_s,
         total_timeout_s: policy.total_timeout_s,
     })
+}
+
+fn revoke(order: &RevocationOrder) -> Result<Revoke, Box<Failure>> {
+    let (ca, policy) = (&order.ca_server, &order.policy);
+    let certificate = Certificate::from_pem(&order.certificate).map_err(|error| {
+        failure("unreadable_certificate", format!("the certificate to be revoked cannot be read: {error}"))
+    })?;
+    Ok(Revoke {
+        certificate: Blob(certificate.as_der().to_vec()),
+        reason: order.reason.as_str().to_owned(),
+        signer: order
+            .signer
+            .as_ref()
+            .map(|signer| Signer { device: signer.device.clone(), trustpoint: signer.trustpoint.clone() }),
+        recipient: ca.ca_name.clone(),
+        urls: urls(ca),
+        source: source(policy),
+        accept_sha1_answers: policy.mac.accept_sha1_answers,
+        trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,
+        verification_certificates: certificates("verification_certificates", &ca.verification_certificates)?,
+        message_timeout_s: policy.message_timeout_s,
+        total_timeout_s: policy.total_timeout_s,
+    })
+}
+
+fn urls(ca: &CaServerSpec) -> Vec<String> {
+    std::iter::once(&ca.primary_url).chain(&ca.secondary_url).cloned().collect()
+}
+
+fn source(policy: &PolicySpec) -> Option<Source> {
+    let source = &policy.source;
+    (!source.is_anywhere()).then(|| Source { address: source.address.clone(), interface: source.interface.clone() })
 }
 
 fn open_secret(

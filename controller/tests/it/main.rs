@@ -28,6 +28,7 @@ mod metrics;
 mod outbox;
 mod renewal;
 mod reports;
+mod revocation;
 mod running;
 mod schema;
 mod statistics;

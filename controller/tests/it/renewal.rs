@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A trustpoint with a certificate in use, and the agent's queue.
-async fn enrolled(fixture: &Fixture) -> trustfleet_controller::broker::Subscription {
+pub async fn enrolled(fixture: &Fixture) -> trustfleet_controller::broker::Subscription {
     let mut queue = fixture.open_queue().await;
     let job_id = fixture.enroll().await;
     let sequence = fixture.next_job(&mut queue).await.sequence;

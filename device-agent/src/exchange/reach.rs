@@ -12,30 +12,30 @@ use crate::{outcome, recorder};
 
 impl Running<'_> {
     /// Makes sure that one of the servers can be connected to, before a first request: until then no key is made and
-    /// nothing is sent (S31a). An update goes to a CA that has answered before. What was tried in vain is the beginning
+    /// nothing is sent (S31a). An update or a revocation goes to a CA that has answered before. What was tried in vain is the beginning
     /// of the transcript.
     pub(super) async fn reach(&self) -> Result<Transcript, Halt> {
         let mut transcript = Transcript::default();
-        if self.order.kind == RequestKind::Kur {
+        if matches!(self.errand.kind(), RequestKind::Kur | RequestKind::Rr) {
             return Ok(transcript);
         }
-        let source = self.order.source.clone();
+        let source = self.errand.talk().source.clone();
         blocking(move || source.check()).await?.map_err(|error| outcome::of_source(&error))?;
         let begun_at = self.core.identity.clock.now();
-        let total = i64::try_from(self.order.acceptance.total_seconds).unwrap_or(i64::MAX);
+        let total = i64::try_from(self.errand.talk().acceptance.total_seconds).unwrap_or(i64::MAX);
         let ends_at = begun_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);
         let mut failures = 0_u32;
         loop {
-            let (http, urls) = (self.http(), self.order.urls.clone());
+            let (http, urls) = (self.http(), self.errand.talk().urls.clone());
             let last = match blocking(move || reach_one(&http, &urls)).await? {
                 Ok(()) => return Ok(transcript),
                 Err(error) => error,
             };
             let now = self.core.identity.clock.now();
-            recorder::not_reached(&mut transcript, self.order.kind.request().name(), &last, now);
+            recorder::not_reached(&mut transcript, self.errand.kind().request().name(), &last, now);
             failures = failures.saturating_add(1);
             if !Patience::Request.goes_on(failures, now, ends_at) {
-                let mut failed = outcome::of_http(&last, false);
+                let mut failed = outcome::of_http(&last, false, self.errand.kind());
                 failed.transcript = outcome::told(&transcript);
                 return Err(failed.into());
             }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use trustfleet_cmp::codec::FailureBit;
+use trustfleet_cmp::codec::{FailureBit, PkiStatus};
 use trustfleet_cmp::entropy::SystemEntropy;
 use trustfleet_cmp::key::{KeyType, Signer, SoftwareKey};
+use trustfleet_cmp::request::RequestKind;
 use trustfleet_cmp::responder::{
     Answer, Client, OpenTransaction, Received, ReplyProtection, Request, ResponderPolicy, Trust, answer, receive,
 };
@@ -71,6 +72,7 @@ struct Shared {
     raw: Vec<Vec<u8>>,
     heads: Vec<String>,
     issued: u32,
+    revoked: Vec<Vec<u8>>,
 }
 
 struct Open {
@@ -109,6 +111,7 @@ impl TestCa {
             raw: Vec::new(),
             heads: Vec::new(),
             issued: 0,
+            revoked: Vec::new(),
         }));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/pkix/?profile=ap", listener.local_addr().unwrap());
@@ -152,6 +155,11 @@ impl TestCa {
 
     pub fn issued(&self) -> u32 {
         self.shared.lock().unwrap().issued
+    }
+
+    /// Serial numbers of what was revoked, in the order of that.
+    pub fn revoked(&self) -> Vec<Vec<u8>> {
+        self.shared.lock().unwrap().revoked.clone()
     }
 }
 
@@ -265,9 +273,11 @@ impl Shared {
         let id = &received.reply_to.transaction_id;
         let (kind, cert_req_id) = match &received.request {
             Request::Certificate(asked) => (asked.kind, asked.cert_req_id),
-            _ => self.open.get(id).map_or((trustfleet_cmp::request::RequestKind::Ir, 0), |open| {
-                (open.transaction.kind, open.transaction.cert_req_id)
-            }),
+            Request::Revoke(_) => (RequestKind::Rr, -1),
+            _ => self
+                .open
+                .get(id)
+                .map_or((RequestKind::Ir, 0), |open| (open.transaction.kind, open.transaction.cert_req_id)),
         };
         match (&received.request, trick) {
             (_, Some(Trick::Refuse(failure, text))) => Answer::Refused { kind, cert_req_id, failure, text },
@@ -285,6 +295,15 @@ impl Shared {
             (Request::CertConf(status), _) => {
                 self.open[id].transaction.confirmation(status).unwrap();
                 Answer::PkiConf
+            }
+            (Request::Revoke(asked), _) if self.revoked.contains(&asked.serial) => {
+                let text = "it is revoked".to_owned();
+                Answer::Refused { kind, cert_req_id, failure: vec![FailureBit::CertRevoked], text }
+            }
+            (Request::Revoke(asked), _) => {
+                self.revoked.push(asked.serial.clone());
+                let (issuer, serial) = (asked.issuer.clone(), asked.serial.clone());
+                Answer::Revoked { status: PkiStatus::Accepted, issuer, serial, crls: Vec::new() }
             }
             (_, _) => Answer::PkiConf,
         }

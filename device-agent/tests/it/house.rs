@@ -316,6 +316,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::PermitExpired => "permit_expired",
         Event::Issued(_) => "issued",
         Event::Activated { .. } => "activated",
+        Event::Revoked(_) => "revoked",
         Event::Failed(_) => "failed",
     }
 }

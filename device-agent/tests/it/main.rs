@@ -23,6 +23,7 @@ mod local_rules;
 mod newer_openssl;
 mod records;
 mod restarts;
+mod revoking;
 mod services;
 mod stopping;
 mod token;

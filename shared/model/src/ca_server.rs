@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::field::{Violations, check_text};
+use crate::revocation::RevocationRoute;
 
 /// Longest CMP URL, characters.
 pub const URL_MAX: usize = 1024;
@@ -29,6 +30,9 @@ pub struct CaServerSpec {
     /// What this CA does otherwise than others.
     #[serde(default, skip_serializing_if = "Quirks::is_empty")]
     pub quirks: Quirks,
+    /// Who asks this CA to revoke.
+    #[serde(default, skip_serializing_if = "RevocationRoute::is_default")]
+    pub revocation: RevocationRoute,
 }
 
 /// Habits of a CA that change what is right on our side.
@@ -56,6 +60,7 @@ impl CaServerSpec {
         if let Some(url) = &self.secondary_url {
             violations.check("secondary_url", "S16", check_cmp_url(url));
         }
+        self.revocation.check(violations);
         if self.trust_anchors.is_empty() {
             violations.add("trust_anchors", "S10", "is empty; give at least one CA certificate in PEM");
         }
@@ -132,6 +137,7 @@ mod tests {
             trust_anchors: Vec::new(),
             verification_certificates: Vec::new(),
             quirks: Quirks::default(),
+            revocation: RevocationRoute::default(),
         };
         let mut violations = Violations::new();
         spec.check(&mut violations);

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::CertificateId;
+use crate::revocation::Revocation;
 
 /// Where a certificate stands on its trustpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,4 +57,14 @@ pub struct CertificateFacts {
     /// File on the device, once the agent said where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// Its revocation, once somebody wanted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Revocation>,
+}
+
+impl CertificateFacts {
+    /// Whether it is revoked, or about to be: nothing is signed with it and nothing is put into use any more.
+    pub fn is_given_up(&self) -> bool {
+        self.revocation.as_ref().is_some_and(Revocation::is_under_way_or_done)
+    }
 }

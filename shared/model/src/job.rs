@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::ca_server::CaServerSpec;
 use crate::entity::ResolvedEntity;
 use crate::field::ObjectName;
-use crate::ids::SecretId;
+use crate::ids::{CertificateId, SecretId};
 use crate::policy::PolicySpec;
+use crate::revocation::{RevocationReason, Signer};
 
 /// Kind of the CMP request (S27 to S30).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -99,16 +100,40 @@ pub enum JobTask {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         replaced_is_revoked: bool,
     },
+    /// Ask the CA to revoke a certificate.
+    Revoke(Box<RevocationOrder>),
 }
 
 impl JobTask {
-    /// The kind's word in the API and in SQL: `ir`, `cr`, `kur` or `activate`.
+    /// The kind's word in the API and in SQL: `ir`, `cr`, `kur`, `activate` or `revoke`.
     pub const fn kind_str(&self) -> &'static str {
         match self {
             Self::Enroll(order) => order.kind.as_str(),
             Self::Activate { .. } => "activate",
+            Self::Revoke(_) => "revoke",
         }
     }
+}
+
+/// Everything an agent needs to ask for one revocation, fixed when the job is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationOrder {
+    /// The certificate's id in the controller.
+    pub certificate_id: CertificateId,
+    /// The certificate, PEM: its issuer and serial number go into the request byte for byte.
+    pub certificate: String,
+    /// Why.
+    pub reason: RevocationReason,
+    /// The CA server as it was configured.
+    pub ca_server: CaServerSpec,
+    /// The policy of the trustpoint that signs: times and the source of connections.
+    pub policy: PolicySpec,
+    /// That policy's revision.
+    pub policy_revision: u32,
+    /// Device and trustpoint whose certificate in use signs, as a registration authority; none: the certificate itself
+    /// does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Signer>,
 }
 
 /// Everything an agent needs for one enrolment, fixed when the job is accepted; the secret only by reference.

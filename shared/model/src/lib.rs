@@ -15,6 +15,7 @@ pub mod ids;
 pub mod job;
 pub mod policy;
 pub mod renewal;
+pub mod revocation;
 pub mod secret;
 pub mod service;
 pub mod statistics;

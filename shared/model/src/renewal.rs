@@ -119,6 +119,10 @@ pub fn next_action(
     }
     let has_none = trustpoint.active.as_ref().is_none_or(|active| active.not_after <= now) && duty == Duty::Active
         || trustpoint.active.is_none() && trustpoint.enrolls_by_itself;
+    // What was revoked was revoked on purpose: whether its device gets another one is for whoever did that to say.
+    if [&trustpoint.active, &trustpoint.staged].into_iter().flatten().any(CertificateFacts::is_given_up) {
+        return None;
+    }
     if has_none && trustpoint.staged.is_none() {
         let ready = policy.domain().is_some() || trustpoint.mac_secret_id.is_some();
         let moment = trustpoint.last_failed_at.map_or(now, |failed_at| retry(trustpoint, None, failed_at));
@@ -201,6 +205,7 @@ mod tests {
             sha256: "00".repeat(32),
             public_key_sha256: "11".repeat(32),
             file: None,
+            revocation: None,
         }
     }
 

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::job::RequestKind;
 use crate::transcript::{Entry, Transcript};
 
 /// Kinds of messages that are counted by their own name, in the RFC's words.
@@ -36,10 +35,10 @@ pub struct Statistics {
     /// pollReq messages.
     #[serde(default)]
     pub polls: u64,
-    /// Exchanges that ended with a certificate.
+    /// Exchanges that ended well: with a certificate, or with a revocation.
     #[serde(default)]
     pub successes: u64,
-    /// Exchanges that ended without.
+    /// Exchanges that did not.
     #[serde(default)]
     pub failures: u64,
     /// Tries to send a message that brought no answer.
@@ -56,8 +55,8 @@ pub struct Statistics {
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// With a certificate.
-    Issued,
+    /// With what was asked for.
+    Done,
     /// Without.
     Failed {
         /// The CA could not be reached or did not answer.
@@ -78,28 +77,28 @@ impl Statistics {
         *self == Self::default()
     }
 
-    /// Counts an exchange that has ended. Without a transcript, which older agents do not send, it counts as its request and
+    /// Counts an exchange that has ended and began with `kind` (`ir`, `rr` and so on). Without a transcript, which older agents do not send, it counts as its request and
     /// its end.
-    pub fn count(&mut self, kind: RequestKind, transcript: Option<&Transcript>, ending: Ending) {
+    pub fn count(&mut self, kind: &str, transcript: Option<&Transcript>, ending: Ending) {
         match transcript {
             Some(transcript) => transcript.entries().iter().for_each(|entry| self.take(entry)),
             None => self.guess(kind, ending),
         }
         match ending {
-            Ending::Issued => add(&mut self.successes, 1),
+            Ending::Done => add(&mut self.successes, 1),
             Ending::Failed { .. } => add(&mut self.failures, 1),
         }
     }
 
-    fn guess(&mut self, kind: RequestKind, ending: Ending) {
+    fn guess(&mut self, kind: &str, ending: Ending) {
         match ending {
-            Ending::Issued => {
-                self.request(kind.as_str(), 1);
+            Ending::Done => {
+                self.request(kind, 1);
                 self.response(answer_to(kind), 1);
             }
             Ending::Failed { by_transport, sent } => {
                 if sent || by_transport {
-                    self.request(kind.as_str(), 1);
+                    self.request(kind, 1);
                 }
                 add(&mut self.timeouts, by_transport.into());
             }
@@ -177,11 +176,13 @@ impl Statistics {
 const REQUESTS: &str = "requests";
 const RESPONSES: &str = "responses";
 
-const fn answer_to(kind: RequestKind) -> &'static str {
+fn answer_to(kind: &str) -> &'static str {
     match kind {
-        RequestKind::Ir => "ip",
-        RequestKind::Cr => "cp",
-        RequestKind::Kur => "kup",
+        "ir" => "ip",
+        "cr" => "cp",
+        "kur" => "kup",
+        "rr" => "rp",
+        _ => OTHER,
     }
 }
 
@@ -206,7 +207,7 @@ mod tests {
     #[test]
     fn s48_every_message_of_a_transcript_counts_also_those_that_were_folded() {
         let mut statistics = Statistics::default();
-        statistics.count(RequestKind::Ir, Some(&polled(10_000)), Ending::Issued);
+        statistics.count("ir", Some(&polled(10_000)), Ending::Done);
         assert_eq!((statistics.requests["ir"], statistics.requests["pollReq"], statistics.polls), (1, 10_000, 10_000));
         assert_eq!((statistics.responses["ip"], statistics.responses["pollRep"]), (2, 9_999));
         assert_eq!((statistics.successes, statistics.failures), (1, 0));
@@ -230,8 +231,8 @@ mod tests {
         ]);
         let mut statistics = Statistics::default();
         let failed = Ending::Failed { by_transport: false, sent: true };
-        statistics.count(RequestKind::Ir, Some(&refused), failed);
-        statistics.count(RequestKind::Kur, Some(&confirmed), Ending::Issued);
+        statistics.count("ir", Some(&refused), failed);
+        statistics.count("kur", Some(&confirmed), Ending::Done);
         let Statistics { successes, failures, timeouts, confirmations, errors, .. } = statistics;
         assert_eq!((successes, failures, timeouts, confirmations, errors), (1, 1, 1, 1, 1));
     }
@@ -239,9 +240,9 @@ mod tests {
     #[test]
     fn s48_without_a_transcript_the_kind_of_the_job_and_its_end_count() {
         let mut statistics = Statistics::default();
-        statistics.count(RequestKind::Kur, None, Ending::Issued);
-        statistics.count(RequestKind::Ir, None, Ending::Failed { by_transport: true, sent: false });
-        statistics.count(RequestKind::Ir, None, Ending::Failed { by_transport: false, sent: false });
+        statistics.count("kur", None, Ending::Done);
+        statistics.count("ir", None, Ending::Failed { by_transport: true, sent: false });
+        statistics.count("ir", None, Ending::Failed { by_transport: false, sent: false });
         assert_eq!((statistics.requests["kur"], statistics.responses["kup"], statistics.successes), (1, 1, 1));
         assert_eq!(
             (statistics.requests["ir"], statistics.timeouts, statistics.failures),
@@ -264,7 +265,7 @@ mod tests {
         let hostile =
             Transcript::of([Entry::Folded(fold), Entry::Sent(Message { kind: "x".repeat(99), ..message(2, "ir") })]);
         let mut statistics = Statistics::default();
-        statistics.count(RequestKind::Ir, Some(&hostile), Ending::Issued);
+        statistics.count("ir", Some(&hostile), Ending::Done);
         assert_eq!(statistics.requests.keys().collect::<Vec<_>>(), [OTHER]);
         assert!(statistics.flat().values().all(|count| *count <= 31 * ONE_EXCHANGE_MAX));
     }
@@ -272,7 +273,7 @@ mod tests {
     #[test]
     fn flat_pairs_are_the_same_counts() {
         let mut statistics = Statistics::default();
-        statistics.count(RequestKind::Ir, Some(&polled(5)), Ending::Issued);
+        statistics.count("ir", Some(&polled(5)), Ending::Done);
         assert_eq!(Statistics::from_flat(statistics.flat()), statistics);
         assert_eq!(statistics.flat()["requests.pollReq"], 5);
     }

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificate::CertificateFacts;
 use crate::field::{ObjectName, TrustpointName, Violations, check_text};
-use crate::ids::{BindingId, CaServerId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
+use crate::ids::{BindingId, CaServerId, CertificateId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
 use crate::job::Failure;
+use crate::revocation::Revocation;
 use crate::service::InService;
 use crate::statistics::Statistics;
 
@@ -216,6 +217,8 @@ pub enum TrustpointStatus {
     Staged,
     /// A certificate is in use.
     Active,
+    /// The certificate in use is revoked, or about to be.
+    Revoked,
     /// The last request failed and there is no certificate in use.
     Failed,
 }
@@ -228,6 +231,7 @@ impl TrustpointStatus {
             Self::Requesting => "requesting",
             Self::Staged => "staged",
             Self::Active => "active",
+            Self::Revoked => "revoked",
             Self::Failed => "failed",
         }
     }
@@ -272,6 +276,19 @@ impl Trustpoint {
         }
     }
 
+    /// Takes note of a revocation, if the certificate of this id stands in one of its slots.
+    pub fn note_revocation(&mut self, id: CertificateId, revocation: &Revocation) {
+        let slots = [&mut self.active, &mut self.staged, &mut self.previous];
+        for facts in slots.into_iter().flatten().filter(|facts| facts.id == id) {
+            facts.revocation = Some(revocation.clone());
+        }
+    }
+
+    /// The certificate of this id, if it stands in one of its slots.
+    pub fn certificate(&self, id: CertificateId) -> Option<&CertificateFacts> {
+        [&self.active, &self.staged, &self.previous].into_iter().flatten().find(|facts| facts.id == id)
+    }
+
     /// Takes note of a failure.
     pub fn fail(&mut self, failure: Failure, at: Timestamp) {
         self.last_failure = Some(failure);
@@ -287,13 +304,13 @@ impl Trustpoint {
     }
 
     /// The state in one word: what is under way goes before what is there.
-    pub const fn status(&self) -> TrustpointStatus {
+    pub fn status(&self) -> TrustpointStatus {
         if self.request.job_id().is_some() {
             TrustpointStatus::Requesting
         } else if self.staged.is_some() {
             TrustpointStatus::Staged
-        } else if self.active.is_some() {
-            TrustpointStatus::Active
+        } else if let Some(active) = &self.active {
+            if active.is_given_up() { TrustpointStatus::Revoked } else { TrustpointStatus::Active }
         } else if self.last_failure.is_some() {
             TrustpointStatus::Failed
         } else {

@@ -104,6 +104,47 @@ pub enum Task {
         /// Serial number of the certificate, upper-case hex.
         serial: String,
     },
+    /// Ask the CA to revoke a certificate; an agent that is older cannot.
+    Revoke(Box<Revoke>),
+}
+
+/// One revocation request (RFC 9483 sections 4.2 and 5.3.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoke {
+    /// The certificate, DER.
+    pub certificate: Blob,
+    /// CRLReason in the words of RFC 5280.
+    pub reason: String,
+    /// The trustpoint of this agent whose certificate in use signs, as a registration authority; none: the certificate
+    /// itself signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Signer>,
+    /// Recipient DN as text: the CA's name.
+    pub recipient: String,
+    /// CMP URLs in the order to try them.
+    pub urls: Vec<String>,
+    /// Where connections to them come from on the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// Accept HMAC-SHA1 in answers.
+    pub accept_sha1_answers: bool,
+    /// Trust anchors, DER.
+    pub trust_anchors: Vec<Blob>,
+    /// Certificates that verify signed answers, DER.
+    pub verification_certificates: Vec<Blob>,
+    /// Longest time for one request and its answer, seconds.
+    pub message_timeout_s: u32,
+    /// Longest time for the whole transaction, seconds.
+    pub total_timeout_s: u32,
+}
+
+/// A trustpoint of the agent that a job is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signer {
+    /// Name of its device.
+    pub device: String,
+    /// Name of the trustpoint.
+    pub trustpoint: String,
 }
 
 /// One CMP enrolment.
@@ -317,7 +358,9 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         in_service: Option<Box<InService>>,
     },
-    /// Ended without a certificate, or not activated.
+    /// The CA has revoked the certificate.
+    Revoked(Box<Revoked>),
+    /// Ended without what was asked for.
     Failed(Box<Failed>),
 }
 
@@ -358,6 +401,23 @@ pub struct Issued {
     /// Warnings, as sentences.
     pub warnings: Vec<String>,
     /// What went to and fro; an agent that is older does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transcript: Vec<Exchanged>,
+}
+
+/// A revocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// Serial number of the certificate, upper-case hex.
+    pub serial: String,
+    /// transactionID of the exchange, lower-case hex.
+    pub transaction_id: String,
+    /// Time of the whole exchange, milliseconds.
+    pub duration_ms: u64,
+    /// Warnings, as sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What went to and fro.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transcript: Vec<Exchanged>,
 }

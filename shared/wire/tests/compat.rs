@@ -84,11 +84,11 @@ fn every_kind_of_message_has_a_sample() {
     // The match breaks the build when a kind is added: give it a sample, then a word here.
     let words = |message: &FromAgent| match message {
         FromAgent::Hello(_) | FromAgent::Report(_) => {
-            ["hello", "started", "waiting", "permit_expired", "issued", "activated", "failed"]
+            ["hello", "started", "waiting", "permit_expired", "issued", "activated", "revoked", "failed"]
         }
     };
     let hello: FromAgent = serde_json::from_str(&sample("from_agent_hello")).unwrap();
-    for word in words(&hello).into_iter().chain(["job", "receipt", "stop", "enroll", "activate", "report"]) {
+    for word in words(&hello).into_iter().chain(["job", "receipt", "stop", "enroll", "activate", "revoke", "report"]) {
         let tagged = [format!("\"type\": \"{word}\""), format!("\"kind\": \"{word}\"")];
         assert!(tagged.iter().any(|tag| all.contains(tag)), "no sample of {word}");
     }

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use trustfleet_model::ca_server::{CaServerSpec, Quirks};
 use trustfleet_model::ids::CaServerId;
+use trustfleet_model::revocation::{RevocationRoute, Signer};
 use utoipa::ToSchema;
 
-use super::configured;
+use super::{configured, words};
 use crate::db::Configured;
 
 configured! {
@@ -29,6 +30,84 @@ configured! {
         /// What this CA does otherwise than others.
         #[serde(default)]
         quirks: QuirksBody,
+        /// Who asks this CA to revoke; default: each device for itself.
+        #[serde(default)]
+        revocation: RevocationRouteBody,
+    }
+}
+
+words! {
+    /// Who asks a CA to revoke.
+    AskedByBody mirrors AskedBy {
+        /// The device itself, with a request that the certificate signs (RFC 9483 section 4.2).
+        Device = "device",
+        /// A registration authority: the certificate in use of another trustpoint (RFC 9483 section 5.3.2); also for
+        /// devices that are lost.
+        RegistrationAuthority = "registration_authority",
+        /// Nobody: the CA takes no requests. Certificates are revoked there by hand, which is then noted here.
+        Hand = "hand",
+    }
+}
+
+/// The same without its names.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum AskedBy {
+    /// The device.
+    #[default]
+    Device,
+    /// A registration authority.
+    RegistrationAuthority,
+    /// Nobody.
+    Hand,
+}
+
+/// Who asks a CA to revoke.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RevocationRoute)]
+pub struct RevocationRouteBody {
+    /// Who asks.
+    pub by: AskedByBody,
+    /// The registration authority's device; for it alone.
+    #[serde(default)]
+    #[schema(max_length = 63)]
+    pub device: Option<String>,
+    /// The registration authority's trustpoint; for it alone.
+    #[serde(default)]
+    #[schema(max_length = 32)]
+    pub trustpoint: Option<String>,
+}
+
+impl Default for RevocationRouteBody {
+    fn default() -> Self {
+        RevocationRoute::default().into()
+    }
+}
+
+impl From<RevocationRouteBody> for RevocationRoute {
+    fn from(route: RevocationRouteBody) -> Self {
+        match route.by.into() {
+            AskedBy::Device => Self::Device,
+            AskedBy::Hand => Self::Hand,
+            // A name that is missing is refused as one that is empty.
+            AskedBy::RegistrationAuthority => Self::RegistrationAuthority(Signer {
+                device: route.device.unwrap_or_default(),
+                trustpoint: route.trustpoint.unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+impl From<RevocationRoute> for RevocationRouteBody {
+    fn from(route: RevocationRoute) -> Self {
+        let by = match route {
+            RevocationRoute::Device => AskedByBody::Device,
+            RevocationRoute::RegistrationAuthority(_) => AskedByBody::RegistrationAuthority,
+            RevocationRoute::Hand => AskedByBody::Hand,
+        };
+        let signer = route.signer().cloned();
+        let (device, trustpoint) = signer.map(|signer| (signer.device, signer.trustpoint)).unzip();
+        Self { by, device, trustpoint }
     }
 }
 
@@ -53,6 +132,7 @@ impl CaServerUpdate {
             trust_anchors: self.trust_anchors,
             verification_certificates: self.verification_certificates,
             quirks: Quirks { revokes_on_issue: self.quirks.revokes_on_issue },
+            revocation: self.revocation.into(),
         }
     }
 }
@@ -71,6 +151,7 @@ impl From<Configured<CaServerId, CaServerSpec>> for CaServerBody {
             trust_anchors: server.spec.trust_anchors,
             verification_certificates: server.spec.verification_certificates,
             quirks: QuirksBody { revokes_on_issue: server.spec.quirks.revokes_on_issue },
+            revocation: server.spec.revocation.into(),
         }
     }
 }

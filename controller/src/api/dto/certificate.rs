@@ -7,6 +7,7 @@ use trustfleet_model::ids::{CertificateId, JobId};
 use trustfleet_pki::certificate::Certificate;
 use utoipa::ToSchema;
 
+use super::revocation::RevocationBody;
 use super::words;
 use crate::error::AppError;
 
@@ -50,6 +51,9 @@ pub struct CertificateFactsBody {
     /// File on the device.
     #[schema(required)]
     pub file: Option<String>,
+    /// Its revocation; null: nobody wanted it.
+    #[schema(required)]
+    pub revocation: Option<RevocationBody>,
 }
 
 impl From<CertificateFacts> for CertificateFactsBody {
@@ -64,6 +68,7 @@ impl From<CertificateFacts> for CertificateFactsBody {
             sha256: facts.sha256,
             public_key_sha256: facts.public_key_sha256,
             file: facts.file,
+            revocation: facts.revocation.map(Into::into),
         }
     }
 }
@@ -107,6 +112,9 @@ pub struct CertificateBody {
     /// When the controller learned of it.
     #[schema(value_type = String, format = DateTime)]
     pub issued_at: Timestamp,
+    /// Its revocation; null: nobody wanted it.
+    #[schema(required)]
+    pub revocation: Option<RevocationBody>,
 }
 
 impl From<crate::db::ListedCertificate> for CertificateBody {
@@ -127,6 +135,7 @@ impl From<crate::db::ListedCertificate> for CertificateBody {
             public_key_sha256: facts.public_key_sha256,
             file: facts.file,
             issued_at: certificate.issued_at,
+            revocation: facts.revocation.map(Into::into),
         }
     }
 }

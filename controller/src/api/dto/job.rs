@@ -113,7 +113,7 @@ pub struct JobBody {
     pub trustpoint: Option<String>,
     /// Name of the agent it is for.
     pub agent: String,
-    /// `ir`, `cr`, `kur` or `activate`.
+    /// `ir`, `cr`, `kur`, `activate` or `revoke`.
     #[schema(example = "ir")]
     pub kind: String,
     /// Where it stands.

@@ -17,6 +17,7 @@ pub mod job;
 pub mod joining;
 pub mod policy;
 pub mod revision;
+pub mod revocation;
 pub mod service;
 pub mod statistics;
 pub mod tenant;

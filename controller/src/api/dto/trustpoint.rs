@@ -23,6 +23,8 @@ words! {
         Staged = "staged",
         /// A certificate is in use.
         Active = "active",
+        /// The certificate in use is revoked, or about to be.
+        Revoked = "revoked",
         /// The last request failed and there is no certificate in use.
         Failed = "failed",
     }

@@ -10,7 +10,7 @@ use super::{
     ResetStatistics, SetMac, SetServices, TRUSTPOINTS_MAX, TrustpointChange, Unbind, changed, order, unchanged,
 };
 use crate::audit::differences;
-use crate::device::SetAutoUpdate;
+use crate::device::{JobKind, SetAutoUpdate};
 
 pub(super) fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> Result<Decision, Rejection> {
     let reply = Reply::Trustpoint { id: add.id };
@@ -96,6 +96,9 @@ pub(super) fn remove_trustpoint(
     let trustpoint = state.trustpoint(&remove.trustpoint).ok_or(Rejection::NoTrustpoint)?;
     if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
         return Err(Rejection::RequestUnderWay { job_id, kind });
+    }
+    if let Some(job_id) = state.revocation_under_way(trustpoint.id) {
+        return Err(Rejection::RequestUnderWay { job_id, kind: JobKind::Revoke });
     }
     let mut changes = Changes::next(state, now);
     for facts in [&trustpoint.active, &trustpoint.staged, &trustpoint.previous].into_iter().flatten() {

@@ -69,6 +69,10 @@ pub(super) fn enrollment(
                         "is missing: an update is signed with the certificate in use, so enroll with ir first";
                     violations.add("trustpoint.active", "S30", message);
                 }
+                Some(active) if active.is_given_up() => {
+                    let message = "is revoked, or about to be: it cannot sign an update; enroll with ir";
+                    violations.add("trustpoint.active", "S30", message);
+                }
                 Some(active) if active.not_after <= now => {
                     let message =
                         format!("ended at {}: an expired certificate cannot sign an update", active.not_after);

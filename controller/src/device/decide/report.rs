@@ -13,7 +13,9 @@ use trustfleet_model::{
 };
 
 use super::stop::STOPPED;
-use super::{Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, changed, unchanged};
+use super::{
+    Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, changed, revoke, unchanged,
+};
 use crate::device::{CertificateInsert, IssuedCertificate, JobFacts, JobTold, Report, ReportEvent, StopNote};
 
 pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Result<Decision, Rejection> {
@@ -26,18 +28,26 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
         return Err(Rejection::ForeignJob);
     }
     let fits = match (&report.event, job.kind) {
-        (ReportEvent::Waiting { .. } | ReportEvent::Issued(_), JobKind::Activate) => false,
-        (ReportEvent::Started { .. }, _)
-        | (ReportEvent::Waiting { .. } | ReportEvent::Issued(_), JobKind::Enroll(_))
-        | (ReportEvent::PermitExpired | ReportEvent::Activated { .. } | ReportEvent::Failed { .. }, _) => true,
+        (ReportEvent::Waiting { .. }, JobKind::Activate)
+        | (ReportEvent::Issued(_), JobKind::Activate | JobKind::Revoke)
+        | (ReportEvent::Activated { .. }, JobKind::Revoke)
+        | (ReportEvent::Revoked { .. }, JobKind::Enroll(_) | JobKind::Activate) => false,
+        (ReportEvent::Started { .. } | ReportEvent::PermitExpired | ReportEvent::Failed { .. }, _)
+        | (ReportEvent::Waiting { .. }, JobKind::Enroll(_) | JobKind::Revoke)
+        | (ReportEvent::Issued(_), JobKind::Enroll(_))
+        | (ReportEvent::Activated { .. }, JobKind::Enroll(_) | JobKind::Activate)
+        | (ReportEvent::Revoked { .. }, JobKind::Revoke) => true,
     };
     if !fits {
         return Err(Rejection::WrongKind);
     }
+    if job.kind == JobKind::Revoke {
+        return Ok(revoke::report(state, report, now));
+    }
     let ends = matches!(report.event, ReportEvent::Issued(_) | ReportEvent::Failed { .. });
     let Some(trustpoint) = state.trustpoints.get(&report.trustpoint_id) else {
         // A removed trustpoint: its history is closed. Its agent need not be told any more to stop.
-        if !(ends && state.stopped_jobs.contains(&report.job_id)) {
+        if !(ends && state.stopped_jobs.contains_key(&report.job_id)) {
             return Ok(unchanged(Reply::Known));
         }
         let mut changes = Changes::next(state, now);
@@ -53,6 +63,8 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
         ReportEvent::PermitExpired => Ok(story.permit_expired()),
         ReportEvent::Issued(issued) => Ok(story.issued(issued)),
         ReportEvent::Activated { serial, file, in_service } => story.activated(serial, file, in_service.as_deref()),
+        // Only of revocations, which went their own way above.
+        ReportEvent::Revoked { .. } => Err(Rejection::WrongKind),
         ReportEvent::Failed { failure, transaction_id, in_service, in_use } => {
             let in_use = in_use.as_ref().map(|(serial, file)| (serial.as_str(), file.as_str()));
             story.failed(failure, transaction_id.as_ref(), in_service.as_deref(), in_use)
@@ -78,7 +90,7 @@ impl Story<'_> {
 
     /// Whether it was ended here by an operator, and its agent has yet to say how it ended there.
     fn is_stopped(&self) -> bool {
-        self.state.stopped_jobs.contains(&self.job_id())
+        self.state.stopped_jobs.contains_key(&self.job_id())
     }
 
     fn changes(&self) -> Changes {
@@ -179,7 +191,7 @@ impl Story<'_> {
         let used_up = self.trustpoint.mac_secret_id.filter(|_| by_secret && self.trustpoint.mac_one_time);
         changes.secrets_gone.extend(used_up);
         changes.write(Trustpoint {
-            statistics: self.counted(Ending::Issued),
+            statistics: self.counted(Ending::Done),
             request: RequestState::Nothing,
             staged: Some(issued.facts.clone()),
             mac_secret_id: self.trustpoint.mac_secret_id.filter(|_| used_up.is_none()),
@@ -215,7 +227,7 @@ impl Story<'_> {
     /// A job that was stopped here brings a certificate while the next one is under way: it is kept, and not used.
     fn issued_beside(&self, issued: &IssuedCertificate) -> Decision {
         let mut changes = self.changes();
-        changes.write(Trustpoint { statistics: self.counted(Ending::Issued), ..self.trustpoint.clone() });
+        changes.write(Trustpoint { statistics: self.counted(Ending::Done), ..self.trustpoint.clone() });
         changes.certificates.push(CertificateInsert {
             trustpoint_id: self.trustpoint.id,
             job_id: self.job_id(),
@@ -360,7 +372,7 @@ impl Story<'_> {
     fn counted(&self, ending: Ending) -> Statistics {
         let mut statistics = self.trustpoint.statistics.clone();
         if let JobKind::Enroll(kind) = self.job.kind {
-            statistics.count(kind, self.report.transcript.as_ref(), ending);
+            statistics.count(kind.as_str(), self.report.transcript.as_ref(), ending);
         }
         statistics
     }

@@ -9,7 +9,7 @@ use trustfleet_model::{
     trustpoint::RequestState,
 };
 
-use super::{Changes, Decision, DeviceState, Rejection, Reply, changed, unchanged};
+use super::{Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, changed, revoke, unchanged};
 use crate::device::{Stop, StopNote};
 
 /// The code of a job that was stopped.
@@ -23,6 +23,11 @@ pub(super) fn stop(state: &DeviceState, stop: &Stop, now: Timestamp) -> Result<D
         return Ok(unchanged(reply));
     }
     let mut changes = Changes::next(state, now);
+    if open.kind == JobKind::Revoke {
+        let failure = failure("stopped by an operator before its agent had begun, as far as is known");
+        revoke::stop(&mut changes, job_id, open, &failure, now);
+        return Ok(stopped(state, changes, stop, open, open.started));
+    }
     let trustpoint = state.trustpoints.get(&open.trustpoint_id).filter(|it| it.request.job_id() == Some(job_id));
     let under_way = match trustpoint.map(|trustpoint| &trustpoint.request) {
         Some(RequestState::Ca { .. }) => Some(JobState::AwaitingCa),
@@ -40,17 +45,24 @@ pub(super) fn stop(state: &DeviceState, stop: &Stop, now: Timestamp) -> Result<D
             update.failure = Some(failure.clone());
             update.stop = Some(StopNote::Requested);
         });
-        changes.state.stopped_jobs.insert(job_id);
+        changes.state.stopped_jobs.insert(job_id, open.clone());
         if let Some(mut trustpoint) = trustpoint.cloned() {
             trustpoint.request = RequestState::Nothing;
             trustpoint.fail(failure, now);
             changes.write(trustpoint);
         }
     }
-    changes.outbox.push(job_id);
-    let detail = serde_json::json!({ "device": state.device.name, "kind": open.kind.as_str(), "under_way": under_way.is_some() });
-    changes.audit_of_job(stop.requested_by.clone(), "job_stop_requested", job_id.as_uuid(), detail);
-    Ok(changed(changes, reply))
+    Ok(stopped(state, changes, stop, open, under_way.is_some()))
+}
+
+/// The agent is told in any case, and the audit log that somebody wanted it.
+fn stopped(state: &DeviceState, mut changes: Changes, stop: &Stop, open: &OpenJob, under_way: bool) -> Decision {
+    changes.outbox.push(stop.job_id);
+    let detail = serde_json::json!({
+        "device": state.device.name, "kind": open.kind.as_str(), "under_way": under_way,
+    });
+    changes.audit_of_job(stop.requested_by.clone(), "job_stop_requested", stop.job_id.as_uuid(), detail);
+    changed(changes, Reply::Job { job_id: stop.job_id })
 }
 
 fn failure(message: &str) -> Failure {

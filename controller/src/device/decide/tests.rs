@@ -14,6 +14,7 @@ use trustfleet_model::{
         TrustpointId,
     },
     job::{Culprit, Failure, JobState, JobTask, MacCredentials, RequestKind},
+    revocation::RevocationRoute,
     trustpoint::{Progress, RequestState, Trustpoint, TrustpointStatus},
 };
 use uuid::Uuid;
@@ -56,7 +57,7 @@ fn bare() -> DeviceState {
         version: 5,
         trustpoints: BTreeMap::new(),
         open_jobs: BTreeMap::new(),
-        stopped_jobs: std::collections::BTreeSet::new(),
+        stopped_jobs: BTreeMap::new(),
     }
 }
 
@@ -104,6 +105,7 @@ pub(super) fn context() -> EnrollContext {
             trust_anchors: vec!["pem".to_owned()],
             verification_certificates: Vec::new(),
             quirks: Quirks::default(),
+            revocation: RevocationRoute::default(),
         },
         policy: serde_json::from_str(r#"{"key":{"algorithm":"rsa-2048"}}"#).unwrap(),
         policy_revision: 3,
@@ -153,6 +155,7 @@ pub(super) fn facts(n: u128, not_after: Timestamp) -> CertificateFacts {
         sha256: "00".repeat(32),
         public_key_sha256: "11".repeat(32),
         file: Some("/staged".to_owned()),
+        revocation: None,
     }
 }
 
