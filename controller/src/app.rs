@@ -261,6 +261,7 @@ impl Core {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
             config: config.outbox.clone(),
+            ca_budget: config.ca_budget.clone(),
             new_jobs: Arc::clone(&new_jobs),
         };
         let agent_bounds = Arc::new(AgentBounds::new(&config.agents));

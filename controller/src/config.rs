@@ -26,6 +26,7 @@
 //! ```
 
 mod identity;
+mod jobs;
 mod transport;
 
 use std::{
@@ -43,6 +44,7 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 use url::Url;
 
 pub use self::identity::{GrantedRole, JwtAlgorithm, OidcConfig, OidcGrant};
+pub use self::jobs::{CaBudgetConfig, OutboxConfig};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,6 +74,9 @@ pub struct Config {
     /// Publication of jobs.
     #[serde(default)]
     pub outbox: OutboxConfig,
+    /// What the server of a CA may be burdened with that has no budget of its own.
+    #[serde(default)]
+    pub ca_budget: CaBudgetConfig,
     /// Device actors.
     #[serde(default)]
     pub actors: ActorsConfig,
@@ -222,24 +227,6 @@ pub struct KeysConfig {
     pub further_key_encryption_key_files: Vec<PathBuf>,
 }
 
-/// Publication of jobs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OutboxConfig {
-    /// How long a replica may take to publish what it has claimed, seconds, 1 to 3600; then another one may.
-    #[serde(default = "default_claim_s")]
-    pub claim_s: u32,
-    /// How long an agent may take to start a published job, seconds, 10 to 604,800; a late one returns it.
-    #[serde(default = "default_permit_s")]
-    pub permit_s: u32,
-}
-
-impl Default for OutboxConfig {
-    fn default() -> Self {
-        Self { claim_s: default_claim_s(), permit_s: default_permit_s() }
-    }
-}
-
 /// Device actors.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -359,12 +346,6 @@ const fn default_token_lifetime_s() -> u32 {
 const fn default_messages_per_s() -> u32 {
     200
 }
-const fn default_claim_s() -> u32 {
-    5
-}
-const fn default_permit_s() -> u32 {
-    600
-}
 const fn default_actor_threads() -> usize {
     2
 }
@@ -450,6 +431,7 @@ impl Config {
         range("agents.messages_per_s", self.agents.messages_per_s, 1, 100_000)?;
         range("outbox.claim_s", self.outbox.claim_s, 1, 3_600)?;
         range("outbox.permit_s", self.outbox.permit_s, 10, 604_800)?;
+        self.ca_budget.check()?;
         range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;
         range("actors.mailbox", self.actors.mailbox, 1, 10_000)?;
         range("actors.threads", self.actors.threads, 1, 64)?;

@@ -25,6 +25,7 @@ use trustfleet_wire::{
 
 use crate::{
     actors::Registry,
+    admission::{Breaker, BreakerState},
     audit::{Attempt, Refusals, Requester},
     bounds::AgentBounds,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
@@ -359,10 +360,16 @@ impl Inbox {
             }
         }
         let conflict = command.key_held_by.is_some();
+        let answered = ending::answered(&command);
         let ending = ending::Ending::of(&command);
         let services = ending::services(&command);
         match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {
             Ok(Reply::Taken) => {
+                if let (Some(_), Some(answered), Some((endpoint, is_ill))) = (kind, answered, &sender.endpoint)
+                    && (!answered || *is_ill)
+                {
+                    self.breaker(endpoint, answered).await;
+                }
                 if let (Some(kind), Some(ending)) = (kind, ending) {
                     self.count(tenant, kind, &ending, now).await;
                 }
@@ -388,6 +395,31 @@ impl Inbox {
         match self.answer(agent, report_id, None).await {
             Ok(()) => Fate::Done,
             Err(error) => Fate::Later(error),
+        }
+    }
+
+    /// Tells an endpoint's breaker how an exchange there ended.
+    async fn breaker(&self, endpoint: &str, answered: bool) {
+        let name = endpoint.to_owned();
+        let told: Result<_, DbError> = self
+            .store
+            .system_tx("ca_endpoint_told", async move |tx| match answered {
+                true => tx.ca_endpoint_answered(&name).await.map(|()| Breaker::default()),
+                false => tx.ca_endpoint_failed(&name).await,
+            })
+            .await;
+        match told {
+            Ok(breaker) if breaker.state() == BreakerState::Open => {
+                let open_for_s = breaker.open_for_s;
+                tracing::warn!(
+                    endpoint,
+                    failures = breaker.failures,
+                    open_for_s,
+                    "a CA does not answer: it is left alone"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(endpoint, error = %chain(&error), "a CA's breaker was not told"),
         }
     }
 

@@ -12,6 +12,7 @@
 //! * `services.broker.declare_agent_queue(agent)` and `.is_ready()`.
 
 pub mod actors;
+pub mod admission;
 pub mod api;
 pub mod app;
 pub mod audit;

@@ -1,6 +1,7 @@
 //! From the outbox to the broker: claim, resolve and seal, publish with confirm, mark.
 //!
-//! Runs when something was committed here and once a second for what other replicas left behind. A job may be published
+//! What says nothing to a CA goes at once, oldest first; an exchange is admitted when its CA's budget allows
+//! ([`crate::admission`]). Runs when something was committed here and once a second for what other replicas left behind. A job may be published
 //! twice (a crash before it is marked); agents answer the second from their record. A message that no queue takes is
 //! not kept here: the agent's next hello brings its jobs back.
 
@@ -16,7 +17,7 @@ use trustfleet_wire::routing::{JOBS_EXCHANGE, agent_queue};
 use crate::{
     actors::Registry,
     broker::{BrokerHandle, Outgoing, Published},
-    config::OutboxConfig,
+    config::{CaBudgetConfig, OutboxConfig},
     db::{ClaimedJob, DbError, Store},
     device::{Command, Undeliverable},
     error::AppError,
@@ -32,6 +33,8 @@ const BATCH: u16 = 128;
 /// Messages on their way to the broker at a time.
 const IN_FLIGHT: usize = 32;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While something waits for a CA's budget.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Publishes what is in the outbox.
 #[derive(Clone)]
@@ -50,6 +53,8 @@ pub struct Outbox {
     pub metrics: Arc<Metrics>,
     /// Claim and permit times.
     pub config: OutboxConfig,
+    /// Budget of CAs that have none of their own.
+    pub ca_budget: CaBudgetConfig,
     /// Notified after each commit that put jobs into the outbox.
     pub new_jobs: Arc<Notify>,
 }
@@ -70,15 +75,20 @@ enum Fate {
 impl Outbox {
     /// Works until `shutdown`; a batch that was begun is brought to its end.
     pub async fn run(self, shutdown: CancellationToken) {
+        let mut look_again = LOOK_EVERY;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.new_jobs.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(look_again) => {}
             }
+            look_again = LOOK_EVERY;
             while !shutdown.is_cancelled() && self.broker.is_ready() {
                 match self.publish_batch().await {
-                    Ok(0) => break,
+                    Ok((0, waiting)) => {
+                        look_again = if waiting { LOOK_AGAIN } else { LOOK_EVERY };
+                        break;
+                    }
                     Ok(_) => {}
                     Err(error) => {
                         tracing::warn!(error = %chain(&error), "outbox waits");
@@ -89,13 +99,20 @@ impl Outbox {
         }
     }
 
-    /// Publishes one batch; returns how many rows left the outbox.
-    async fn publish_batch(&self) -> Result<usize, DbError> {
-        let claim_s = self.config.claim_s;
-        let claimed =
-            self.store.system_tx("outbox_claim", async move |tx| tx.outbox_claim(BATCH, claim_s).await).await?;
+    /// Publishes one batch; returns how many rows left the outbox, and whether something waits for a CA's budget.
+    async fn publish_batch(&self) -> Result<(usize, bool), DbError> {
+        let (claim_s, budget) = (self.config.claim_s, self.ca_budget.budget());
+        let (claimed, waiting): (Vec<ClaimedJob>, bool) = self
+            .store
+            .system_tx("outbox_claim", async move |tx| -> Result<_, DbError> {
+                let mut claimed = tx.outbox_claim(BATCH, claim_s).await?;
+                let admitted = tx.outbox_admit(BATCH, claim_s, budget).await?;
+                claimed.extend(admitted.jobs);
+                Ok((claimed, admitted.waiting))
+            })
+            .await?;
         if claimed.is_empty() {
-            return Ok(0);
+            return Ok((0, waiting));
         }
         let mut fates = Vec::with_capacity(claimed.len());
         let mut at_work = JoinSet::new();
@@ -135,7 +152,7 @@ impl Outbox {
                 Ok(())
             })
             .await?;
-        Ok(gone)
+        Ok((gone, waiting))
     }
 
     async fn publish(&self, job: ClaimedJob) -> Fate {
@@ -148,13 +165,21 @@ impl Outbox {
             self.metrics.published(PublishOutcome::Quarantined);
             return Fate::Remove;
         }
+        if job.has_budget && job.agent_silent && !job.stop {
+            // Its hello brings it back: until then it would take what others can use.
+            tracing::info!(job.id = %job.job_id, agent.id = %job.agent_id, "job waits for its agent, which is not there");
+            self.metrics.published(PublishOutcome::Returned);
+            return Fate::Remove;
+        }
         let span = span(&job);
         self.publish_in(&span, job).instrument(span.clone()).await
     }
 
     async fn publish_in(&self, traced: &Span, job: ClaimedJob) -> Fate {
         let span = tracing::debug_span!("publish", job.id = %job.job_id, agent.id = %job.agent_id);
-        let body = match span.in_scope(|| message::signed(&job, &self.keys, self.clock.now(), self.config.permit_s)) {
+        let permit_s = self.config.permit_s;
+        let permit_s = if job.has_budget { permit_s.min(self.ca_budget.permit_s) } else { permit_s };
+        let body = match span.in_scope(|| message::signed(&job, &self.keys, self.clock.now(), permit_s)) {
             Ok(body) => body,
             Err(failure) if failure.code == message::KEY_MISSING => {
                 tracing::error!(job.id = %job.job_id, "job waits: its secret is under a key that this controller has not");

@@ -8,13 +8,16 @@ use std::collections::HashSet;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deadpool_postgres::Object;
 use serde_json::{Value, json};
+use trustfleet_model::ids::JobId;
 use uuid::Uuid;
 
 use super::Entry;
 use crate::{
     audit::{Content, Outcome, Sealer},
     db::DbError,
-    device::{CertificateInsert, JobInsert, JobUpdate, RevocationChange, SlotChange, StopNote, TrustpointChange},
+    device::{
+        CertificateInsert, Changes, JobInsert, JobUpdate, RevocationChange, SlotChange, StopNote, TrustpointChange,
+    },
 };
 
 /// A row that somebody else holds is skipped like a stale one: it must not hold up the rest of the batch, and batches of
@@ -46,12 +49,17 @@ WITH i AS (
     WHERE t.tenant_id = u.tenant_id AND t.device_id = u.device_id AND t.trustpoint_id = r.trustpoint_id
 ), jobs_made AS (
     INSERT INTO jobs (tenant_id, job_id, device_id, trustpoint_id, agent_id, kind, state, request_key, requested_by,
-                      task, traceparent, certificate_id, created_at, updated_at)
+                      task, traceparent, certificate_id, endpoint, deadline, created_at, updated_at)
     SELECT u.tenant_id, j.job_id, u.device_id, j.trustpoint_id, j.agent_id, j.kind, 'awaiting_publish', j.request_key,
-           j.requested_by, j.task, j.traceparent, j.certificate_id, u.at, u.at
+           j.requested_by, j.task, j.traceparent, j.certificate_id, j.endpoint, j.deadline, u.at, u.at
     FROM u JOIN jsonb_to_recordset($8) AS j(n int, job_id uuid, trustpoint_id uuid, agent_id uuid, kind text,
                                             request_key text, requested_by text, task jsonb, traceparent text,
-                                            certificate_id uuid) USING (n)
+                                            certificate_id uuid, endpoint text, deadline timestamptz) USING (n)
+), endpoints_known AS (
+    INSERT INTO ca_endpoints (endpoint)
+    SELECT DISTINCT j.endpoint FROM u JOIN jsonb_to_recordset($8) AS j(n int, endpoint text) USING (n)
+    WHERE j.endpoint IS NOT NULL AND NOT EXISTS (SELECT FROM ca_endpoints e WHERE e.endpoint = j.endpoint)
+    ON CONFLICT DO NOTHING
 ), jobs_changed AS (
     UPDATE jobs j SET state = coalesce(c.state, j.state),
         failure = CASE c.state WHEN 'succeeded' THEN NULL ELSE coalesce(c.failure, j.failure) END,
@@ -90,8 +98,11 @@ WITH i AS (
     FROM u JOIN jsonb_to_recordset($15) AS r(n int, certificate_id uuid, revocation jsonb, again_at timestamptz) USING (n)
     WHERE c.tenant_id = u.tenant_id AND c.device_id = u.device_id AND c.certificate_id = r.certificate_id
 ), outbox_filled AS (
-    INSERT INTO outbox (tenant_id, job_id, created_at)
-    SELECT u.tenant_id, o.job_id, u.at FROM u JOIN jsonb_to_recordset($12) AS o(n int, job_id uuid) USING (n)
+    INSERT INTO outbox (tenant_id, job_id, created_at, endpoint, deadline)
+    SELECT u.tenant_id, o.job_id, u.at, CASE WHEN NOT o.stop THEN coalesce(o.endpoint, j.endpoint) END,
+           coalesce(o.deadline, j.deadline)
+    FROM u JOIN jsonb_to_recordset($12) AS o(n int, job_id uuid, stop boolean, endpoint text, deadline timestamptz) USING (n)
+    LEFT JOIN jobs j ON j.tenant_id = u.tenant_id AND j.job_id = o.job_id
     ON CONFLICT (tenant_id, job_id) DO NOTHING
 ), secrets_removed AS (
     DELETE FROM secrets s USING u JOIN jsonb_to_recordset($13) AS g(n int, secret_id uuid) USING (n)
@@ -191,7 +202,7 @@ impl Parameters {
         self.certificates.extend(changes.certificates.iter().map(|made| certificate(n, made)));
         self.slots.extend(changes.slots.iter().map(|change| slot(n, change)));
         self.revocations.extend(changes.revocations.iter().map(|change| revocation(n, change)));
-        self.outbox.extend(changes.outbox.iter().map(|job_id| json!({ "n": n, "job_id": job_id })));
+        self.outbox.extend(changes.outbox.iter().map(|job_id| to_publish(n, *job_id, changes)));
         self.secrets_gone.extend(changes.secrets_gone.iter().map(|id| json!({ "n": n, "secret_id": id })));
         self.audit.extend(changes.audit.iter().enumerate().map(|(place, line)| {
             let content = Content {
@@ -275,6 +286,21 @@ fn new_job(n: i32, job: &JobInsert) -> Value {
         "task": job.task,
         "traceparent": job.traceparent,
         "certificate_id": job.certificate_id,
+        "endpoint": job.endpoint,
+        "deadline": job.deadline,
+    })
+}
+
+/// A new job waits for the budget of its CA, as one does that is offered again; an order to stop one waits for nothing.
+fn to_publish(n: i32, job_id: JobId, changes: &Changes) -> Value {
+    let new = changes.jobs.iter().find(|job| job.job_id == job_id);
+    let stops = |update: &&JobUpdate| update.job_id == job_id && update.stop == Some(StopNote::Requested);
+    json!({
+        "n": n,
+        "job_id": job_id,
+        "stop": changes.job_updates.iter().find(stops).is_some(),
+        "endpoint": new.and_then(|job| job.endpoint.as_ref()),
+        "deadline": new.and_then(|job| job.deadline),
     })
 }
 

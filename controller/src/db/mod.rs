@@ -5,6 +5,7 @@
 //! statement begins with a comment naming its function; every write checks its row count; every transaction has a
 //! static name, used in metrics and `updated_by`.
 
+mod admission;
 mod agent;
 mod audit;
 mod binding;
@@ -50,6 +51,7 @@ use trustfleet_telemetry::{in_trace, record_error, trace_span};
 
 use self::connect::OnBackend;
 pub use self::{
+    admission::{Admitted, CaEndpoint},
     agent::{Agent, JoinedBy, Quarantine},
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
     binding::{Binding, InForce, LeavingBinding, Unbound},

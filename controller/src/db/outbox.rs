@@ -46,6 +46,10 @@ pub struct ClaimedJob {
     pub seal_key: Vec<u8>,
     /// Whether the agent is in quarantine: then it gets nothing.
     pub agent_quarantined: bool,
+    /// Whether the agent was not heard of for half an hour: it is not there, and its next hello asks for its jobs.
+    pub agent_silent: bool,
+    /// Whether its exchange counts for a CA endpoint's budget.
+    pub has_budget: bool,
     /// What the agent is to do.
     pub task: JobTask,
     /// W3C trace context.
@@ -55,48 +59,29 @@ pub struct ClaimedJob {
 }
 
 impl SystemTx {
-    /// Claims up to `limit` rows of tenants that are neither suspended nor deleted for `claim_s` seconds of the database's clock, oldest first. A row that cannot be read
-    /// is logged and left out, and stays claimed meanwhile: it must not hold up the others.
+    /// Claims up to `limit` rows that wait for no CA's budget, of tenants that are neither suspended nor deleted, for
+    /// `claim_s` seconds of the database's clock, oldest first: activations, and orders to stop a job. A row that cannot be
+    /// read is logged and left out, and stays claimed meanwhile: it must not hold up the others.
     ///
     /// # Errors
     /// The database's own.
     pub async fn outbox_claim(&self, limit: u16, claim_s: u32) -> Result<Vec<ClaimedJob>, DbError> {
-        let rows = self
-            .query(
-                "/* outbox_claim */ WITH c AS (
-                     SELECT o.tenant_id, o.outbox_id FROM outbox o JOIN tenants t ON t.tenant_id = o.tenant_id
-                     WHERE (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp()) AND t.state = 'active'
-                     ORDER BY o.outbox_id LIMIT $1 FOR UPDATE OF o SKIP LOCKED
-                 ), m AS (
-                     UPDATE outbox o SET claimed_until = clock_timestamp() + make_interval(secs => $2),
-                                         attempts = o.attempts + 1
-                     FROM c WHERE o.tenant_id = c.tenant_id AND o.outbox_id = c.outbox_id
-                     RETURNING o.tenant_id, o.outbox_id, o.attempts, o.job_id
-                 )
-                 SELECT m.tenant_id, m.outbox_id, m.attempts, m.job_id, j.finished_at IS NOT NULL AS finished,
-                        j.stop_pending, j.device_id,
-                        d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key,
-                        a.quarantined_at IS NOT NULL AS agent_quarantined, j.task,
-                        j.traceparent, s.kek_id, s.ciphertext
-                 FROM m
-                 JOIN jobs j ON j.tenant_id = m.tenant_id AND j.job_id = m.job_id
-                 JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id
-                 JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id
-                 LEFT JOIN trustpoints t ON t.tenant_id = j.tenant_id AND t.trustpoint_id = j.trustpoint_id
-                 LEFT JOIN secrets s ON s.tenant_id = j.tenant_id
-                      AND s.secret_id = CASE WHEN j.task #>> '{mac,secret_id}'
-                              ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-                          THEN (j.task #>> '{mac,secret_id}')::uuid END
-                 ORDER BY m.outbox_id",
-                &[&i64::from(limit), &f64::from(claim_s)],
-            )
-            .await?;
-        let readable = |row| {
-            claimed_job(row)
-                .inspect_err(|error| tracing::error!(error = %chain(error), "a job in the outbox cannot be read"))
-                .ok()
-        };
-        Ok(rows.iter().filter_map(readable).collect())
+        let sql = format!(
+            "/* outbox_claim */ WITH free AS (
+                 SELECT o.tenant_id, o.outbox_id FROM outbox o JOIN tenants t ON t.tenant_id = o.tenant_id
+                 WHERE o.endpoint IS NULL
+                   AND (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp()) AND t.state = 'active'
+                 ORDER BY o.outbox_id LIMIT $1 FOR UPDATE OF o SKIP LOCKED
+             ), stopped AS (
+                 SELECT o.tenant_id, o.outbox_id
+                 FROM jobs j JOIN outbox o ON o.tenant_id = j.tenant_id AND o.job_id = j.job_id
+                 JOIN tenants t ON t.tenant_id = o.tenant_id
+                 WHERE j.stop_pending AND o.endpoint IS NOT NULL
+                   AND (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp()) AND t.state = 'active'
+                 LIMIT $1 FOR UPDATE OF o SKIP LOCKED
+             ), c AS (SELECT * FROM free UNION ALL SELECT * FROM stopped), {CLAIMED}"
+        );
+        Ok(claimed_jobs(&self.query(&sql, &[&i64::from(limit), &f64::from(claim_s)]).await?))
     }
 
     /// Removes rows that the broker has confirmed, and notes the publication on their jobs. Also when the claim ran out
@@ -179,8 +164,8 @@ impl SystemTx {
     /// The database's own.
     pub async fn outbox_offer_again(&self, tenant: TenantId, agent: AgentId, now: Timestamp) -> Result<u64, DbError> {
         self.execute(
-            "/* outbox_offer_again */ INSERT INTO outbox (tenant_id, job_id, created_at)
-             SELECT tenant_id, job_id, $3 FROM jobs
+            "/* outbox_offer_again */ INSERT INTO outbox (tenant_id, job_id, created_at, endpoint, deadline)
+             SELECT tenant_id, job_id, $3, CASE WHEN NOT stop_pending THEN endpoint END, deadline FROM jobs
              WHERE tenant_id = $1 AND agent_id = $2 AND (finished_at IS NULL OR stop_pending) ORDER BY job_id
              ON CONFLICT (tenant_id, job_id) DO UPDATE SET claimed_until = NULL",
             &[&Id(tenant), &Id(agent), &now],
@@ -200,8 +185,8 @@ impl SystemTx {
         now: Timestamp,
     ) -> Result<u64, DbError> {
         self.execute(
-            "/* outbox_offer_returned */ INSERT INTO outbox (tenant_id, job_id, created_at)
-             SELECT tenant_id, job_id, $3 FROM jobs
+            "/* outbox_offer_returned */ INSERT INTO outbox (tenant_id, job_id, created_at, endpoint, deadline)
+             SELECT tenant_id, job_id, $3, endpoint, deadline FROM jobs
              WHERE tenant_id = $1 AND agent_id = $2 AND finished_at IS NULL AND state = 'awaiting_publish'
              ORDER BY job_id
              ON CONFLICT (tenant_id, job_id) DO NOTHING",
@@ -209,6 +194,40 @@ impl SystemTx {
         )
         .await
     }
+}
+
+/// Claims the rows in `c` for `$2` seconds, with everything that their messages need.
+pub(super) const CLAIMED: &str = "m AS (
+                 UPDATE outbox o SET claimed_until = clock_timestamp() + make_interval(secs => $2),
+                                     attempts = o.attempts + 1
+                 FROM c WHERE o.tenant_id = c.tenant_id AND o.outbox_id = c.outbox_id
+                 RETURNING o.tenant_id, o.outbox_id, o.attempts, o.job_id
+             )
+             SELECT m.tenant_id, m.outbox_id, m.attempts, m.job_id, j.finished_at IS NOT NULL AS finished,
+                    j.stop_pending, j.device_id, j.endpoint IS NOT NULL AS has_budget,
+                    d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key,
+                    a.quarantined_at IS NOT NULL AS agent_quarantined,
+                    a.last_seen_at < clock_timestamp() - interval '30 minutes' AS agent_silent, j.task,
+                    j.traceparent, s.kek_id, s.ciphertext
+             FROM m
+             JOIN jobs j ON j.tenant_id = m.tenant_id AND j.job_id = m.job_id
+             JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id
+             JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id
+             LEFT JOIN trustpoints t ON t.tenant_id = j.tenant_id AND t.trustpoint_id = j.trustpoint_id
+             LEFT JOIN secrets s ON s.tenant_id = j.tenant_id
+                  AND s.secret_id = CASE WHEN j.task #>> '{mac,secret_id}'
+                          ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                      THEN (j.task #>> '{mac,secret_id}')::uuid END
+             ORDER BY m.outbox_id";
+
+/// Claimed rows; one that cannot be read is logged and left out.
+pub(super) fn claimed_jobs(rows: &[Row]) -> Vec<ClaimedJob> {
+    let readable = |row| {
+        claimed_job(row)
+            .inspect_err(|error| tracing::error!(error = %chain(error), "a job in the outbox cannot be read"))
+            .ok()
+    };
+    rows.iter().filter_map(readable).collect()
 }
 
 fn columns(claims: &[Claim]) -> (Vec<uuid::Uuid>, Vec<i64>, Vec<i32>) {
@@ -236,6 +255,8 @@ fn claimed_job(row: &Row) -> Result<ClaimedJob, DbError> {
         agent_id,
         seal_key: row.try_get("seal_key")?,
         agent_quarantined: row.try_get("agent_quarantined")?,
+        agent_silent: row.try_get("agent_silent")?,
+        has_budget: row.try_get("has_budget")?,
         task: serde_json::from_value(task).map_err(|error| DbError::inconsistent("jobs", "task", job_id, error))?,
         traceparent: row.try_get("traceparent")?,
         secret: kek_id.zip(ciphertext),

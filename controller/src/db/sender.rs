@@ -23,6 +23,8 @@ pub struct Sender {
     pub sequence: Option<i64>,
     /// Whether the job waits to be published.
     pub in_outbox: bool,
+    /// The CA endpoint that the job's exchange counts for, and whether that has given no answer lately.
+    pub endpoint: Option<(String, bool)>,
 }
 
 impl SystemTx {
@@ -40,7 +42,8 @@ impl SystemTx {
             .query_opt(
                 "/* sender_fetch */ SELECT a.sign_key, a.last_seen_at,
                         a.quarantined_at IS NOT NULL AS quarantined, j.job_id, j.agent_id, j.device_id,
-                        j.trustpoint_id, j.kind, j.sequence,
+                        j.trustpoint_id, j.kind, j.sequence, j.endpoint,
+                        EXISTS (SELECT FROM ca_endpoints e WHERE e.endpoint = j.endpoint AND e.failures > 0) AS is_ill,
                         j.finished_at IS NOT NULL AS finished,
                         EXISTS (SELECT FROM outbox o WHERE o.tenant_id = j.tenant_id AND o.job_id = j.job_id)
                             AS in_outbox
@@ -71,6 +74,7 @@ impl SystemTx {
             finished: row.try_get("finished")?,
             sequence: row.try_get("sequence")?,
             in_outbox: row.try_get("in_outbox")?,
+            endpoint: row.try_get::<_, Option<String>>("endpoint")?.zip(Some(row.try_get("is_ill")?)),
         }))
     }
 

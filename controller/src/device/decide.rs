@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use trustfleet_model::{
+    ca_server::endpoint_of,
     field::{ObjectName, TrustpointName, Violations},
     ids::{AgentId, JobId},
     job::{EnrollmentOrder, JobState, JobTask, MacCredentials},
@@ -176,6 +177,8 @@ fn new_enrollment(
         trustpoint_id: trustpoint.id,
         agent_id,
         kind: JobKind::Enroll(enroll.request),
+        endpoint: endpoint_of(&order.ca_server.primary_url),
+        deadline: trustpoint.active.as_ref().map(|active| active.not_after),
         request_key: enroll.request_key.clone(),
         requested_by: enroll.requested_by.actor.clone(),
         task: JobTask::Enroll(Box::new(order)),
@@ -221,6 +224,8 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
         },
         traceparent: activate.traceparent.clone(),
         certificate_id: None,
+        endpoint: None,
+        deadline: None,
     };
     Ok(new_job(state, trustpoint, job, &activate.requested_by, now))
 }

@@ -108,6 +108,10 @@ pub struct JobInsert {
     pub traceparent: Option<String>,
     /// The certificate that it asks to revoke.
     pub certificate_id: Option<CertificateId>,
+    /// The CA endpoint that its exchange counts for; none: it has none.
+    pub endpoint: Option<String>,
+    /// When it is too late: the end of the certificate that it replaces. What is urgent goes first.
+    pub deadline: Option<Timestamp>,
 }
 
 /// A change of a job; `None` leaves a column as it is.

@@ -38,6 +38,19 @@ impl Ending {
     }
 }
 
+/// Whether an exchange that ended had an answer of its CA; none: it has not ended, or nothing was sent.
+pub(super) fn answered(report: &Report) -> Option<bool> {
+    match &report.event {
+        ReportEvent::Issued(_) | ReportEvent::Revoked { .. } => Some(true),
+        ReportEvent::Failed { failure, .. } => match failure.culprit {
+            Culprit::PeerMessage | Culprit::PeerRefusal => Some(true),
+            Culprit::Transport => Some(false),
+            Culprit::Configuration | Culprit::Device => None,
+        },
+        _ => None,
+    }
+}
+
 /// What became of each service, where the report tells.
 pub(super) fn services(report: &Report) -> Vec<ServiceResult> {
     let (ReportEvent::Activated { in_service, .. } | ReportEvent::Failed { in_service, .. }) = &report.event else {

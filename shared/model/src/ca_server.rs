@@ -75,6 +75,12 @@ impl CaServerSpec {
     }
 }
 
+/// Whose budget an exchange with this URL counts for: `host:port`, in lower case. None: it is no URL of a CMP server.
+pub fn endpoint_of(url: &str) -> Option<String> {
+    let url = check_cmp_url(url).ok()?;
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
+}
+
 /// Why a CMP URL was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
@@ -126,6 +132,15 @@ mod tests {
         assert_eq!(check_cmp_url("http://user:pw@ca.example/"), Err(UrlError::Extra));
         assert_eq!(check_cmp_url("ftp://ca.example/"), Err(UrlError::Scheme("ftp".to_owned())));
         assert!(matches!(check_cmp_url("ca.example/pkix"), Err(UrlError::Unparsable(_))));
+    }
+
+    #[test]
+    fn an_endpoint_is_a_host_with_its_port_whatever_the_path() {
+        let of = |url| endpoint_of(url).unwrap();
+        assert_eq!(of("http://CA.example/pkix/?profile=ap"), "ca.example:80");
+        assert_eq!(of("https://ca.example/other"), "ca.example:443");
+        assert_eq!(of("http://[2001:DB8::1]:8080/"), "[2001:db8::1]:8080");
+        assert_eq!(endpoint_of("ldap://ca.example/"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use jiff::Timestamp;
 use trustfleet_model::{
+    ca_server::endpoint_of,
     field::Violations,
     ids::JobId,
     job::{Culprit, Failure, JobState, JobTask, RevocationOrder},
@@ -80,6 +81,9 @@ pub(super) fn revoke(state: &DeviceState, revoke: &Revoke, now: Timestamp) -> Re
         })),
         traceparent: revoke.traceparent.clone(),
         certificate_id: Some(id),
+        endpoint: endpoint_of(&revoke.context.ca_server.primary_url),
+        // Whoever revokes is in a hurry.
+        deadline: Some(now),
     };
     changes.note_revocation(revoke.trustpoint_id, &condemned, None);
     let open = OpenJob {
