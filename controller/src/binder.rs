@@ -18,6 +18,7 @@ use crate::{
     device::{AddTrustpoint, Command, Rejection, RemoveTrustpoint, Unbind},
     entropy,
     error::AppError,
+    quota::{EXCEEDED, Limit},
     steady::Steady,
     telemetry::chain,
 };
@@ -118,10 +119,15 @@ impl Binder {
                 binding: Some((binding.id, binding.spec.enroll)),
                 requested_by: Requester::controller(),
             };
-            match self.registry.ask(tenant, unbound.device_id, Command::AddTrustpoint(Box::new(add))).await {
+            let limit = |most| Limit { counted: Counted::Trustpoints, most };
+            let limits = unbound.max_trustpoints.map(limit).into_iter().collect();
+            let command = Command::AddTrustpoint(Box::new(add));
+            match self.registry.ask_within(tenant, unbound.device_id, command, limits).await {
                 Ok(_) | Err(AppError::NotFound { .. }) => {}
                 // One of that name is there, by this binding or otherwise: the binding tells how many.
                 Err(AppError::Rejected(Rejection::NameTaken | Rejection::TooManyTrustpoints)) => {}
+                // The binding shows how far it has come; it goes on when there is room.
+                Err(error) if error.code() == EXCEEDED => return Ok(false),
                 Err(error) => {
                     tracing::warn!(device.id = %unbound.device_id, error = %chain(&error), "a device could not be bound");
                     return Ok(false);

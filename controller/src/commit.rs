@@ -4,7 +4,10 @@
 //! nobody. A stale version falls alone. When the server refuses the statement, every decision is tried by itself; when
 //! the connection is lost meanwhile, nobody can say what was kept, and everybody is told so.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use deadpool_postgres::Object;
 use tokio::{
@@ -21,8 +24,10 @@ use crate::{
     db::{DbError, Store},
     device::Changes,
     metrics::{Metrics, TxOutcome},
+    quota::Limit,
 };
 
+mod quota;
 mod statement;
 
 /// Most decisions in one statement.
@@ -35,6 +40,8 @@ const QUEUE_MAX: usize = 4096;
 pub enum CommitError {
     /// The row has another version by now: reload and decide again.
     VersionConflict,
+    /// A quota of the tenant is used up.
+    QuotaExceeded(Limit),
     /// Certainly not written.
     NotDone(DbError),
     /// Written or not.
@@ -52,6 +59,8 @@ struct Entry {
     tenant: TenantId,
     device: DeviceId,
     changes: Box<Changes>,
+    /// Quotas that it is held to, where it makes what they count.
+    limits: Vec<Limit>,
     done: oneshot::Sender<Result<(), CommitError>>,
     /// From the decision's arrival here to its answer.
     span: Span,
@@ -78,17 +87,26 @@ impl CommitHandle {
         (Self { entries }, task)
     }
 
-    /// Writes a decision; returns after the commit.
+    /// Writes a decision, if what it makes is within these quotas; returns after the commit.
     ///
     /// # Errors
-    /// The version is stale, or the database refused or went away.
-    pub async fn commit(&self, tenant: TenantId, device: DeviceId, changes: Box<Changes>) -> Result<(), CommitError> {
+    /// The version is stale, a quota is used up, or the database refused or went away.
+    pub async fn commit(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        changes: Box<Changes>,
+        limits: Vec<Limit>,
+    ) -> Result<(), CommitError> {
         let span = span();
-        let committed = self.hand_in(tenant, device, changes, span.clone()).instrument(span.clone()).await;
+        let (done, result) = oneshot::channel();
+        let entry = Entry { tenant, device, changes, limits, done, span: span.clone() };
+        let committed = self.hand_in(entry, result).instrument(span.clone()).await;
         match &committed {
             Ok(()) => {}
             // Another replica was faster: the decision is made anew.
             Err(CommitError::VersionConflict) => record_error(&span, "version_conflict", false),
+            Err(CommitError::QuotaExceeded(_)) => record_error(&span, crate::quota::EXCEEDED, false),
             Err(CommitError::NotDone(_)) => record_error(&span, "not_done", true),
             Err(CommitError::OutcomeUnknown(_)) => record_error(&span, "outcome_unknown", true),
         }
@@ -97,14 +115,11 @@ impl CommitHandle {
 
     async fn hand_in(
         &self,
-        tenant: TenantId,
-        device: DeviceId,
-        changes: Box<Changes>,
-        span: Span,
+        entry: Entry,
+        result: oneshot::Receiver<Result<(), CommitError>>,
     ) -> Result<(), CommitError> {
-        let (done, result) = oneshot::channel();
         let stopped = || CommitError::NotDone(DbError::Unavailable { source: "the controller is stopping".into() });
-        self.entries.send(Entry { tenant, device, changes, done, span }).await.map_err(|_| stopped())?;
+        self.entries.send(entry).await.map_err(|_| stopped())?;
         // Dropped without an answer: the committer died in the middle of it.
         result.await.unwrap_or_else(|_| {
             Err(CommitError::OutcomeUnknown(DbError::Unavailable { source: "the committer died".into() }))
@@ -157,7 +172,10 @@ impl Committer {
             Ok(kept) => {
                 let mut jobs = false;
                 for (n, entry) in batch.into_iter().enumerate() {
-                    let result = if kept.contains(&n) { Ok(()) } else { Err(CommitError::VersionConflict) };
+                    let result = kept.get(&n).map_or(Err(CommitError::VersionConflict), |verdict| match verdict {
+                        None => Ok(()),
+                        Some(limit) => Err(CommitError::QuotaExceeded(*limit)),
+                    });
                     jobs |= result.is_ok() && !entry.changes.outbox.is_empty();
                     // An actor that died meanwhile needs no answer: the row is the truth.
                     let _ = entry.done.send(result);
@@ -185,8 +203,8 @@ impl Committer {
         }
     }
 
-    /// The places of the decisions that were written.
-    async fn write_together(&self, batch: &[Entry]) -> Result<HashSet<usize>, DbError> {
+    /// The places of the decisions that were written, and of those that a quota refuses.
+    async fn write_together(&self, batch: &[Entry]) -> Result<HashMap<usize, Option<Limit>>, DbError> {
         let timer = self.metrics.tx_timer("group_commit");
         let result = self.execute(batch).await;
         timer.finish(match &result {
@@ -197,15 +215,48 @@ impl Committer {
         result
     }
 
-    async fn execute(&self, batch: &[Entry]) -> Result<HashSet<usize>, DbError> {
-        let parameters = statement::Parameters::of(batch, self.store.sealer())?;
+    async fn execute(&self, batch: &[Entry]) -> Result<HashMap<usize, Option<Limit>>, DbError> {
         let client = self.store.system_client().await?;
-        let result = statement::execute(&client, &parameters).await;
-        if result.as_ref().is_err_and(DbError::is_away) {
-            // The next batch must not find this connection in the pool.
+        let counted = quota::is_counted(batch);
+        let result = if counted {
+            self.execute_counted(&client, batch).await
+        } else {
+            self.execute_wanted(&client, batch, |_| true).await
+        };
+        if result.is_err() && (counted || result.as_ref().is_err_and(DbError::is_away)) {
+            // The next batch must not find this connection in the pool: it is gone, or inside of a transaction.
             drop(Object::take(client));
         }
         result
+    }
+
+    /// The statement for the decisions at the places that are `wanted`.
+    async fn execute_wanted(
+        &self,
+        client: &Object,
+        batch: &[Entry],
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<HashMap<usize, Option<Limit>>, DbError> {
+        let parameters = statement::Parameters::of(batch, wanted, self.store.sealer())?;
+        let written = statement::execute(client, &parameters).await?;
+        Ok(written.into_iter().map(|n| (n, None)).collect())
+    }
+
+    /// The statement in a transaction of its own: tenants with quotas are locked and counted before.
+    async fn execute_counted(
+        &self,
+        client: &Object,
+        batch: &[Entry],
+    ) -> Result<HashMap<usize, Option<Limit>>, DbError> {
+        client.batch_execute("BEGIN").await?;
+        let verdicts = quota::verdicts(client, batch).await?;
+        let mut kept = self.execute_wanted(client, batch, |n| verdicts[n] == quota::Verdict::Fits).await?;
+        client.batch_execute("COMMIT").await.map_err(DbError::of_lone_statement)?;
+        kept.extend(verdicts.iter().enumerate().filter_map(|(n, verdict)| match verdict {
+            quota::Verdict::Exceeded(limit) => Some((n, Some(*limit))),
+            quota::Verdict::Fits | quota::Verdict::Later => None,
+        }));
+        Ok(kept)
     }
 }
 

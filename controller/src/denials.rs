@@ -1,15 +1,17 @@
 //! What the broker denies to agents, read from its own log: who asks for another's queue is known by that.
 //!
 //! RabbitMQ refuses by the scopes of a token and closes the channel; it tells nobody but its log, which it can publish to an
-//! exchange (`log.exchange`). The replicas share one queue of it.
+//! exchange (`log.exchange`). The replicas share one queue of it. Of a login that is refused it does not say whose it was, and
+//! of none which virtual host it was for: then the address is all that is known.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use trustfleet_model::{clock::Clock, ids::AgentId};
+use uuid::Uuid;
 
 use crate::{
-    audit::{Attempt, Refusals, Requester},
+    audit::{Attempt, PLATFORM, Refusals, Requester},
     broker::BrokerHandle,
     db::{Agent, DbError, Store},
     metrics::{Denial, Metrics},
@@ -50,9 +52,9 @@ impl std::fmt::Debug for Denials {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Denied {
     /// Something that an agent's token does not allow.
-    Operation { agent: AgentId, vhost: String, what: String },
-    /// To come in; RabbitMQ does not say to whom.
-    Login,
+    Operation { agent: AgentId, vhost: String, what: String, source: Option<IpAddr> },
+    /// To come in; RabbitMQ does not say to whom, but where from.
+    Login { source: Option<IpAddr> },
 }
 
 impl Denials {
@@ -85,24 +87,21 @@ impl Denials {
     }
 
     async fn note(&self, denied: Denied) {
-        let (agent, what) = match denied {
-            Denied::Login => {
-                tracing::warn!("the broker has refused a login");
-                return self.metrics.broker_denied(Denial::Login);
-            }
+        let (agent, what, source) = match denied {
+            Denied::Login { source } => return self.note_login(source),
             Denied::Operation { vhost, .. } if vhost != self.vhost => return,
-            Denied::Operation { agent, what, .. } => (agent, what),
+            Denied::Operation { agent, what, source, .. } => (agent, what, source),
         };
         let found: Result<Agent, DbError> =
             self.store.system_tx("denials_agent", async move |tx| tx.agent_by_id(agent).await).await;
         match found {
             Ok(agent) => {
                 self.metrics.broker_denied(Denial::Operation);
-                tracing::warn!(agent.id = %agent.id, what, "the broker has denied something to an agent");
+                tracing::warn!(agent.id = %agent.id, what, ?source, "the broker has denied something to an agent");
                 self.refusals.note(Attempt {
                     tenant: agent.tenant_id,
                     at: self.clock.now(),
-                    requester: Requester::new(format!("agent:{}", agent.id), "agent"),
+                    requester: Requester { source, ..Requester::new(format!("agent:{}", agent.id), "agent") },
                     action: "broker_denied",
                     object_kind: "agent",
                     object_id: agent.id.as_uuid(),
@@ -114,12 +113,47 @@ impl Denials {
             Err(error) => tracing::warn!(error = %chain(&error), "what the broker denied is not noted"),
         }
     }
+
+    /// A refused login: in the installation's own log, by its address.
+    fn note_login(&self, source: Option<IpAddr>) {
+        self.metrics.broker_denied(Denial::Login);
+        tracing::warn!(?source, "the broker has refused a login");
+        self.refusals.note(Attempt {
+            tenant: PLATFORM,
+            at: self.clock.now(),
+            requester: Requester { source, ..Requester::new("unknown", "none") },
+            action: "broker_login_refused",
+            object_kind: "address",
+            object_id: address_id(source),
+            detail: serde_json::json!({ "code": Denial::Login.as_str() }),
+        });
+    }
+}
+
+/// What refused logins of one address are counted together by: an IPv6 address has the size of an id, and an IPv4 one is
+/// written as one.
+fn address_id(source: Option<IpAddr>) -> Uuid {
+    let bits = match source {
+        Some(IpAddr::V4(address)) => address.to_ipv6_mapped().to_bits(),
+        Some(IpAddr::V6(address)) => address.to_bits(),
+        None => 0,
+    };
+    Uuid::from_u128(bits)
+}
+
+/// The other end of the connection that a line is about: `(127.0.0.1:1 -> 127.0.0.1:2, …`.
+fn source(line: &str) -> Option<IpAddr> {
+    let (peer, _) = line.split_once(" -> ")?;
+    let peer = peer.rsplit('(').next()?;
+    let (address, port) = peer.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    address.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 /// What a line tells; none: it is about something else.
 fn read(line: &str) -> Option<Denied> {
     if line.contains(" login refused: ") {
-        return Some(Denied::Login);
+        return Some(Denied::Login { source: source(line) });
     }
     if !line.contains("access_refused") {
         return None;
@@ -130,7 +164,7 @@ fn read(line: &str) -> Option<Denied> {
     let on = line.split("access to ").nth(1).and_then(|rest| rest.split(" in vhost").next()).unwrap_or_default();
     let what = format!("{operation} on {on}");
     let what = what.chars().filter(|character| !character.is_control()).take(WORD_MAX).collect();
-    Some(Denied::Operation { agent, vhost, what })
+    Some(Denied::Operation { agent, vhost, what, source: source(line) })
 }
 
 fn between<'a>(line: &'a str, begin: &str) -> Option<&'a str> {
@@ -152,10 +186,21 @@ mod tests {
         );
         let (agent, vhost) = (AGENT.parse().unwrap(), "v".to_owned());
         let what = "basic.consume on queue 'agent.x'".to_owned();
-        assert_eq!(read(&line), Some(Denied::Operation { agent, vhost, what }));
+        let local = Some(IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(read(&line), Some(Denied::Operation { agent, vhost, what, source: local }));
         let line = "Error on AMQP connection <0.1.0> (127.0.0.1:1 -> 127.0.0.1:2, state: starting):\n\
                     PLAIN login refused: Authentication using an OAuth 2/JWT token failed: provided token is invalid";
-        assert_eq!(read(line), Some(Denied::Login));
+        assert_eq!(read(line), Some(Denied::Login { source: local }));
+        let line =
+            "Error on AMQP connection <0.1.0> ([2001:db8::7]:1 -> [::1]:2, state: starting):\nPLAIN login refused: x";
+        assert_eq!(read(line), Some(Denied::Login { source: Some("2001:db8::7".parse().unwrap()) }));
+        let line = "Error on AMQP connection <0.1.0> (2001:db8::7:41234 -> ::1:5672, state: starting):\nPLAIN login refused: x";
+        assert_eq!(read(line), Some(Denied::Login { source: Some("2001:db8::7".parse().unwrap()) }));
+        for nowhere in
+            ["PLAIN login refused: -> x", "(a:b -> c) PLAIN login refused: x", "(1.2.3.4 -> c) PLAIN login refused: "]
+        {
+            assert_eq!(read(nowhere), Some(Denied::Login { source: None }), "{nowhere}");
+        }
         for other in ["", "access_refused", "login", "refused for user '", "access_refused refused for user 'guest'"] {
             assert_eq!(read(other), None, "{other:?}");
         }

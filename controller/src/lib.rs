@@ -36,6 +36,7 @@ pub mod outbox;
 pub mod preview;
 pub mod program;
 pub mod purge;
+pub mod quota;
 pub mod renewal;
 pub mod revoker;
 pub mod rotation;

@@ -218,8 +218,16 @@ fn every_panel_asks_for_the_chosen_installation_in_the_chosen_namespace_only() {
 fn gauges_about_the_fleet_are_taken_from_replicas_that_counted_lately() {
     let (count, begins) =
         ("trustfleet_fleet_counted_timestamp_seconds", " and on (namespace, job, instance) (time() - ");
-    let gauges =
-        ["active_certificates", "agents", "certificate_nearest", "certificates", "jobs", "outbox", "revocations"];
+    let gauges = [
+        "active_certificates",
+        "agents",
+        "certificate_nearest",
+        "certificates",
+        "jobs",
+        "outbox",
+        "revocations",
+        "audit_oldest",
+    ];
     let panels = panel_queries().into_iter().map(|query| (query.place, filled(&query.expr, &ANY_VALUES)));
     let rules = alerts().into_iter().filter(|alert| alert.name != "TrustfleetMetricMissing");
     let rules = rules.map(|alert| (format!("{}: {}", alert.file, alert.name), alert.expr().to_owned()));

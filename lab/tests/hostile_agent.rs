@@ -39,16 +39,16 @@ use trustfleet_wire::{
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Waits until the audit log has a row of this action whose detail has this code.
-async fn noted(lab: &Lab, action: &str, code: &str) {
+/// Waits until an audit log has a row of this action whose detail has this code; the address that it names.
+async fn noted(lab: &Lab, action: &str, code: &str) -> Option<String> {
     let url = lab.db.as_ref().unwrap().admin_url();
     let (client, connection) = tokio_postgres::connect(url.as_str(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    let sql = "SELECT count(*) FROM audit WHERE action = $1 AND detail ->> 'code' = $2";
+    let sql = "SELECT count(*), max(host(source)) FROM audit WHERE action = $1 AND detail ->> 'code' = $2";
     for _ in 0..300 {
-        let rows: i64 = client.query_one(sql, &[&action, &code]).await.unwrap().get(0);
-        if rows > 0 {
-            return;
+        let row = client.query_one(sql, &[&action, &code]).await.unwrap();
+        if row.get::<_, i64>(0) > 0 {
+            return row.get(1);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -159,6 +159,8 @@ async fn expired_and_foreign_broker_tokens_open_nothing() {
     }
     let sample = "trustfleet_broker_denials_total{kind=\"login\"}";
     lab.eventually("the attempts are counted", || lab.metric(sample).filter(|count| *count >= 1.0)).await;
+    // RabbitMQ does not say whose they were; where from, it does.
+    assert_eq!(noted(&lab, "broker_login_refused", "login").await.as_deref(), Some("127.0.0.1"));
 }
 
 fn hello(tenant_id: TenantId, agent_id: AgentId) -> FromAgent {

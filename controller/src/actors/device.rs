@@ -18,6 +18,7 @@ use crate::{
     commit::CommitError,
     device::{Command, Decision, DeviceState, Rejection, Reply, decide},
     error::AppError,
+    quota::Limit,
 };
 
 /// How often a command is decided anew because the row had changed.
@@ -29,6 +30,8 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 #[rtype(result = "()")]
 pub(super) struct Ask {
     pub(super) command: Command,
+    /// Quotas that what it makes is held to.
+    pub(super) limits: Vec<Limit>,
     pub(super) answer: oneshot::Sender<Result<Reply, AppError>>,
     /// What is done for the command belongs to this span.
     pub(super) span: Span,
@@ -71,7 +74,7 @@ impl Handler<Ask> for DeviceActor {
         let work = Work { tenant: self.tenant, device: self.device, shared: Arc::clone(&self.shared) };
         let cached = self.state.take();
         let span = ask.span.clone();
-        let worked = async move { (work.run(cached, &ask.command).await, ask.answer) }.instrument(span);
+        let worked = async move { (work.run(cached, &ask.command, &ask.limits).await, ask.answer) }.instrument(span);
         AtomicResponse::new(Box::pin(worked.into_actor(self).map(|((state, result), answer), actor, context| {
             actor.last_command = Instant::now();
             actor.state = state;
@@ -99,6 +102,7 @@ impl Work {
         &self,
         mut cached: Option<DeviceState>,
         command: &Command,
+        limits: &[Limit],
     ) -> (Option<DeviceState>, Result<Reply, AppError>) {
         for attempt in 1..=DECISIONS_MAX {
             let (state, fresh) = match cached.take() {
@@ -123,13 +127,14 @@ impl Work {
             };
             let (changes, reply) = changes;
             let after = changes.state.clone();
-            match self.shared.commit.commit(self.tenant, self.device, changes).await {
+            match self.shared.commit.commit(self.tenant, self.device, changes, limits.to_vec()).await {
                 Ok(()) => return (Some(after), Ok(reply)),
                 Err(CommitError::VersionConflict) => {
                     self.shared.metrics.version_conflict();
                     // Whoever holds the row gets a moment to finish.
                     tokio::time::sleep(CONFLICT_PAUSE * attempt).await;
                 }
+                Err(CommitError::QuotaExceeded(limit)) => return (Some(state), Err(limit.exceeded())),
                 Err(CommitError::NotDone(error)) => return (Some(state), Err(error.into())),
                 Err(CommitError::OutcomeUnknown(error)) => return (None, Err(error.into())),
             }

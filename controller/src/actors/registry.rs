@@ -26,6 +26,7 @@ use crate::{
     device::{Command, Reply},
     error::AppError,
     metrics::Metrics,
+    quota::Limit,
 };
 
 /// Parts of the map, so that commands to different devices do not wait for one lock.
@@ -109,18 +110,38 @@ impl Registry {
     /// [`AppError::NotFound`] when there is no such device, [`AppError::Rejected`] when the device refused,
     /// [`AppError::Busy`] when its mailbox is full, [`AppError::Unavailable`] or [`AppError::OutcomeUnknown`].
     pub async fn ask(&self, tenant: TenantId, device: DeviceId, command: Command) -> Result<Reply, AppError> {
+        self.ask_within(tenant, device, command, Vec::new()).await
+    }
+
+    /// The same for a command that makes what these quotas of the tenant count.
+    ///
+    /// # Errors
+    /// As [`Registry::ask`], and that a quota is used up.
+    pub async fn ask_within(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        command: Command,
+        limits: Vec<Limit>,
+    ) -> Result<Reply, AppError> {
         let span = span(tenant, device, &command);
-        let answer = self.ask_actor(tenant, device, command).instrument(span.clone()).await;
+        let answer = self.ask_actor(tenant, device, command, limits).instrument(span.clone()).await;
         if let Err(error) = &answer {
             record_error(&span, error.code(), error.status() >= 500);
         }
         answer
     }
 
-    async fn ask_actor(&self, tenant: TenantId, device: DeviceId, command: Command) -> Result<Reply, AppError> {
+    async fn ask_actor(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        command: Command,
+        limits: Vec<Limit>,
+    ) -> Result<Reply, AppError> {
         for _ in 0..ATTEMPTS {
             let (answer, answered) = oneshot::channel();
-            let ask = Ask { command: command.clone(), answer, span: Span::current() };
+            let ask = Ask { command: command.clone(), limits: limits.clone(), answer, span: Span::current() };
             match self.hand_over((tenant, device), ask) {
                 Handed::Over => {}
                 Handed::Full => {

@@ -21,7 +21,7 @@ use crate::db::{AuditFilter, DbError, TenantTx};
 use crate::error::AppError;
 
 /// Media type of JSON lines.
-const NDJSON: &str = "application/x-ndjson";
+pub(super) const NDJSON: &str = "application/x-ndjson";
 const OUTCOMES: [&str; 2] = ["done", "refused"];
 const FILTERS: [&str; 9] =
     ["actor", "action", "object_kind", "object_id", "request_id", "trace_id", "outcome", "since", "until"];

@@ -3,7 +3,8 @@
 //! Only hashes of tokens are compared: of 256 random bits, so that what the time of a comparison tells of a hash tells
 //! nothing of a token. What was looked up is kept for a few seconds, so that a revocation takes effect
 //! at every replica within [`KEPT_FOR`]; the replica that revoked forgets it at once, but for a look-up that was under way.
-//! A tenant that the token may not see does not exist for it.
+//! A tenant that the token may not see does not exist for it. A JWT is good until it ends, but its subject can be blocked, which
+//! takes effect in the same way.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -36,7 +37,7 @@ use super::scope::{Scope, Scopes};
 use super::timing::operation;
 use crate::app::Services;
 use crate::audit::{Attempt, PLATFORM};
-use crate::db::{ApiToken, DbError, PresentedToken, Quota, Tenant, TenantState};
+use crate::db::{ApiToken, Blocks, DbError, PresentedToken, Quota, Tenant, TenantState};
 use crate::error::AppError;
 use crate::tls::TlsError;
 
@@ -47,7 +48,7 @@ const LAST_USED_STEP: SignedDuration = SignedDuration::from_mins(1);
 /// Most tokens or tenants kept.
 const KEPT_MAX: usize = 10_000;
 /// What is done in a suspended tenant, too: whoever may not get in any more must be kept out.
-const GOES_ON: [&str; 2] = ["token_delete", "agent_quarantine"];
+const GOES_ON: [&str; 3] = ["token_delete", "blocked_subject_create", "agent_quarantine"];
 /// What every API token begins with, so that scanners for leaked secrets find it.
 const TOKEN_PREFIX: &str = "tft1_";
 
@@ -239,6 +240,12 @@ impl Api {
         self.tokens.retain(|caller| caller.token_id() != Some(gone));
     }
 
+    /// Forgets the tokens of a subject that was blocked, or is let in again.
+    pub fn forget_subject(&self, issuer: &str, subject: &str) {
+        let person = person_of_jwt(issuer, subject);
+        self.tokens.retain(|caller| caller.token_id().is_some() || caller.person != person);
+    }
+
     /// Forgets a tenant that was changed.
     pub fn forget_tenant(&self, changed: TenantId) {
         self.tenants.retain(|tenant| tenant.id != changed);
@@ -293,7 +300,10 @@ impl Api {
         self.limits.may_try(source)?;
         let caller = match token_hash(token) {
             Some(hash) => self.look_up(&hash, now).await?,
-            None => self.issuers.verify(token, now).await?.map(caller_of_jwt),
+            None => match self.issuers.verify(token, now).await? {
+                Some(verified) => Some(self.look_up_blocks(verified).await?),
+                None => None,
+            },
         };
         let Some(caller) = caller else {
             self.limits.failed(source);
@@ -317,6 +327,15 @@ impl Api {
             Err(DbError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The caller of a JWT that is good: with what its claims give, less what it is blocked from.
+    async fn look_up_blocks(&self, verified: Verified) -> Result<Caller, AppError> {
+        let (issuer, subject) = (&verified.issuer, &verified.subject);
+        let store = &self.services.store;
+        let blocks: Result<Blocks, DbError> =
+            store.system_tx("blocks_look_up", async |tx| tx.blocks_of(issuer, subject).await).await;
+        Ok(caller_of_jwt(verified, &blocks?))
     }
 
     /// Writes when a token was last used, to the minute, without the request waiting for it.
@@ -387,14 +406,21 @@ fn read_caller(presented: PresentedToken, limited_as: [u8; 32]) -> Result<Caller
     })
 }
 
-fn caller_of_jwt(verified: Verified) -> Caller {
-    let Verified { issuer, subject, expires_at, platform, tenants } = verified;
-    let person = format!("oidc:{issuer}#{subject}");
+fn person_of_jwt(issuer: &str, subject: &str) -> String {
+    format!("oidc:{issuer}#{subject}")
+}
+
+/// A tenant cannot keep out who administers the platform.
+fn caller_of_jwt(verified: Verified, blocks: &Blocks) -> Caller {
+    let Verified { issuer, subject, expires_at, platform, mut tenants } = verified;
+    let person = person_of_jwt(&issuer, &subject);
+    tenants.retain(|(name, _)| !blocks.tenants.contains(name));
     let grant = if platform { Grant::Platform } else { Grant::Named(tenants) };
     let limited_as = sha256(person.as_bytes());
     let credential = Credential::Jwt { issuer, subject };
     let expires_at = Some(expires_at);
-    Caller { credential, scopes: Scopes::all(), person, grant, expires_at, revoked: false, limited_as }
+    let (scopes, revoked) = (Scopes::all(), blocks.everywhere);
+    Caller { credential, scopes, person, grant, expires_at, revoked, limited_as }
 }
 
 /// Lets a request through to its handler, or answers it.

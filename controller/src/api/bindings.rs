@@ -59,7 +59,7 @@ pub async fn create(call: Call, body: Body<BindingCreate>) -> Result<HttpRespons
         let trustpoint = findings.rules.check("trustpoint", "S17", body.trustpoint.parse::<TrustpointName>());
         let selector = BindingSpec::selector(&body.selector, &mut findings.rules);
         let named = (body.entity.as_str(), body.ca_server.as_str(), body.policy.as_str());
-        let (references, unknown) = find_references(&call, named, None).await?;
+        let (references, unknown) = find_references(&call, named, &[]).await?;
         findings.add(unknown);
         read = match (name, trustpoint, references) {
             (Some(name), Some(trustpoint), Some(references)) => Some((

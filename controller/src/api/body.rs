@@ -99,17 +99,9 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
-        let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("").to_owned());
-        let payload = Payload::from_request(request, payload).into_inner();
-        let longest = body_max(operation(request.method().as_str(), request.match_pattern().as_deref()));
-        let api = request.app_data::<web::Data<Api>>();
-        let within = body_timeout(api.map_or(60, |api| api.services.config.http.request_timeout_s));
+        let received = receive(request, payload);
         Box::pin(async move {
-            let unreadable = |_| Problem::http(StatusCode::BAD_REQUEST, "malformed", "the body cannot be read");
-            let collected = tokio::time::timeout(within, collect(payload.map_err(unreadable)?, longest)).await;
-            let bytes = collected.map_err(|_| {
-                Problem::http(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")
-            })??;
+            let (content_type, bytes) = received.await?;
             if let Some(content_type) = content_type {
                 check_content_type(&content_type)?;
             }
@@ -118,13 +110,58 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
+/// A body that is no JSON document, with its media type (lower case, without parameters).
+#[derive(Debug)]
+pub struct Text {
+    /// The media type; empty: none was given.
+    pub media: String,
+    /// The body.
+    pub bytes: Bytes,
+}
+
+impl FromRequest for Text {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let received = receive(request, payload);
+        Box::pin(async move {
+            let (content_type, bytes) = received.await?;
+            Ok(Self { media: content_type.as_deref().map(media_type).unwrap_or_default(), bytes })
+        })
+    }
+}
+
+/// The body's Content-Type and bytes, within the operation's bounds of time and size.
+fn receive(
+    request: &HttpRequest,
+    payload: &mut dev::Payload,
+) -> impl Future<Output = Result<(Option<String>, Bytes), Problem>> + use<> {
+    let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("").to_owned());
+    let payload = Payload::from_request(request, payload).into_inner();
+    let longest = body_max(operation(request.method().as_str(), request.match_pattern().as_deref()));
+    let api = request.app_data::<web::Data<Api>>();
+    let within = body_timeout(api.map_or(60, |api| api.services.config.http.request_timeout_s));
+    async move {
+        let unreadable = |_| Problem::http(StatusCode::BAD_REQUEST, "malformed", "the body cannot be read");
+        let collected = tokio::time::timeout(within, collect(payload.map_err(unreadable)?, longest)).await;
+        let bytes = collected.map_err(|_| {
+            Problem::http(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")
+        })??;
+        Ok((content_type, bytes))
+    }
+}
+
+fn media_type(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+}
+
 fn check_content_type(text: &str) -> Result<(), Problem> {
-    let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let media = media_type(text);
     if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
         return Ok(());
     }
-    let detail = "send the body as application/json";
-    Err(Problem::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+    Err(Problem::unsupported_media_type("send the body as application/json"))
 }
 
 async fn collect(mut payload: Payload, longest: usize) -> Result<Bytes, Problem> {

@@ -26,6 +26,7 @@ use crate::audit::{Requester, differences};
 use crate::db::{Counted, DbError, Note, TenantTx, UsedBy};
 use crate::entropy;
 use crate::error::AppError;
+use crate::quota::Limit;
 
 /// Objects of one answer, when the client names no limit.
 const LIMIT_DEFAULT: u16 = 100;
@@ -194,32 +195,26 @@ impl Call {
         self.services().store.tenant_tx(self.tenant()?.id, name, work).await.map_err(Into::into)
     }
 
-    /// Whether the tenant may have one more of something. What is asked for at the same moment is not counted.
+    /// What the tenant's quota limits among these.
+    ///
+    /// # Errors
+    /// An internal error on a route without a tenant.
+    pub fn limits(&self, wanted: &[Counted]) -> Result<Vec<Limit>, Problem> {
+        Ok(self.tenant()?.quota.limits(wanted))
+    }
+
+    /// Whether the tenant may have one more of each; exactly so in a [`crate::db::Store::counted_tx`] alone. Elsewhere it
+    /// spares work that would be refused in the end.
     ///
     /// # Errors
     /// 409 when it has to delete something first, 429 when it has to wait; the database's own.
-    pub async fn check_quota(&self, tx: &TenantTx, counted: Counted) -> Result<(), AppError> {
-        let Some(limit) = self.admitted.tenant.as_ref().and_then(|tenant| tenant.quota.of(counted)) else {
-            return Ok(());
-        };
-        if tx.quota_used(counted, limit, self.now).await? < limit {
-            return Ok(());
-        }
-        const CODE: &str = "quota_exceeded";
-        let more = "a platform administrator can raise the quota";
-        let (what, retry_after_s) = match counted {
-            Counted::Devices => ("devices", None),
-            Counted::Trustpoints => ("trustpoints", None),
-            Counted::JobsPerHour => ("jobs in an hour", Some(60)),
-            Counted::JobsInFlight => ("jobs under way", Some(10)),
-        };
-        let detail = format!("the tenant has its {limit} {what}, which is its quota");
-        Err(match retry_after_s {
-            None => AppError::Conflict { code: CODE, detail: format!("{detail}: delete some first; {more}") },
-            Some(retry_after_s) => {
-                AppError::TooMany { code: CODE, detail: format!("{detail}: wait a while; {more}"), retry_after_s }
+    pub async fn check_quota(&self, tx: &TenantTx, limits: &[Limit]) -> Result<(), AppError> {
+        for limit in limits {
+            if tx.quota_used(limit.counted, limit.most, self.now).await? >= limit.most {
+                return Err(limit.exceeded());
             }
-        })
+        }
+        Ok(())
     }
 
     /// Appends a line to the tenant's audit log.

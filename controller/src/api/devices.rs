@@ -63,16 +63,19 @@ pub async fn create(call: Call, body: Body<DeviceCreate>) -> Result<HttpResponse
     let (name, registration) = findings.finish(read.and_then(|(name, rest)| name.map(|name| (name, rest))))?;
     let id = DeviceId::fresh(call.now, id_bytes()?);
     let device = device(&call, id, name, registration, agent_id)?;
+    let limits = call.limits(&[Counted::Devices])?;
     let made = call
-        .tenant_tx("device_create", async |tx| {
-            call.check_quota(tx, Counted::Devices).await?;
+        .services()
+        .store
+        .counted_tx(call.tenant()?.id, "device_create", async |tx| {
+            call.check_quota(tx, &limits).await?;
             one_active(tx, &device).await?;
             tx.registered_device_insert(&device, call.now).await.map_err(|error| name_taken(error, "device"))?;
             let made = tx.registered_device_fetch(&device.name).await?;
             let (object, after) = (("device", id.as_uuid()), shown(&DeviceBody::from(made.clone())));
             let detail = json!({"name": device.name.as_str()});
             call.note_change(tx, "device_created", object, None, Some(after), detail).await?;
-            Ok(made)
+            Ok::<_, AppError>(made)
         })
         .await?;
     call.created(device.name.as_str(), &DeviceBody::from(made))

@@ -9,6 +9,7 @@ pub mod agents;
 pub mod audit;
 pub mod auth;
 pub mod bindings;
+pub mod blocked_subjects;
 pub mod body;
 mod bounds;
 pub mod ca_servers;
@@ -29,6 +30,7 @@ pub mod jobs;
 pub mod joining;
 mod json;
 mod limits;
+pub mod mac;
 pub mod metrics;
 mod oidc;
 pub mod openapi;
@@ -102,6 +104,8 @@ const EXPECTED_AGENT: &str = "/v1/tenants/{tenant}/expected-agents/{serial}";
 const APPLICANTS: &str = "/v1/tenants/{tenant}/applicants";
 const APPLICANT_APPROVE: &str = "/v1/tenants/{tenant}/applicants/{applicant}/approve";
 const APPLICANT_REJECT: &str = "/v1/tenants/{tenant}/applicants/{applicant}/reject";
+const BLOCKED: &str = "/v1/tenants/{tenant}/blocked-subjects";
+const PLATFORM_BLOCKED: &str = "/v1/blocked-subjects";
 const ENTITIES: &str = "/v1/tenants/{tenant}/entities";
 const ENTITY: &str = "/v1/tenants/{tenant}/entities/{entity}";
 const CA_SERVERS: &str = "/v1/tenants/{tenant}/ca-servers";
@@ -149,6 +153,20 @@ pub const ROUTES: &[Route] = &[
     route("GET", PLATFORM_TOKENS, Platform, "platform_token_list", || get().to(platform_tokens::list)),
     route("POST", PLATFORM_TOKENS, Platform, "platform_token_create", || post().to(platform_tokens::create)),
     route("DELETE", PLATFORM_TOKEN, Platform, "platform_token_delete", || delete().to(platform_tokens::revoke)),
+    route("GET", BLOCKED, Tenant(Admin), "blocked_subject_list", || get().to(blocked_subjects::list)),
+    route("POST", BLOCKED, Tenant(Admin), "blocked_subject_create", || post().to(blocked_subjects::create)),
+    route("DELETE", "/v1/tenants/{tenant}/blocked-subjects/{block}", Tenant(Admin), "blocked_subject_delete", || {
+        delete().to(blocked_subjects::remove)
+    }),
+    route("GET", PLATFORM_BLOCKED, Platform, "platform_blocked_subject_list", || {
+        get().to(blocked_subjects::platform_list)
+    }),
+    route("POST", PLATFORM_BLOCKED, Platform, "platform_blocked_subject_create", || {
+        post().to(blocked_subjects::platform_create)
+    }),
+    route("DELETE", "/v1/blocked-subjects/{block}", Platform, "platform_blocked_subject_delete", || {
+        delete().to(blocked_subjects::platform_remove)
+    }),
     route("POST", JOIN_TOKENS, Tenant(Admin), "join_token_create", || post().to(tokens::create_join_token)),
     route("GET", AGENTS, Tenant(Viewer), "agent_list", || get().to(agents::list)),
     route("GET", AGENT, Tenant(Viewer), "agent_show", || get().to(agents::show)),
@@ -228,7 +246,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", DEVICE_TRUSTPOINTS, Tenant(Operator), "trustpoint_create", || post().to(trustpoints::create)),
     route("GET", TRUSTPOINT, Tenant(Viewer), "trustpoint_show", || get().to(trustpoints::show)),
     route("DELETE", TRUSTPOINT, Tenant(Operator), "trustpoint_delete", || delete().to(trustpoints::remove)),
-    route("PUT", TRUSTPOINT_MAC, Tenant(Operator), "trustpoint_mac_set", || put().to(trustpoints::set_mac)),
+    route("PUT", TRUSTPOINT_MAC, Tenant(Operator), "trustpoint_mac_set", || put().to(mac::set)),
     route("PUT", TRUSTPOINT_SERVICES, Tenant(Operator), "trustpoint_services_set", || {
         put().to(trustpoints::set_services)
     }),
@@ -237,6 +255,9 @@ pub const ROUTES: &[Route] = &[
     }),
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
+    route("POST", "/v1/tenants/{tenant}/trustpoints/mac-import", Tenant(Operator), "trustpoint_mac_import", || {
+        post().to(mac::import)
+    }),
     route("GET", TRUSTPOINTS, Tenant(Viewer), "trustpoint_list", || get().to(trustpoints::list)),
     route(
         "GET",

@@ -16,8 +16,9 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, bindings, ca_servers, certificates, changes, devices, entities, health, history, jobs,
-    joining, metrics, platform_tokens, policies, revocations, statistics, tenants, tokens, trustpoints,
+    agent_door, agents, audit, bindings, blocked_subjects, ca_servers, certificates, changes, devices, entities,
+    health, history, jobs, joining, mac, metrics, platform_tokens, policies, revocations, statistics, tenants, tokens,
+    trustpoints,
 };
 use crate::error::AppError;
 
@@ -84,6 +85,12 @@ use crate::error::AppError;
         bindings::create,
         bindings::show,
         bindings::remove,
+        blocked_subjects::list,
+        blocked_subjects::create,
+        blocked_subjects::remove,
+        blocked_subjects::platform_list,
+        blocked_subjects::platform_create,
+        blocked_subjects::platform_remove,
         policies::list,
         policies::create,
         policies::show,
@@ -106,7 +113,8 @@ use crate::error::AppError;
         trustpoints::create,
         trustpoints::show,
         trustpoints::remove,
-        trustpoints::set_mac,
+        mac::set,
+        mac::import,
         trustpoints::set_services,
         trustpoints::set_auto_update,
         trustpoints::enroll,
@@ -144,7 +152,8 @@ use crate::error::AppError;
 struct Document;
 
 /// What the parts of a path are.
-const SEGMENTS: [(&str, &str); 14] = [
+const SEGMENTS: [(&str, &str); 15] = [
+    ("block", "Id of the block"),
     ("factory_ca", "Name of the factory CA"),
     ("serial", "The serial number"),
     ("applicant", "Id of the applicant"),

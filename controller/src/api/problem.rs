@@ -74,6 +74,21 @@ impl Problem {
         Self { status, code, detail: detail.into(), violations, retry_after_s: None, allow: None }
     }
 
+    /// A body of another kind than the path takes (415).
+    pub fn unsupported_media_type(detail: &'static str) -> Self {
+        Self::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    }
+
+    /// The stable code.
+    pub const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The sentence for whoever asked.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// No object of this kind, or one of another tenant: the answer is the same (404).
     pub fn not_found(kind: &'static str) -> Self {
         AppError::NotFound { kind }.into()

@@ -9,9 +9,10 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 17] = [
+pub const NOUNS: [&str; 18] = [
     "tenants",
     "tokens",
+    "blocked-subjects",
     "join-tokens",
     "agents",
     "factory-cas",

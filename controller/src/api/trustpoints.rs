@@ -3,10 +3,9 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use trustfleet_model::field::{ObjectName, TrustpointName, Violations};
-use trustfleet_model::ids::{CaServerId, DeviceId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
-use trustfleet_model::job::MacCredentials;
+use trustfleet_model::ids::{CaServerId, DeviceId, EntityId, JobId, PolicyId, TrustpointId};
 use trustfleet_model::service;
-use trustfleet_model::trustpoint::{TrustpointStatus, check_reference, check_secret, secret_warning};
+use trustfleet_model::trustpoint::{TrustpointStatus, secret_warning};
 use utoipa::IntoParams;
 
 use super::body::Body;
@@ -14,13 +13,13 @@ use super::call::{Call, List, ListQuery, id_bytes, resolved};
 use super::dto::Page;
 use super::dto::job::{EnrollRequest, JobBody};
 use super::dto::service::ServicesBody;
-use super::dto::trustpoint::{AutoUpdateSet, MacBody, MacCreate, TrustpointBody, TrustpointCreate};
+use super::dto::trustpoint::{AutoUpdateSet, TrustpointBody, TrustpointCreate};
+use super::mac::{check_mac, drop_unused, store_secret};
 use super::problem::{Problem, ProblemBody, json};
-use crate::db::{Counted, ListedTrustpoint, TenantTx, TrustpointFilter};
-use crate::device::{
-    Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetAutoUpdate, SetMac, SetServices,
-};
+use crate::db::{Counted, ListedTrustpoint, TrustpointFilter};
+use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetAutoUpdate, SetServices};
 use crate::error::AppError;
+use crate::quota::Limit;
 
 /// Filters of the list of trustpoints.
 #[derive(Debug, IntoParams)]
@@ -111,6 +110,7 @@ pub(super) struct References {
 pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResponse, Problem> {
     let device_name: ObjectName = call.segment("device", "device")?;
     let device = find_device(&call, &device_name).await?;
+    let limits = call.limits(&[Counted::Trustpoints])?;
     let (body, mut findings) = body.open();
     let mut references = None;
     let mut named = None;
@@ -119,11 +119,10 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         services = service::read_names("services", &body.services, &mut findings.rules);
         named = findings.rules.check("name", "S17", body.name.parse::<TrustpointName>());
         if let Some(mac) = &body.mac {
-            check_reference("mac.reference", &mac.reference, &mut findings.rules);
-            check_secret("mac.secret", mac.secret.expose(), &mut findings.rules);
+            check_mac("mac.", mac, &mut findings.rules);
         }
         let named = (body.entity.as_str(), body.ca_server.as_str(), body.policy.as_str());
-        let (found, unknown) = find_references(&call, named, Some(Counted::Trustpoints)).await?;
+        let (found, unknown) = find_references(&call, named, &limits).await?;
         findings.add(unknown);
         references = found;
     }
@@ -148,45 +147,15 @@ pub async fn create(call: Call, body: Body<TrustpointCreate>) -> Result<HttpResp
         binding: None,
         requested_by: call.requester(),
     }));
-    if let Err(error) = ask(&call, device, command).await {
-        if let (Some(mac), true) = (mac, outcome_is_known(&error)) {
-            drop_secret(&call, mac.secret_id).await;
+    if let Err(error) = ask_within(&call, device, command, limits).await {
+        if let Some(mac) = mac {
+            drop_unused(&call, mac.secret_id, &error).await;
         }
         return Err(error.into());
     }
     let mut made = read(&call, device, &name).await?;
     made.warnings.extend(warning);
     call.created(name.as_str(), &made)
-}
-
-/// Gives a trustpoint other MAC credentials.
-///
-/// # Errors
-/// 404; 409 while a request is under way; 422 with everything that is wrong.
-#[utoipa::path(put, path = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/mac", tag = "Trustpoints",
-    operation_id = "trustpoint_mac_set", summary = "Give a trustpoint another MAC reference and secret", request_body = MacCreate,
-    responses(
-        (status = 200, description = "Set; the former secret is deleted", body = MacBody),
-        (status = 409, description = "A request is under way", body = ProblemBody, content_type = "application/problem+json")))]
-pub async fn set_mac(call: Call, body: Body<MacCreate>) -> Result<HttpResponse, Problem> {
-    let (device, trustpoint) = find(&call).await?;
-    let mac = body.check(|mac, violations| {
-        check_reference("reference", &mac.reference, violations);
-        check_secret("secret", mac.secret.expose(), violations);
-        Some(mac)
-    })?;
-    let one_time = mac.one_time;
-    let warnings: Vec<String> = secret_warning(mac.secret.expose()).into_iter().collect();
-    let mac = store_secret(&call, mac).await?;
-    let (reference, secret_id) = (mac.reference.clone(), mac.secret_id);
-    let command = Command::SetMac(Box::new(SetMac { trustpoint, mac, one_time, requested_by: call.requester() }));
-    if let Err(error) = ask(&call, device, command).await {
-        if outcome_is_known(&error) {
-            drop_secret(&call, secret_id).await;
-        }
-        return Err(error.into());
-    }
-    json(StatusCode::OK, &MacBody { reference, one_time, warnings })
 }
 
 /// Binds a trustpoint to other services.
@@ -227,17 +196,15 @@ pub async fn set_auto_update(call: Call, body: Body<AutoUpdateSet>) -> Result<Ht
     json(StatusCode::OK, &read(&call, device, &name).await?)
 }
 
-/// The objects of these names (entity, CA server, policy), and those that are unknown; `quota`: what there may be one more
-/// of.
+/// The objects of these names (entity, CA server, policy), and those that are unknown; refused at once where one of the
+/// limits is reached.
 pub(super) async fn find_references(
     call: &Call,
     (entity, ca_server, policy): (&str, &str, &str),
-    quota: Option<Counted>,
+    limits: &[Limit],
 ) -> Result<(Option<References>, Violations), Problem> {
     call.tenant_tx("trustpoint_references", async |tx| {
-        if let Some(counted) = quota {
-            call.check_quota(tx, counted).await?;
-        }
+        call.check_quota(tx, limits).await?;
         let mut wrong = Violations::new();
         let entity = match wrong.check("entity", "name", entity.parse::<ObjectName>()) {
             Some(name) => resolved(tx.entity_fetch(&name).await, "entity", "entity", &name, &mut wrong)?,
@@ -260,32 +227,6 @@ pub(super) async fn find_references(
         Ok((found, wrong))
     })
     .await
-}
-
-/// Stores the MAC secret, encrypted for its row, before the trustpoint that refers to it.
-async fn store_secret(call: &Call, mac: MacCreate) -> Result<MacCredentials, Problem> {
-    let secret_id = SecretId::fresh(call.now, id_bytes()?);
-    let at_rest = &call.services().keys.at_rest;
-    let ciphertext = at_rest
-        .seal(call.tenant()?.id, secret_id, mac.secret.expose().as_bytes())
-        .map_err(|error| AppError::Internal { source: Box::new(error) })?;
-    call.tenant_tx("secret_store", async |tx| {
-        Ok(tx.mac_secret_insert(secret_id, at_rest.id(), &ciphertext, call.now).await?)
-    })
-    .await?;
-    Ok(MacCredentials { reference: mac.reference, secret_id })
-}
-
-/// Removes a secret that nothing refers to; when that fails it stays behind, encrypted and unused.
-async fn drop_secret(call: &Call, secret_id: SecretId) {
-    let dropped = call.tenant_tx("secret_drop", async |tx| Ok(tx.mac_secret_delete(secret_id).await?)).await;
-    if dropped.is_err() {
-        tracing::warn!(secret.id = %secret_id, "a secret without trustpoint stays behind");
-    }
-}
-
-const fn outcome_is_known(error: &AppError) -> bool {
-    !matches!(error, AppError::OutcomeUnknown { .. } | AppError::Internal { .. })
 }
 
 /// Shows one trustpoint.
@@ -330,11 +271,12 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
     let (device, trustpoint) = find(&call).await?;
     let request_key = call.idempotency_key()?;
     let request = body.check(|body, _| Some(body.request.into()))?;
+    let limits = call.limits(JOBS)?;
     let context = call
         .tenant_tx("enrollment_context", async |tx| {
             let context = tx.enrollment_context(device, &trustpoint, request_key.as_deref()).await?;
             if context.known_job.is_none() {
-                check_jobs(&call, tx).await?;
+                call.check_quota(tx, &limits).await?;
             }
             Ok(context)
         })
@@ -348,7 +290,7 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
         traceparent: Some(call.traceparent()?),
         context,
     }));
-    accepted(&call, ask(&call, device, command).await?).await
+    accepted(&call, ask_within(&call, device, command, limits).await?).await
 }
 
 /// Puts the staged certificate into use; where none is staged, gives the one in use to its services once more.
@@ -362,9 +304,10 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
             content_type = "application/problem+json")))]
 pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
     let (device, found) = find_listed(&call).await?;
+    let limits = call.limits(JOBS)?;
     let ca_server = call
         .tenant_tx("activation_context", async |tx| {
-            check_jobs(&call, tx).await?;
+            call.check_quota(tx, &limits).await?;
             Ok(tx.ca_server_fetch(&found.ca_server).await?)
         })
         .await?;
@@ -375,18 +318,20 @@ pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
         requested_by: call.requester(),
         traceparent: Some(call.traceparent()?),
     });
-    accepted(&call, ask(&call, device, command).await?).await
+    accepted(&call, ask_within(&call, device, command, limits).await?).await
 }
 
-/// Whether the tenant may have one more job.
-async fn check_jobs(call: &Call, tx: &TenantTx) -> Result<(), AppError> {
-    call.check_quota(tx, Counted::JobsPerHour).await?;
-    call.check_quota(tx, Counted::JobsInFlight).await
+/// What limits a job that is asked for by hand.
+const JOBS: &[Counted] = &[Counted::JobsPerHour, Counted::JobsInFlight];
+
+pub(super) async fn ask(call: &Call, device: DeviceId, command: Command) -> Result<Reply, AppError> {
+    ask_within(call, device, command, Vec::new()).await
 }
 
-async fn ask(call: &Call, device: DeviceId, command: Command) -> Result<Reply, AppError> {
+/// The same for a command that makes what these limits count.
+async fn ask_within(call: &Call, device: DeviceId, command: Command, limits: Vec<Limit>) -> Result<Reply, AppError> {
     let tenant = call.tenant().map_err(|_| AppError::internal("the route has no tenant"))?.id;
-    call.services().registry.ask(tenant, device, command).await
+    call.services().registry.ask_within(tenant, device, command, limits).await
 }
 
 async fn accepted(call: &Call, reply: Reply) -> Result<HttpResponse, Problem> {
@@ -414,7 +359,7 @@ pub(super) async fn find_listed(call: &Call) -> Result<(DeviceId, ListedTrustpoi
 }
 
 /// The device in the path, and the trustpoint's name if there is such a trustpoint.
-async fn find(call: &Call) -> Result<(DeviceId, TrustpointName), Problem> {
+pub(super) async fn find(call: &Call) -> Result<(DeviceId, TrustpointName), Problem> {
     let (device, found) = find_listed(call).await?;
     Ok((device, found.trustpoint.name))
 }

@@ -36,12 +36,14 @@ pub(super) struct Call<'a> {
     pub(super) query: &'a [(&'a str, String)],
     pub(super) body: Option<&'a Value>,
     pub(super) headers: &'a [(&'static str, String)],
+    /// A body that is no JSON: its media type, and itself.
+    pub(super) content: Option<(&'static str, &'a str)>,
 }
 
 impl<'a> Call<'a> {
     /// A call without query, body and headers.
     pub(super) const fn new(method: Method, path: &'a [&'a str]) -> Self {
-        Self { method, path, query: &[], body: None, headers: &[] }
+        Self { method, path, query: &[], body: None, headers: &[], content: None }
     }
 }
 
@@ -90,6 +92,14 @@ impl Client {
         read(&url, status, &text, retry_after).map(|_| String::new())
     }
 
+    /// One line of such a text.
+    ///
+    /// # Errors
+    /// It is not JSON.
+    pub(super) fn line(&self, call: &Call<'_>, line: &str) -> Result<Value, CliError> {
+        read(&self.url(call)?, StatusCode::OK, line, None)
+    }
+
     fn exchange(&self, call: &Call<'_>, url: &Url) -> Result<(StatusCode, String, Option<u64>), CliError> {
         let mut request = Request::builder().method(call.method.clone()).uri(url.as_str());
         request = request.header(header::ACCEPT, "application/json, application/x-ndjson, application/problem+json");
@@ -100,10 +110,12 @@ impl Client {
             request = request.header(*name, value);
         }
         let body = call.body.map(Value::to_string);
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        let media = call.content.map(|(media, _)| media).or_else(|| body.as_ref().map(|_| "application/json"));
+        if let Some(media) = media {
+            request = request.header(header::CONTENT_TYPE, media);
         }
         let bad = |error: ureq::http::Error| CliError::Usage(format!("the request cannot be built: {error}"));
+        let body = body.as_deref().or_else(|| call.content.map(|(_, text)| text));
         let outcome = match body {
             Some(body) => self.agent.run(request.body(body).map_err(bad)?),
             None => self.agent.run(request.body(()).map_err(bad)?),

@@ -1,7 +1,7 @@
 //! Verbs on MAC secrets of trustpoints: one by one, or many from a file.
 //!
-//! A line of a file is taken as a whole or not at all, and what is wrong with it is told by its number. No message repeats
-//! anything of a line but the names of device and trustpoint.
+//! A file goes to the controller in parts, which takes each line as a whole or not at all. What is wrong with one is told by
+//! its number; no message repeats anything of a line but the names of a trustpoint that is there.
 
 use std::{
     fs,
@@ -10,9 +10,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use trustfleet_model::secret::SecretText;
+use serde_json::json;
 use ureq::http::Method;
 use zeroize::Zeroizing;
 
@@ -22,6 +20,11 @@ use super::{
     secret::{MAC_SECRET_VARIABLE, mac_secret},
     session::Session,
 };
+
+const NDJSON: &str = "application/x-ndjson";
+const CSV: &str = "text/csv";
+/// Lines of one request: half of what the controller takes, so that the longest fit, too.
+const PART_LINES: usize = 500;
 
 /// Verbs on MAC secrets.
 #[derive(Debug, Subcommand)]
@@ -57,18 +60,6 @@ pub enum SecretVerb {
     },
 }
 
-/// One line of a file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    device: String,
-    trustpoint: String,
-    reference: String,
-    secret: SecretText,
-    #[serde(default)]
-    one_time: Option<bool>,
-}
-
 /// Runs a verb on MAC secrets.
 pub(super) fn run(session: &Session, verb: SecretVerb) -> Result<(), CliError> {
     match verb {
@@ -76,21 +67,15 @@ pub(super) fn run(session: &Session, verb: SecretVerb) -> Result<(), CliError> {
             let secret = mac_secret(secret_file.as_deref())?.ok_or_else(|| {
                 CliError::Usage(format!("no MAC secret: give --secret-file FILE or set {MAC_SECRET_VARIABLE}"))
             })?;
-            let entry = Entry { device, trustpoint, reference, secret, one_time: Some(one_time) };
-            let answer = set(session, &entry, one_time)?;
+            let body = json!({ "reference": reference, "secret": secret.expose(), "one_time": one_time });
+            let path = ["devices", &device, "trustpoints", &trustpoint, "mac"];
+            let answer = session.call(Method::PUT, &path, Some(&body))?;
             session.warn(&answer);
-            let next = format!("trustfleet trustpoint enroll {} {} --wait", entry.device, entry.trustpoint);
+            let next = format!("trustfleet trustpoint enroll {device} {trustpoint} --wait");
             session.print_object(&answer, &["reference", "one_time"], &next)
         }
         SecretVerb::Import { file, one_time } => import(session, &file, one_time),
     }
-}
-
-fn set(session: &Session, entry: &Entry, one_time: bool) -> Result<Value, CliError> {
-    let body = json!({
-        "reference": entry.reference, "secret": entry.secret.expose(), "one_time": entry.one_time.unwrap_or(one_time),
-    });
-    session.call(Method::PUT, &["devices", &entry.device, "trustpoints", &entry.trustpoint, "mac"], Some(&body))
 }
 
 fn import(session: &Session, file: &Path, one_time: bool) -> Result<(), CliError> {
@@ -102,27 +87,24 @@ fn import(session: &Session, file: &Path, one_time: bool) -> Result<(), CliError
         *text = fs::read_to_string(file).map_err(unreadable)?;
     }
     let is_json = file.extension().is_some_and(|extension| extension == "ndjson" || extension == "jsonl");
-    let lines = if is_json { json_lines(&text) } else { csv_lines(&text) };
-    if lines.is_empty() {
+    let (media, parts) = if is_json { (NDJSON, json_parts(&text)) } else { (CSV, csv_parts(&text)) };
+    if parts.is_empty() {
         return Err(CliError::Usage(format!("{} holds no secrets", file.display())));
     }
     let (mut taken, mut refused, mut weak) = (0_u64, Vec::new(), 0_u64);
-    for (number, line) in lines {
-        let entry = match line {
-            Ok(entry) => entry,
-            Err(why) => {
-                refused.push((number, why));
-                continue;
-            }
-        };
-        match set(session, &entry, one_time) {
-            Ok(answer) => {
+    for part in parts {
+        let query = [("one_time", one_time.to_string())];
+        let answers = session.post_lines(&["trustpoints", "mac-import"], (media, &part.text), &query)?;
+        for answer in answers {
+            let line = answer["line"].as_u64().unwrap_or(0) + part.before;
+            if answer["taken"] == true {
                 taken += 1;
                 weak += u64::from(answer["warnings"].as_array().is_some_and(|warnings| !warnings.is_empty()));
+            } else {
+                let said = |key| answer[key].as_str().unwrap_or_default();
+                let of = answer["device"].as_str().map(|device| format!("{device}/{}: ", said("trustpoint")));
+                refused.push((line, format!("{}{} ({})", of.unwrap_or_default(), said("detail"), said("code"))));
             }
-            // Nobody answers: the next line would only wait for the same.
-            Err(error @ (CliError::Unreachable { .. } | CliError::NotTrustfleet { .. })) => return Err(error),
-            Err(error) => refused.push((number, format!("{}/{}: {error}", entry.device, entry.trustpoint))),
         }
     }
     if session.is_json() {
@@ -143,50 +125,43 @@ fn import(session: &Session, file: &Path, one_time: bool) -> Result<(), CliError
     }
 }
 
-type Line = (u64, Result<Entry, String>);
-
-fn json_lines(text: &str) -> Vec<Line> {
-    let lines = (1_u64..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(number, line)| {
-            // serde's own message can quote the value.
-            let entry = serde_json::from_str(line).map_err(|error| match error.classify() {
-                serde_json::error::Category::Data => {
-                    "it needs device, trustpoint, reference and secret, all of them texts, \
-                                                      and may have one_time, true or false"
-                        .to_owned()
-                }
-                _ => format!("it is not JSON (column {})", error.column()),
-            });
-            (number, entry)
-        })
-        .collect()
+/// Lines that go in one request.
+struct Part {
+    /// Lines of the file before the first of it, less those of its headings.
+    before: u64,
+    text: Zeroizing<String>,
 }
 
-fn csv_lines(text: &str) -> Vec<Line> {
-    let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
-    let headings = reader.headers().cloned().unwrap_or_default();
-    for needed in ["device", "trustpoint", "reference", "secret"] {
-        if !headings.iter().any(|heading| heading == needed) {
-            // The first line may well be a secret's: nothing of it is repeated.
-            return vec![(1, Err(format!("the headings lack {needed:?}: the first line must name the columns")))];
-        }
+fn json_parts(text: &str) -> Vec<Part> {
+    let lines: Vec<&str> = text.lines().collect();
+    let parts = (0_u64..).step_by(PART_LINES).zip(lines.chunks(PART_LINES));
+    let parts = parts.map(|(before, lines)| Part { before, text: Zeroizing::new(lines.join("\n")) });
+    parts.filter(|part| !part.text.trim().is_empty()).collect()
+}
+
+/// The headings stand before each part. What cannot be read is left to the controller, which says so.
+fn csv_parts(text: &str) -> Vec<Part> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+    // Where each record begins: line, and byte.
+    let mut begins = Vec::new();
+    let mut record = csv::ByteRecord::new();
+    let _ = reader.byte_headers();
+    while reader.read_byte_record(&mut record).unwrap_or(false) {
+        let place = record.position().map(|place| (place.line(), usize::try_from(place.byte()).unwrap_or(usize::MAX)));
+        begins.extend(place);
     }
-    let mut lines = Vec::new();
-    for record in reader.records() {
-        match record {
-            Ok(record) => {
-                let number = record.position().map_or(0, csv::Position::line);
-                let entry = record.deserialize::<Entry>(Some(&headings));
-                lines.push((number, entry.map_err(|_| "it has a column that is unknown or cannot be read".to_owned())));
-            }
-            Err(error) => {
-                let number = error.position().map_or(0, csv::Position::line);
-                lines.push((number, Err("it does not have as many columns as the headings".to_owned())));
-            }
-        }
-    }
-    lines
+    let Some(&(first_line, first_byte)) = begins.first() else {
+        let text = Zeroizing::new(text.to_owned());
+        return if text.trim().is_empty() { Vec::new() } else { vec![Part { before: 0, text }] };
+    };
+    let headings = text.get(..first_byte).unwrap_or_default();
+    let parts = begins.chunks(PART_LINES).enumerate().map(|(n, chunk)| {
+        let (line, from) = chunk.first().copied().unwrap_or_default();
+        let until = begins.get((n + 1) * PART_LINES).map_or(text.len(), |(_, byte)| *byte);
+        let lines = text.get(from..until).unwrap_or_default();
+        Part { before: line - first_line, text: Zeroizing::new([headings, lines].concat()) }
+    });
+    parts.collect()
 }
 
 #[cfg(test)]
@@ -194,36 +169,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn csv_and_json_lines_say_the_same() {
-        let csv =
-            csv_lines("device,trustpoint,reference,secret,one_time\nap-1,mgmt,r1,\"a,\"\"b\",true\nap-2,mgmt,r2,x,\n");
-        let json = json_lines(
-            "{\"device\":\"ap-1\",\"trustpoint\":\"mgmt\",\"reference\":\"r1\",\"secret\":\"a,\\\"b\",\"one_time\":true}\n\n\
-             {\"device\":\"ap-2\",\"trustpoint\":\"mgmt\",\"reference\":\"r2\",\"secret\":\"x\"}\n",
-        );
-        let told = |lines: Vec<Line>| -> Vec<_> {
-            let entries = lines.into_iter().map(|(_, entry)| entry.unwrap());
-            entries.map(|e| (e.device, e.reference, e.secret.expose().clone(), e.one_time)).collect()
-        };
-        let expected = vec![
-            ("ap-1".to_owned(), "r1".to_owned(), "a,\"b".to_owned(), Some(true)),
-            ("ap-2".to_owned(), "r2".to_owned(), "x".to_owned(), None),
-        ];
-        assert_eq!((told(csv), told(json)), (expected.clone(), expected));
+    fn a_long_file_goes_in_parts_that_know_their_place_in_it() {
+        let records: String = (0..=PART_LINES).map(|n| format!("ap-{n},mgmt,r,\"a\nb\"\n")).collect();
+        let parts = csv_parts(&format!("device,trustpoint,reference,secret\n{records}"));
+        assert_eq!(parts.len(), 2);
+        assert_eq!(parts[0].before, 0);
+        // Each record has two lines here.
+        assert_eq!(parts[1].before, 2 * u64::try_from(PART_LINES).unwrap());
+        let last = format!("device,trustpoint,reference,secret\nap-{PART_LINES},mgmt,r,\"a\nb\"\n");
+        assert_eq!(*parts[1].text, last);
+
+        let lines = "{}\n".repeat(PART_LINES + 1);
+        let parts = json_parts(&lines);
+        assert_eq!(parts.iter().map(|part| part.before).collect::<Vec<_>>(), [0, u64::try_from(PART_LINES).unwrap()]);
+        assert_eq!((&**parts[1].text, parts[0].text.lines().count()), ("{}", PART_LINES));
     }
 
     #[test]
-    fn s13_a_line_that_cannot_be_read_is_told_by_its_number_and_nothing_of_it_is_repeated() {
-        let csv = csv_lines(
-            "device,trustpoint,reference,secret\nap-1,mgmt,r,melon-1\nap-2,mgmt,melon-2\nap-3,m,r,melon-3,x\n",
-        );
-        let json = json_lines("{\"device\": \"melon-1\", \"secret\": 7}\nmelon-2\n{\"melon-3\": 1}\n");
-        let headless = csv_lines("ap-1,mgmt,r,melon-1\n");
-        for (lines, numbers) in [(csv, vec![3, 4]), (json, vec![1, 2, 3]), (headless, vec![1])] {
-            let wrong: Vec<(u64, String)> =
-                lines.into_iter().filter_map(|(number, line)| Some((number, line.err()?))).collect();
-            assert_eq!(wrong.iter().map(|(number, _)| *number).collect::<Vec<_>>(), numbers, "{wrong:?}");
-            assert!(!format!("{wrong:?}").contains("melon"), "{wrong:?}");
-        }
+    fn a_file_without_secrets_is_no_part_and_one_without_headings_is_left_to_the_controller() {
+        assert!(csv_parts("\n").is_empty() && json_parts("\n\n").is_empty());
+        assert_eq!(*csv_parts("ap-1,mgmt,r,melon").remove(0).text, "ap-1,mgmt,r,melon");
+        let crooked = "device,trustpoint,reference,secret\na,b\nap-2,m,r,x\n";
+        assert_eq!(*csv_parts(crooked).remove(0).text, crooked);
     }
 }

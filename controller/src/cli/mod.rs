@@ -10,6 +10,7 @@ mod agent;
 mod args;
 mod audit;
 mod binding;
+mod blocked_subject;
 mod certificate;
 mod change;
 mod client;
@@ -39,6 +40,7 @@ use self::{
     args::Noun,
     audit::AuditVerb,
     binding::BindingVerb,
+    blocked_subject::BlockedSubjectVerb,
     certificate::CertificateVerb,
     change::ChangeVerb,
     device::DeviceVerb,
@@ -63,6 +65,8 @@ pub enum OperatorCommand {
     Tenant(Noun<TenantVerb>),
     /// Bearer tokens of a tenant
     Token(Noun<TokenVerb>),
+    /// People of identity providers who are let in no more
+    BlockedSubject(Noun<BlockedSubjectVerb>),
     /// One-time tokens by which agents join
     JoinToken(Noun<JoinTokenVerb>),
     /// Agents that have joined
@@ -112,6 +116,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
     match command {
         OperatorCommand::Tenant(noun) => tenant::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Token(noun) => tenant::run_token(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::BlockedSubject(noun) => blocked_subject::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::JoinToken(noun) => tenant::run_join_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Agent(noun) => agent::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Binding(noun) => binding::run(&Session::open(noun.connection)?, noun.verb),

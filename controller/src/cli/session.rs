@@ -77,7 +77,7 @@ impl Session {
     ) -> Result<Value, CliError> {
         let tenant = self.tenant()?;
         let path: Vec<_> = ["v1", "tenants", tenant].into_iter().chain(path.iter().copied()).collect();
-        self.client.send(&Call { method, path: &path, query, body, headers })
+        self.client.send(&Call { query, body, headers, ..Call::new(method, &path) })
     }
 
     /// Sends a call inside the tenant, or with `platform` beside all tenants.
@@ -100,6 +100,19 @@ impl Session {
         let path =
             if platform { [&["v1"], path].concat() } else { [&["v1", "tenants", self.tenant()?], path].concat() };
         self.client.send_for_text(&Call { query, ..Call::new(Method::GET, &path) })
+    }
+
+    /// Sends lines (their media type, and they) inside the tenant; the answer is a line of JSON for each.
+    pub(super) fn post_lines(
+        &self,
+        path: &[&str],
+        content: (&'static str, &str),
+        query: &[(&str, String)],
+    ) -> Result<Vec<Value>, CliError> {
+        let path = [&["v1", "tenants", self.tenant()?], path].concat();
+        let call = Call { query, content: Some(content), ..Call::new(Method::POST, &path) };
+        let answer = self.client.send_for_text(&call)?;
+        answer.lines().map(|line| self.client.line(&call, line)).collect()
     }
 
     /// Reads a list of the tenant, or with `platform` one beside all tenants: one page, or all of them.

@@ -140,7 +140,8 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    pub(super) fn of(batch: &[Entry], sealer: &Sealer) -> Result<Self, DbError> {
+    /// Those of the decisions at the places that are `wanted`.
+    pub(super) fn of(batch: &[Entry], wanted: impl Fn(usize) -> bool, sealer: &Sealer) -> Result<Self, DbError> {
         let mut all = Self {
             numbers: Vec::with_capacity(batch.len()),
             tenants: Vec::with_capacity(batch.len()),
@@ -158,7 +159,7 @@ impl Parameters {
             secrets_gone: Vec::new(),
             audit: Vec::new(),
         };
-        for (n, entry) in (0_i32..).zip(batch) {
+        for (n, (_, entry)) in (0_i32..).zip(batch.iter().enumerate()).filter(|(_, (place, _))| wanted(*place)) {
             all.add(n, entry, sealer)?;
         }
         Ok(all)

@@ -9,6 +9,7 @@ mod admission;
 mod agent;
 mod audit;
 mod binding;
+mod blocked_subject;
 mod ca_server;
 mod change;
 mod column;
@@ -55,6 +56,7 @@ pub use self::{
     agent::{Agent, JoinedBy, Quarantine},
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
     binding::{Binding, InForce, LeavingBinding, Unbound},
+    blocked_subject::{BlockedSubject, Blocks},
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
@@ -81,7 +83,7 @@ pub use self::{
     transcript::JobTranscript,
     tx::{SystemTx, TenantTx},
 };
-pub(crate) use self::{row::stored_trustpoint, transcript::stored_transcript};
+pub(crate) use self::{row::stored_trustpoint, transcript::stored_transcript, tx::Id};
 use crate::{
     audit::Sealer,
     config::{DatabaseConfig, SecretUrl},
@@ -91,6 +93,8 @@ use crate::{
 
 /// How often a transaction is run again that lost a race or its connection before the commit.
 const RETRIES: u32 = 4;
+/// Class of the advisory locks under which is counted and written what a tenant has a quota of.
+pub(crate) const QUOTA_LOCK: i32 = 0x7466_7175;
 const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(5);
 
 /// The two pools: role `trustfleet_api` for [`TenantTx`], role `trustfleet_system` for [`SystemTx`]. Cheap to clone.
@@ -165,6 +169,24 @@ impl Store {
         E: From<DbError>,
     {
         let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL trustfleet.tenant = '{tenant}'");
+        let sealer = || Arc::clone(&self.inner.sealer);
+        self.run(&self.inner.api, name, &begin, |client| TenantTx::new(client, tenant, name, sealer()), work).await
+    }
+
+    /// As [`Store::tenant_tx`], but alone among those of the tenant that are counted against its quotas, and read committed:
+    /// what it counts is what is there.
+    ///
+    /// # Errors
+    /// As [`Store::tenant_tx`].
+    pub async fn counted_tx<T, E, F>(&self, tenant: TenantId, name: &'static str, work: F) -> Result<T, E>
+    where
+        F: AsyncFn(&TenantTx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let begin = format!(
+            "BEGIN; SET LOCAL trustfleet.tenant = '{tenant}'; \
+             SELECT pg_advisory_xact_lock({QUOTA_LOCK}, hashtext('{tenant}'))"
+        );
         let sealer = || Arc::clone(&self.inner.sealer);
         self.run(&self.inner.api, name, &begin, |client| TenantTx::new(client, tenant, name, sealer()), work).await
     }

@@ -29,6 +29,8 @@ pub struct Stats {
     pub outbox: i64,
     /// Age of the oldest row of the outbox, seconds.
     pub outbox_age_s: f64,
+    /// Age of the oldest row of the audit logs that is not chained, seconds.
+    pub audit_unchained_age_s: f64,
 }
 
 impl Store {
@@ -58,7 +60,8 @@ impl SystemTx {
         self.stats_agents(&mut count, now).await?;
         let Count { labels, tenants, .. } = count;
         let (outbox, outbox_age_s) = self.stats_outbox(now).await?;
-        Ok(Stats { counted_at: now, labels, tenants, outbox, outbox_age_s })
+        let audit_unchained_age_s = self.stats_audit(now).await?;
+        Ok(Stats { counted_at: now, labels, tenants, outbox, outbox_age_s, audit_unchained_age_s })
     }
 
     /// The labels of the tenants: the oldest `tenants_max` are named.
@@ -172,6 +175,18 @@ impl SystemTx {
         match self.query_opt(sql, &[&now]).await? {
             Some(row) => Ok((row.try_get(0)?, row.try_get::<_, f64>(1)?.max(0.0))),
             None => Ok((0, 0.0)),
+        }
+    }
+
+    /// The first row after the chainer's cursor is the oldest, but for a moment: transactions end in another order than they
+    /// begin.
+    async fn stats_audit(&self, now: Timestamp) -> Result<f64, DbError> {
+        let sql = "/* stats_audit */ SELECT date_part('epoch', $1 - a.at) FROM audit_cursor c
+                   CROSS JOIN LATERAL (SELECT at FROM audit WHERE (tx_id, audit_id) > (c.tx_id, c.audit_id)
+                                       ORDER BY tx_id, audit_id LIMIT 1) a";
+        match self.query_opt(sql, &[&now]).await? {
+            Some(row) => Ok(row.try_get::<_, f64>(0)?.max(0.0)),
+            None => Ok(0.0),
         }
     }
 }

@@ -8,6 +8,7 @@ use trustfleet_model::ids::TenantId;
 use super::column::Columns;
 use super::tx::Id;
 use super::{DbError, SystemTx, TenantTx};
+use crate::quota::Limit;
 
 /// Who shares this installation without seeing each other.
 #[derive(Clone, Debug)]
@@ -76,7 +77,7 @@ pub struct Quota {
 }
 
 /// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counted {
     /// Devices.
     Devices,
@@ -88,7 +89,36 @@ pub enum Counted {
     JobsInFlight,
 }
 
+impl Counted {
+    /// The statement that counts them up to `$2` for the tenant `$1`; `$3` is the first job of the last hour.
+    pub(crate) const fn sql(self) -> &'static str {
+        match self {
+            Self::Devices => {
+                "/* quota_used devices */ SELECT count(*) FROM \
+                 (SELECT FROM devices WHERE tenant_id = $1 AND $3::uuid IS NOT NULL LIMIT $2) AS few"
+            }
+            Self::Trustpoints => {
+                "/* quota_used trustpoints */ SELECT count(*) FROM \
+                 (SELECT FROM trustpoints WHERE tenant_id = $1 AND $3::uuid IS NOT NULL LIMIT $2) AS few"
+            }
+            Self::JobsPerHour => {
+                "/* quota_used jobs_per_hour */ SELECT count(*) FROM \
+                 (SELECT FROM jobs WHERE tenant_id = $1 AND job_id > $3 LIMIT $2) AS few"
+            }
+            Self::JobsInFlight => {
+                "/* quota_used jobs_in_flight */ SELECT count(*) FROM \
+                 (SELECT FROM jobs WHERE tenant_id = $1 AND finished_at IS NULL AND $3::uuid IS NOT NULL LIMIT $2) AS few"
+            }
+        }
+    }
+}
+
 impl Quota {
+    /// Those of `wanted` that are limited.
+    pub fn limits(&self, wanted: &[Counted]) -> Vec<Limit> {
+        wanted.iter().filter_map(|counted| Some(Limit { counted: *counted, most: self.of(*counted)? })).collect()
+    }
+
     /// The limit of one of them.
     pub const fn of(&self, counted: Counted) -> Option<u32> {
         match counted {
@@ -233,32 +263,8 @@ impl TenantTx {
     /// # Errors
     /// The database's own.
     pub async fn quota_used(&self, counted: Counted, most: u32, now: Timestamp) -> Result<u32, DbError> {
-        let most = i64::from(most);
-        let row = match counted {
-            Counted::Devices => {
-                let sql = "/* quota_used devices */ SELECT count(*) FROM \
-                           (SELECT FROM devices WHERE tenant_id = $1 LIMIT $2) AS few";
-                self.query_opt(sql, &[&most]).await?
-            }
-            Counted::Trustpoints => {
-                let sql = "/* quota_used trustpoints */ SELECT count(*) FROM \
-                           (SELECT FROM trustpoints WHERE tenant_id = $1 LIMIT $2) AS few";
-                self.query_opt(sql, &[&most]).await?
-            }
-            Counted::JobsPerHour => {
-                // Ids are UUIDv7: in the order of time.
-                let since = now.checked_sub(jiff::SignedDuration::from_hours(1)).unwrap_or(now);
-                let first = trustfleet_model::ids::JobId::fresh(since, [0; 10]);
-                let sql = "/* quota_used jobs_per_hour */ SELECT count(*) FROM \
-                           (SELECT FROM jobs WHERE tenant_id = $1 AND job_id > $3 LIMIT $2) AS few";
-                self.query_opt(sql, &[&most, &Id(first)]).await?
-            }
-            Counted::JobsInFlight => {
-                let sql = "/* quota_used jobs_in_flight */ SELECT count(*) FROM \
-                           (SELECT FROM jobs WHERE tenant_id = $1 AND finished_at IS NULL LIMIT $2) AS few";
-                self.query_opt(sql, &[&most]).await?
-            }
-        };
+        let (most, since) = (i64::from(most), Id(crate::quota::hour_ago(now)));
+        let row = self.query_opt(counted.sql(), &[&most, &since]).await?;
         let count: i64 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }

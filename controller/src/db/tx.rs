@@ -177,7 +177,8 @@ id_params!(
     ExpectedId,
     ApplicantId,
     ChangeId,
-    BindingId
+    BindingId,
+    BlockId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

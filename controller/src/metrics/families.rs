@@ -32,6 +32,7 @@ pub(super) struct Families {
     pub(super) job_seconds: HistogramVec,
     pub(super) outbox: IntGauge,
     pub(super) outbox_age: Gauge,
+    pub(super) audit_unchained_age: Gauge,
     pub(super) published: IntCounterVec,
     pub(super) renewals: IntCounterVec,
     pub(super) services: IntCounterVec,
@@ -126,6 +127,10 @@ impl Families {
             outbox_age: add.add(Gauge::new(
                 "trustfleet_outbox_oldest_age_seconds",
                 "Age of the job that waits longest to be published.",
+            )?)?,
+            audit_unchained_age: add.add(Gauge::new(
+                "trustfleet_audit_oldest_unchained_seconds",
+                "Age of the row of the audit logs that waits longest to be chained.",
             )?)?,
             published: add.counters(
                 "trustfleet_jobs_published_total",

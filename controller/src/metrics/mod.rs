@@ -151,6 +151,7 @@ impl Metrics {
         }
         families.outbox.set(stats.outbox);
         families.outbox_age.set(stats.outbox_age_s);
+        families.audit_unchained_age.set(stats.audit_unchained_age_s);
         families.fleet_counted.set(seconds(stats.counted_at));
     }
 
@@ -354,7 +355,14 @@ mod tests {
         let labels = TenantLabels::of(100, [(id(1), "acme".to_owned())]);
         let counted_at = Timestamp::from_second(1_800_000_000).unwrap();
         let tenants = std::collections::BTreeMap::new();
-        metrics.set_stats(&Stats { counted_at, labels, tenants, outbox: 3, outbox_age_s: 1.5 });
+        metrics.set_stats(&Stats {
+            counted_at,
+            labels,
+            tenants,
+            outbox: 3,
+            outbox_age_s: 1.5,
+            audit_unchained_age_s: 2.5,
+        });
         let lines = [
             "trustfleet_jobs{state=\"awaiting_agent\",tenant=\"acme\"} 0",
             "trustfleet_certificates{slot=\"active\",tenant=\"acme\"} 0",
@@ -396,7 +404,7 @@ mod tests {
     fn counted(names: &[&str]) -> Stats {
         let counted_at = Timestamp::from_second(1_800_000_000).unwrap();
         let tenants = std::collections::BTreeMap::new();
-        Stats { counted_at, labels: named(names), tenants, outbox: 0, outbox_age_s: 0.0 }
+        Stats { counted_at, labels: named(names), tenants, outbox: 0, outbox_age_s: 0.0, audit_unchained_age_s: 0.0 }
     }
 
     #[test]

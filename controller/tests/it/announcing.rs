@@ -96,17 +96,17 @@ impl Factory {
 }
 
 /// An agent that has no token.
-struct Newcomer {
-    sign: SigningKey,
-    open: OpeningKey,
+pub struct Newcomer {
+    pub sign: SigningKey,
+    pub open: OpeningKey,
 }
 
 impl Newcomer {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { sign: SigningKey::generate().unwrap(), open: OpeningKey::generate().unwrap() }
     }
 
-    async fn request(&self, house: &House, name: &str, serial: Option<&str>) -> AnnounceRequest {
+    pub async fn request(&self, house: &House, name: &str, serial: Option<&str>) -> AnnounceRequest {
         let answer = house.call("POST", "/agent/v1/challenge", None, Some(json!({}))).await.expect(200);
         let challenge: Challenge = serde_json::from_value(answer.body).unwrap();
         AnnounceRequest {
@@ -122,7 +122,7 @@ impl Newcomer {
         }
     }
 
-    async fn announce(&self, house: &House, mut request: AnnounceRequest) -> Answer {
+    pub async fn announce(&self, house: &House, mut request: AnnounceRequest) -> Answer {
         request.proof = Blob(self.sign.sign(Purpose::AnnounceProof, &request.proof_input()));
         house.call("POST", "/agent/v1/announce", None, Some(serde_json::to_value(&request).unwrap())).await
     }
@@ -139,7 +139,7 @@ impl Newcomer {
     }
 }
 
-fn read(house: &House, answer: &Answer) -> AnnounceAnswer {
+pub fn read(house: &House, answer: &Answer) -> AnnounceAnswer {
     let key = house.services().keys.signing.public_key();
     Envelope::from_bytes(answer.text.as_bytes()).unwrap().open(Purpose::AnnounceAnswer, &key).unwrap()
 }

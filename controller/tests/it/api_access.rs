@@ -19,7 +19,7 @@ pub fn fill(path: &str, values: &BTreeMap<&str, String>) -> String {
 }
 
 /// Kinds of objects that are named by an id.
-pub const IDS: [&str; 5] = ["token", "job", "certificate", "change", "applicant"];
+pub const IDS: [&str; 6] = ["token", "job", "certificate", "change", "applicant", "block"];
 
 /// One object of each kind in tenant `acme`.
 pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
@@ -46,7 +46,11 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     let sql = "INSERT INTO agent_applicants SELECT tenant_id, gen_random_uuid(), serial, 'ap-9', ''::bytea, ''::bytea, '', null, \
                'pending', now(), now() FROM expected_agents RETURNING applicant_id";
     let applicant: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
+    let sql = "INSERT INTO blocked_subjects SELECT tenant_id, gen_random_uuid(), 'https://idp.example', 'x', 'x', 'x', now() \
+               FROM tenants WHERE name = 'acme' RETURNING block_id";
+    let block: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
     BTreeMap::from([
+        ("block", block.to_string()),
         ("factory_ca", "maker".to_owned()),
         ("serial", "SN-1".to_owned()),
         ("applicant", applicant.to_string()),

@@ -34,6 +34,13 @@ pub struct House {
     _dir: tempfile::TempDir,
 }
 
+async fn start(config: Config) -> Core {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let core = Core::start(config, backend().handle(), clock).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), core.services.broker.ready()).await.expect("the broker answers");
+    core
+}
+
 /// An answer of the API.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -82,11 +89,27 @@ impl House {
         let mut config = place.config("");
         config.first_token_file = Some(token_file.clone());
         change(&mut config);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let core = Core::start(config, backend().handle(), clock).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), core.services.broker.ready()).await.expect("the broker answers");
+        let core = start(config).await;
         api::ensure_first_token(&core.services).await.unwrap();
         let platform = std::fs::read_to_string(&token_file).unwrap().trim().to_owned();
+        Self::serve(place, core, platform, token_file, dir)
+    }
+
+    /// A further replica of the same controller.
+    pub async fn second(&self) -> Self {
+        self.second_with(|_| ()).await
+    }
+
+    /// The same with something else in the configuration.
+    pub async fn second_with(&self, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = self.place.config("");
+        change(&mut config);
+        let core = start(config).await;
+        let dir = tempfile::tempdir().unwrap();
+        Self::serve(self.place.clone(), core, self.platform.clone(), self.token_file.clone(), dir)
+    }
+
+    fn serve(place: Place, core: Core, platform: String, token_file: PathBuf, dir: tempfile::TempDir) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let server = api::serve(core.services.clone(), listener).unwrap();

@@ -1,17 +1,13 @@
 //! Credentials: scopes, makers, the last use, the end of a token at every replica, and how often one may be used.
 
-use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use trustfleet_controller::{api, app::Core};
-use trustfleet_model::clock::{Clock, SystemClock};
 
 use crate::api_house::House;
-use crate::support::{backend, until};
+use crate::support::until;
 
 #[actix::test]
 async fn a_token_with_scopes_may_do_what_they_name_and_nothing_else_of_its_role() {
@@ -107,7 +103,7 @@ async fn the_last_use_of_a_token_is_written_once_a_minute_and_the_request_does_n
 }
 
 /// One request on a connection that stays open; its status.
-async fn ask(stream: &mut TcpStream, token: &str) -> u16 {
+pub async fn ask(stream: &mut TcpStream, token: &str) -> u16 {
     let request = format!("GET /v1/tenants/acme HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut said = Vec::new();
@@ -131,16 +127,9 @@ async fn ask(stream: &mut TcpStream, token: &str) -> u16 {
 async fn a_token_that_one_replica_took_back_is_refused_by_the_other_within_five_seconds_on_an_open_connection() {
     let house = House::open().await;
     house.tenant("acme").await;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let second = Core::start(house.place.config(""), backend().handle(), clock).await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = api::serve(second.services.clone(), listener).unwrap();
-    let handle = server.handle();
-    actix::spawn(server);
-
+    let second = house.second().await;
     let (id, token) = house.token("acme", "viewer").await;
-    let mut there = TcpStream::connect(address).await.unwrap();
+    let mut there = TcpStream::connect(second.address()).await.unwrap();
     let mut here = TcpStream::connect(house.address()).await.unwrap();
     assert_eq!((ask(&mut there, &token).await, ask(&mut here, &token).await), (200, 200));
     house.call("DELETE", &format!("/v1/tenants/acme/tokens/{id}"), Some(&house.platform), None).await.expect(204);
@@ -150,8 +139,7 @@ async fn a_token_that_one_replica_took_back_is_refused_by_the_other_within_five_
         assert!(revoked.elapsed() < Duration::from_secs(5), "still let in");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    handle.stop(true).await;
-    second.stop().await;
+    second.close().await;
     house.close().await;
 }
 

@@ -17,9 +17,9 @@ fn grant(claim: &str, value: &str, role: GrantedRole, tenant: Option<&str>) -> O
     OidcGrant { claim: claim.to_owned(), value: value.to_owned(), role, tenant }
 }
 
-/// A house that believes a provider.
-async fn house(idp: &Idp) -> House {
-    let oidc = OidcConfig {
+/// What a configuration says of a provider.
+pub fn oidc(idp: &Idp) -> OidcConfig {
+    OidcConfig {
         issuer: idp.issuer.clone(),
         audience: "trustfleet".to_owned(),
         algorithms: vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256],
@@ -33,15 +33,19 @@ async fn house(idp: &Idp) -> House {
         keys_max_age_s: 3600,
         tls_ca_file: Some(idp.ca_file.clone()),
         insecure_plaintext: false,
-    };
-    let house = House::open_with(|config| config.oidc = vec![oidc]).await;
+    }
+}
+
+/// A house that believes a provider.
+pub async fn house(idp: &Idp) -> House {
+    let house = House::open_with(|config| config.oidc = vec![oidc(idp)]).await;
     house.tenant("acme").await;
     house.tenant("other").await;
     house
 }
 
 /// Good claims of a viewer, with some of them replaced (null: left out).
-fn claims(idp: &Idp, change: Value) -> Value {
+pub fn claims(idp: &Idp, change: Value) -> Value {
     let now = SystemClock.now().as_second();
     let mut claims = json!({
         "iss": idp.issuer, "aud": ["someone", "trustfleet"], "sub": "erika", "iat": now, "exp": now + 300,

@@ -3,6 +3,7 @@
 //! Run inside `trustfleet-lab stack -- cargo nextest run -p trustfleet-controller`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod agents_doors;
 mod agents_out;
 mod announcing;
 mod api_access;
@@ -17,6 +18,7 @@ mod api_tenants;
 mod audit;
 mod audit_chain;
 mod bindings;
+mod blocked_subjects;
 mod endurance;
 mod every_door;
 mod fixture;
@@ -24,12 +26,15 @@ mod group_commit;
 mod http_door;
 mod idp;
 mod key_rotation;
+mod mac_import;
 mod metrics;
 mod outbox;
+mod quotas;
 mod renewal;
 mod reports;
 mod revocation;
 mod running;
+mod same_statements;
 mod schema;
 mod statistics;
 mod stopping;

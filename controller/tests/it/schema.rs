@@ -15,7 +15,7 @@ async fn of_two_migrations_at_once_one_waits_for_the_other_and_finds_nothing_to_
     let (one, two) = tokio::join!(db::migrate(&one, None), db::migrate(&two, None));
 
     let applied = [one.unwrap().len(), two.unwrap().len()];
-    let all = usize::try_from(db::schema_version()).unwrap();
+    let all = std::fs::read_dir("../migrations").unwrap().count();
     assert!(applied == [all, 0] || applied == [0, all], "{applied:?}");
     assert!(db::migrate(&owner(), None).await.unwrap().is_empty());
 }

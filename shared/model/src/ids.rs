@@ -86,6 +86,8 @@ id!(/// A secret encrypted at rest.
     SecretId);
 id!(/// A bearer token or join token.
     TokenId);
+id!(/// A subject of an identity provider that is let in no more.
+    BlockId);
 id!(/// A change that waits for approval.
     ChangeId);
 id!(/// A message between agent and controller.

@@ -39,10 +39,10 @@ pub struct AuditRowBody {
     /// Id of the object.
     pub object_id: Uuid,
     /// What changed of it, as it was; without secrets, certificates by their fingerprint.
-    #[schema(required, value_type = Object)]
+    #[schema(required, value_type = Option<Object>)]
     pub before: Option<serde_json::Value>,
     /// What changed of it, as it is.
-    #[schema(required, value_type = Object)]
+    #[schema(required, value_type = Option<Object>)]
     pub after: Option<serde_json::Value>,
     /// What else matters.
     #[schema(value_type = Object)]

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod agent_door;
 pub mod audit;
 pub mod binding;
+pub mod blocked_subject;
 pub mod ca_server;
 pub mod certificate;
 pub mod change;

@@ -78,6 +78,50 @@ pub struct AutoUpdateSet {
     pub enabled: Option<bool>,
 }
 
+/// What became of one line of an import. Of the line nothing is repeated but its number, and the names of a trustpoint that
+/// is there.
+#[derive(Clone, Debug, Serialize)]
+pub struct MacImportedBody {
+    /// Number of the line, from 1.
+    pub line: u64,
+    /// Whether it was taken.
+    pub taken: bool,
+    /// The device, where it has such a trustpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The trustpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trustpoint: Option<String>,
+    /// What is to be thought of, such as a secret of less than 128 bits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Why it was not taken: a stable word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The same as a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl MacImportedBody {
+    /// A line that was taken.
+    pub fn taken(line: u64, warnings: Vec<String>) -> Self {
+        Self { line, taken: true, device: None, trustpoint: None, warnings, code: None, detail: None }
+    }
+
+    /// A line that was not.
+    pub fn refused(line: u64, code: &str, detail: String) -> Self {
+        let (code, detail) = (Some(code.to_owned()), Some(detail));
+        Self { line, taken: false, device: None, trustpoint: None, warnings: Vec::new(), code, detail }
+    }
+
+    /// With the names of device and trustpoint.
+    #[must_use]
+    pub fn of(self, (device, trustpoint): (String, String)) -> Self {
+        Self { device: Some(device), trustpoint: Some(trustpoint), ..self }
+    }
+}
+
 /// MAC credentials as they are shown: without the secret.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Mac)]
