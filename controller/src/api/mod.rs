@@ -12,6 +12,7 @@ pub mod bindings;
 pub mod blocked_subjects;
 pub mod body;
 mod bounds;
+pub mod ca_endpoints;
 pub mod ca_servers;
 pub mod call;
 pub mod certificates;
@@ -314,6 +315,9 @@ pub const ROUTES: &[Route] = &[
     route("GET", AUDIT, Tenant(Viewer), "audit_list", || get().to(audit::list)),
     route("GET", "/v1/tenants/{tenant}/audit/heads", Tenant(Viewer), "audit_heads", || get().to(audit::heads)),
     route("GET", "/v1/tenants/{tenant}/audit/export", Tenant(Viewer), "audit_export", || get().to(audit::export)),
+    route("GET", "/v1/ca-endpoints", Platform, "ca_endpoint_list", || get().to(ca_endpoints::list)),
+    route("PUT", "/v1/ca-endpoints/{endpoint}", Platform, "ca_endpoint_update", || put().to(ca_endpoints::update)),
+    route("DELETE", "/v1/ca-endpoints/{endpoint}", Platform, "ca_endpoint_delete", || delete().to(ca_endpoints::reset)),
     route("GET", "/v1/audit", Platform, "platform_audit_list", || get().to(audit::platform_list)),
     route("GET", "/v1/audit/heads", Platform, "platform_audit_heads", || get().to(audit::platform_heads)),
     route("GET", "/v1/audit/export", Platform, "platform_audit_export", || get().to(audit::platform_export)),

@@ -16,9 +16,9 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, bindings, blocked_subjects, ca_servers, certificates, changes, devices, entities,
-    health, history, jobs, joining, mac, metrics, platform_tokens, policies, revocations, statistics, tenants, tokens,
-    trustpoints,
+    agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, certificates, changes, devices,
+    entities, health, history, jobs, joining, mac, metrics, platform_tokens, policies, revocations, statistics,
+    tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -130,6 +130,9 @@ use crate::error::AppError;
         jobs::show,
         jobs::transcript,
         jobs::stop,
+        ca_endpoints::list,
+        ca_endpoints::update,
+        ca_endpoints::reset,
         certificates::list,
         certificates::show,
         audit::list,

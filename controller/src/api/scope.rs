@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 18] = [
+pub const NOUNS: [&str; 19] = [
     "tenants",
     "tokens",
     "blocked-subjects",
@@ -19,6 +19,7 @@ pub const NOUNS: [&str; 18] = [
     "expected-agents",
     "applicants",
     "entities",
+    "ca-endpoints",
     "ca-servers",
     "policies",
     "bindings",

@@ -246,7 +246,10 @@ pub async fn show_quota(call: Call) -> Result<HttpResponse, Problem> {
     responses((status = 200, description = "Set", body = QuotaBody)))]
 pub async fn update_quota(call: Call, body: Body<QuotaUpdate>) -> Result<HttpResponse, Problem> {
     let wanted = body.check(|body, violations| {
-        let QuotaUpdate { devices, trustpoints, jobs_per_hour, jobs_in_flight } = body;
+        let QuotaUpdate { devices, trustpoints, jobs_per_hour, jobs_in_flight, ca_weight } = body;
+        if !(1..=100).contains(&ca_weight) {
+            violations.add("ca_weight", "range", format!("is {ca_weight}; allowed are 1 to 100"));
+        }
         for (field, limit) in [
             ("devices", devices),
             ("trustpoints", trustpoints),
@@ -257,7 +260,7 @@ pub async fn update_quota(call: Call, body: Body<QuotaUpdate>) -> Result<HttpRes
                 violations.add(field, "range", format!("is more than {QUOTA_MAX}"));
             }
         }
-        Some(Quota { devices, trustpoints, jobs_per_hour, jobs_in_flight })
+        Some(Quota { devices, trustpoints, jobs_per_hour, jobs_in_flight, ca_weight })
     })?;
     change(&call, "tenant_quota_set", |tenant| {
         tenant.quota = wanted;
@@ -279,8 +282,8 @@ async fn quota(call: &Call, quota: Quota) -> Result<HttpResponse, Problem> {
             })
         })
         .await?;
-    let Quota { devices, trustpoints, jobs_per_hour, jobs_in_flight } = quota;
-    json(StatusCode::OK, &QuotaBody { devices, trustpoints, jobs_per_hour, jobs_in_flight, used })
+    let Quota { devices, trustpoints, jobs_per_hour, jobs_in_flight, ca_weight } = quota;
+    json(StatusCode::OK, &QuotaBody { devices, trustpoints, jobs_per_hour, jobs_in_flight, ca_weight, used })
 }
 
 fn check_reason(body: TenantReason, violations: &mut Violations) -> Option<String> {
@@ -312,6 +315,7 @@ async fn change(
         value["quota"] = json!({
             "devices": tenant.quota.devices, "trustpoints": tenant.quota.trustpoints,
             "jobs_per_hour": tenant.quota.jobs_per_hour, "jobs_in_flight": tenant.quota.jobs_in_flight,
+            "ca_weight": tenant.quota.ca_weight,
         });
         value
     };

@@ -11,6 +11,7 @@ mod args;
 mod audit;
 mod binding;
 mod blocked_subject;
+mod ca_endpoint;
 mod certificate;
 mod change;
 mod client;
@@ -41,6 +42,7 @@ use self::{
     audit::AuditVerb,
     binding::BindingVerb,
     blocked_subject::BlockedSubjectVerb,
+    ca_endpoint::CaEndpointVerb,
     certificate::CertificateVerb,
     change::ChangeVerb,
     device::DeviceVerb,
@@ -67,6 +69,8 @@ pub enum OperatorCommand {
     Token(Noun<TokenVerb>),
     /// People of identity providers who are let in no more
     BlockedSubject(Noun<BlockedSubjectVerb>),
+    /// CMP servers that jobs go to, and what they may be burdened with
+    CaEndpoint(Noun<CaEndpointVerb>),
     /// One-time tokens by which agents join
     JoinToken(Noun<JoinTokenVerb>),
     /// Agents that have joined
@@ -116,6 +120,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
     match command {
         OperatorCommand::Tenant(noun) => tenant::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Token(noun) => tenant::run_token(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::CaEndpoint(noun) => ca_endpoint::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::BlockedSubject(noun) => blocked_subject::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::JoinToken(noun) => tenant::run_join_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Agent(noun) => agent::run(&Session::open(noun.connection)?, noun.verb),

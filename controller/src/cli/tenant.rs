@@ -104,6 +104,9 @@ pub enum TenantVerb {
         /// Jobs under way
         #[arg(long, value_name = "N|none", value_parser = limit)]
         jobs_in_flight: Option<Value>,
+        /// Share of a CA's budget while several tenants wait for it, 1 to 100
+        #[arg(long, value_name = "N")]
+        ca_weight: Option<u8>,
     },
 }
 
@@ -273,12 +276,13 @@ pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
             let tenant = session.platform(Method::POST, &["tenants", &name, "restore"], None)?;
             session.print_object(&tenant, FIRST, &format!("trustfleet tenant resume {name} lets it go on"))
         }
-        TenantVerb::Quota { name, devices, trustpoints, jobs_per_hour, jobs_in_flight } => {
+        TenantVerb::Quota { name, devices, trustpoints, jobs_per_hour, jobs_in_flight, ca_weight } => {
             let limits = [
                 ("devices", devices),
                 ("trustpoints", trustpoints),
                 ("jobs_per_hour", jobs_per_hour),
                 ("jobs_in_flight", jobs_in_flight),
+                ("ca_weight", ca_weight.map(Value::from)),
             ];
             let path = ["tenants", &name, "quota"];
             let mut quota = session.platform(Method::GET, &path, None)?;
@@ -289,7 +293,11 @@ pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
                 let body = Value::Object(limits.into_iter().map(given).collect());
                 quota = session.platform(Method::PUT, &path, Some(&body))?;
             }
-            session.print_object(&quota, &["devices", "trustpoints", "jobs_per_hour", "jobs_in_flight"], "")
+            session.print_object(
+                &quota,
+                &["devices", "trustpoints", "jobs_per_hour", "jobs_in_flight", "ca_weight"],
+                "",
+            )
         }
     }
 }

@@ -75,7 +75,7 @@ impl SystemTx {
             // A job whose agent is not there does not begin: it takes nothing of the budget.
             let begin = u32::try_from(jobs.iter().filter(|job| !job.agent_silent).count()).unwrap_or(u32::MAX);
             let sql = "/* admission_take */ UPDATE ca_endpoints
-                       SET tokens = $2, probing = probing OR $4, tokens_at = tokens_at + make_interval(secs => greatest($3, 0)),
+                       SET tokens = $2, probing = probing OR $4, tokens_at = tokens_at + make_interval(secs => greatest($3::float8, 0)),
                            open_until = CASE WHEN $4 THEN clock_timestamp() + make_interval(secs => $5)
                                              ELSE open_until END
                        WHERE endpoint = $1";

@@ -64,7 +64,7 @@ impl TenantState {
 }
 
 /// How much a tenant may have; none: any number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Devices.
     pub devices: Option<u32>,
@@ -74,6 +74,14 @@ pub struct Quota {
     pub jobs_per_hour: Option<u32>,
     /// Jobs under way.
     pub jobs_in_flight: Option<u32>,
+    /// Its share of a CA's budget while several tenants wait for it, 1 to 100.
+    pub ca_weight: u8,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { devices: None, trustpoints: None, jobs_per_hour: None, jobs_in_flight: None, ca_weight: 1 }
+    }
 }
 
 /// What is counted.
@@ -133,7 +141,7 @@ impl Quota {
 macro_rules! columns {
     () => {
         "t.tenant_id, t.name, t.display_name, t.allow_weak_algorithms, t.four_eyes, t.transcript_days, t.state, t.state_reason, \
-         t.state_since, t.purge_at, t.max_devices, t.max_trustpoints, t.max_jobs_per_hour, t.max_jobs_in_flight, \
+         t.state_since, t.purge_at, t.max_devices, t.max_trustpoints, t.max_jobs_per_hour, t.max_jobs_in_flight, t.ca_weight, \
          t.created_at AS tenant_created_at, t.updated_at"
     };
 }
@@ -207,10 +215,11 @@ impl SystemTx {
     pub async fn tenant_update(&self, tenant: &Tenant) -> Result<(), DbError> {
         let sql = "/* tenant_update */ UPDATE tenants SET display_name = $2, allow_weak_algorithms = $3, four_eyes = $4, \
                    state = $5, state_reason = $6, state_since = $7, purge_at = $8, max_devices = $9, max_trustpoints = $10, \
-                   max_jobs_per_hour = $11, max_jobs_in_flight = $12, updated_at = $13, updated_by = $14, transcript_days = $15 \
+                   max_jobs_per_hour = $11, max_jobs_in_flight = $12, updated_at = $13, updated_by = $14, transcript_days = $15, \
+                   ca_weight = $16 \
                    WHERE tenant_id = $1";
         let number = |limit: Option<u32>| limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX));
-        let Quota { devices, trustpoints, jobs_per_hour, jobs_in_flight } = tenant.quota;
+        let Quota { devices, trustpoints, jobs_per_hour, jobs_in_flight, ca_weight } = tenant.quota;
         let count = self
             .execute(
                 sql,
@@ -230,6 +239,7 @@ impl SystemTx {
                     &tenant.updated_at,
                     &self.name(),
                     &i32::from(tenant.transcript_days),
+                    &i32::from(ca_weight),
                 ],
             )
             .await?;
@@ -296,6 +306,7 @@ pub(super) fn read(row: &Row) -> Result<Tenant, DbError> {
             trustpoints: number("max_trustpoints")?,
             jobs_per_hour: number("max_jobs_per_hour")?,
             jobs_in_flight: number("max_jobs_in_flight")?,
+            ca_weight: columns.parse::<i32, u8>("ca_weight")?,
         },
         created_at: columns.read("tenant_created_at")?,
         updated_at: columns.read("updated_at")?,

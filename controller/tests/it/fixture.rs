@@ -58,10 +58,23 @@ impl Fixture {
         Self::on(place, core).await
     }
 
+    /// Two tenants on one core, each with an agent and a device.
+    pub async fn with_another_tenant() -> (Self, Self) {
+        let place = Place::make().await;
+        let core = place.core().await;
+        let other = place.core().await;
+        let first = Self::in_tenant(place.clone(), core, "acme").await;
+        (first, Self::in_tenant(place, other, "other").await)
+    }
+
     /// The same on a core that was started already.
     pub async fn on(place: Place, core: Core) -> Self {
+        Self::in_tenant(place, core, "acme").await
+    }
+
+    async fn in_tenant(place: Place, core: Core, tenant: &str) -> Self {
         let admin = place.admin().await;
-        let tenant = add_tenant(&core.services, &admin, "acme").await;
+        let tenant = add_tenant(&core.services, &admin, tenant).await;
         let agent = add_agent(&core.services, &admin, tenant, "site-1").await;
         let entity = core.services.fresh(EntityId::fresh).unwrap();
         let ca_server = core.services.fresh(CaServerId::fresh).unwrap();

@@ -3,6 +3,7 @@
 //! Run inside `trustfleet-lab stack -- cargo nextest run -p trustfleet-controller`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod admission;
 mod agents_doors;
 mod agents_out;
 mod announcing;

@@ -2,7 +2,7 @@
 
 use std::{process::Command as Process, time::Duration};
 
-use trustfleet_controller::db::DbError;
+use trustfleet_controller::{admission::Budget, db::DbError};
 use trustfleet_model::{job::RequestKind, secret::Secret};
 use trustfleet_wire::{
     seal::SealContext,
@@ -13,6 +13,9 @@ use crate::{
     fixture::{Fixture, SECRET},
     support::{manage, until, variable},
 };
+
+/// No budget that would hold anything up.
+const PLENTY: Budget = Budget { rate_per_s: 1_000.0, burst: 1_000, concurrency: 1_000 };
 
 #[actix::test]
 async fn a_job_is_published_once_with_its_secret_sealed_to_the_agent() {
@@ -193,7 +196,7 @@ async fn a_hello_between_a_return_and_its_note_loses_no_job() {
         .store
         .system_tx("test", async |tx| {
             tx.outbox_offer_again(tenant, agent, now).await?;
-            let claimed = tx.outbox_claim(10, 60).await?;
+            let claimed = tx.outbox_admit(10, 60, PLENTY).await?.jobs;
             // The message is returned; before that is noted, the agent has its queue and says hello.
             tx.outbox_offer_again(tenant, agent, now).await?;
             tx.outbox_remove(&[claimed[0].claim]).await
@@ -218,8 +221,8 @@ async fn a_late_word_about_an_older_claim_leaves_the_next_replicas_claim_alone()
         .store
         .system_tx("test", async |tx| {
             tx.outbox_offer_again(tenant, agent, now).await?;
-            let frozen = tx.outbox_claim(10, 0).await?[0].claim;
-            let next = tx.outbox_claim(10, 60).await?[0].claim;
+            let frozen = tx.outbox_admit(10, 0, PLENTY).await?.jobs[0].claim;
+            let next = tx.outbox_admit(10, 60, PLENTY).await?.jobs[0].claim;
             assert_eq!((next.outbox_id, next.attempt), (frozen.outbox_id, frozen.attempt + 1));
             Ok::<_, DbError>((tx.outbox_remove(&[frozen]).await?, tx.outbox_release(&[frozen]).await?))
         })

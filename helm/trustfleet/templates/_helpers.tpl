@@ -147,6 +147,12 @@ further_key_encryption_key_files = [
 claim_s = {{ int $config.outbox.claim_s }}
 permit_s = {{ int $config.outbox.permit_s }}
 
+[ca_budget]
+rate_per_s = {{ float64 $config.ca_budget.rate_per_s }}
+burst = {{ int $config.ca_budget.burst }}
+concurrency = {{ int $config.ca_budget.concurrency }}
+permit_s = {{ int $config.ca_budget.permit_s }}
+
 [agents]
 messages_per_s = {{ int $config.agents.messages_per_s }}
 

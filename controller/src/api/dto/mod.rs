@@ -8,6 +8,7 @@ pub mod agent_door;
 pub mod audit;
 pub mod binding;
 pub mod blocked_subject;
+pub mod ca_endpoint;
 pub mod ca_server;
 pub mod certificate;
 pub mod change;

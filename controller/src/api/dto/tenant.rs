@@ -78,6 +78,14 @@ pub struct QuotaUpdate {
     #[serde(default)]
     #[schema(maximum = 1_000_000_000)]
     pub jobs_in_flight: Option<u32>,
+    /// Its share of a CA's budget while several tenants wait for it, 1 to 100; default 1.
+    #[serde(default = "default_ca_weight")]
+    #[schema(minimum = 1, maximum = 100)]
+    pub ca_weight: u8,
+}
+
+const fn default_ca_weight() -> u8 {
+    1
 }
 
 /// How much a tenant may have and has; null: not limited.
@@ -96,6 +104,8 @@ pub struct QuotaBody {
     /// Jobs under way.
     #[schema(required)]
     pub jobs_in_flight: Option<u32>,
+    /// Its share of a CA's budget while several tenants wait for it.
+    pub ca_weight: u8,
     /// What it has, each counted up to a million.
     pub used: UsageBody,
 }
