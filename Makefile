@@ -13,7 +13,8 @@ help:
 	@echo 'make demo     enrol four devices through the whole system, renew a real nginx by itself (DEMO_EXIT=1: exit at the end; DEMO_TLS=1: all encrypted)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
 	@echo 'make bench    speed and size of a release build beside openssl and beside targets (BENCHARGS="cmp --quick"; docs/benchmarks.md)'
-	@echo 'make chaos    the agent killed before every single step that it takes (make test takes every fifth, by a seed)'
+	@echo 'make chaos    the agent killed before every single step that it takes (make test takes every fifth, by a seed);'
+	@echo '              three controllers killed and frozen while 2,000 devices enrol, twenty seeds (make test: one, 160 devices)'
 	@echo 'make lint     formatting, clippy, the walls between the layers, dependencies and licences'
 	@echo 'make fuzz     look for inputs that break what reads messages of peers (FUZZ_SECONDS=600, docs/cmp.md)'
 	@echo 'make interop  the Helm charts under the real tools, and the programs under the charts (docs/interop.md)'
@@ -42,11 +43,13 @@ bench: setup
 	@cargo build --profile release-agent --package trustfleet-agent
 	@$(TARGET)/release/trustfleet-lab bench $(BENCHARGS)
 
-# All points of lab/tests/kill_at_every_step.rs, some minutes.
+# All points of lab/tests/kill_at_every_step.rs, some minutes; and twenty seeds of lab/tests/replicas.rs with 2,000 devices each.
+REPLICAS := TRUSTFLEET_REPLICAS_SEEDS=20 TRUSTFLEET_REPLICAS_DEVICES=2000
 chaos:
 	@scripts/setup.sh test
-	cargo build --workspace --bins --test kill_at_every_step
+	cargo build --workspace --bins --test kill_at_every_step --test replicas
 	TRUSTFLEET_CHAOS=1 $(LAB) stack -- cargo nextest run --workspace --test kill_at_every_step $(TESTARGS)
+	$(REPLICAS) $(LAB) stack -- cargo nextest run --workspace --profile chaos --test replicas --no-capture
 
 lint: layers
 	@scripts/setup.sh lint

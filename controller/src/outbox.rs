@@ -5,7 +5,10 @@
 //! twice (a crash before it is marked); agents answer the second from their record. A message that no queue takes is
 //! not kept here: the agent's next hello brings its jobs back.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -115,6 +118,7 @@ impl Outbox {
             return Ok((0, waiting));
         }
         let mut fates = Vec::with_capacity(claimed.len());
+        let claimed_at = Instant::now();
         let mut at_work = JoinSet::new();
         for job in claimed {
             if at_work.len() >= IN_FLIGHT {
@@ -122,7 +126,7 @@ impl Outbox {
             }
             let outbox = self.clone();
             let of_job = (job.claim, (!job.stop).then_some(job.job_id));
-            at_work.spawn(async move { (of_job, outbox.publish(job).await) });
+            at_work.spawn(async move { (of_job, outbox.publish(job, claimed_at).await) });
         }
         while let Some(fate) = at_work.join_next().await {
             // A panic leaves its row claimed, until the claim runs out.
@@ -155,7 +159,11 @@ impl Outbox {
         Ok((gone, waiting))
     }
 
-    async fn publish(&self, job: ClaimedJob) -> Fate {
+    async fn publish(&self, job: ClaimedJob, claimed_at: Instant) -> Fate {
+        if claimed_at.elapsed() >= Duration::from_secs(self.config.claim_s.into()) {
+            // This replica was held up for so long that another one has the job: a late message would go beyond the budget.
+            return Fate::Release;
+        }
         if job.finished && !job.stop {
             return Fate::Remove;
         }

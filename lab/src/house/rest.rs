@@ -92,6 +92,11 @@ impl Rest {
         Self { token, ..self.clone() }
     }
 
+    /// The same client at another replica.
+    pub fn at(&self, base: Url) -> Self {
+        Self { base, ..self.clone() }
+    }
+
     /// The controller's URL.
     pub const fn base(&self) -> &Url {
         &self.base

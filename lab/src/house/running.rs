@@ -121,9 +121,45 @@ impl House {
         Ok(())
     }
 
+    /// Starts a further controller on the same database and broker, with an address of its own.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn replica(&self, name: &str, env: &StackEnv) -> Result<Replica, HouseError> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).map_err(HouseError::file("making", &dir))?;
+        let mut port = PortReservation::any().map_err(TestkitError::from)?;
+        port.open();
+        let files = ControllerFiles::write(&dir, env, port.port()).map_err(HouseError::file("writing", &dir))?;
+        let (controller, url) = serve(&files).await?;
+        Ok(Replica { controller, url, files, _port: port })
+    }
+
     /// Folder for files of the house.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+/// A further controller process of a house.
+#[derive(Debug)]
+pub struct Replica {
+    /// The process.
+    pub controller: Child,
+    /// Its address.
+    pub url: Url,
+    files: ControllerFiles,
+    _port: PortReservation,
+}
+
+impl Replica {
+    /// Starts it again after it ended or was killed, at the same address.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn start_again(&mut self) -> Result<(), HouseError> {
+        (self.controller, _) = serve(&self.files).await?;
+        Ok(())
     }
 }
 
