@@ -37,7 +37,9 @@ use crate::{
     purge,
     renewal::Renewal,
     revoker::Revoker,
-    rotation, steady, telemetry,
+    rotation,
+    spreader::Spreader,
+    steady, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
     transcripts,
 };
@@ -324,7 +326,14 @@ impl Core {
         };
         let binder = Binder { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let revoker = Revoker { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
+        let spreader = Spreader {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            ca_budget: config.ca_budget.budget(),
+            looked: tokio::sync::Mutex::default(),
+        };
         let mut intake_parts = vec![
+            Part { name: "the spreading of renewals", task: backend.spawn(steady::keep(spreader, intake.clone())) },
             Part { name: "the revoker", task: backend.spawn(steady::keep(revoker, intake.clone())) },
             Part { name: "the binder", task: backend.spawn(steady::keep(binder, intake.clone())) },
             Part { name: "the renewal", task: backend.spawn(steady::keep(renewal, intake.clone())) },

@@ -41,6 +41,7 @@ pub mod renewal;
 pub mod revoker;
 pub mod rotation;
 pub mod secrets;
+pub mod spreader;
 pub mod steady;
 pub mod telemetry;
 pub mod tls;

@@ -70,7 +70,7 @@ impl Preview {
         now: Timestamp,
     ) {
         let renewal = |policy: &PolicySpec| {
-            next_action(trustpoint, policy, duty, now).and_then(|(at, due)| (due == Due::Renew).then_some(at))
+            next_action(trustpoint, policy, duty, None, now).and_then(|(at, due)| (due == Due::Renew).then_some(at))
         };
         let (before, after) = (renewal(before), renewal(after));
         let renewals = &mut self.renewals;

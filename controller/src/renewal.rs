@@ -88,7 +88,11 @@ impl Renewal {
     }
 
     async fn act(&self, due: PlannedTrustpoint) {
-        let Some((_, action)) = next_action(&due.trustpoint, &due.policy, due.duty, self.clock.now()) else { return };
+        let Some((_, action)) =
+            next_action(&due.trustpoint, &due.policy, due.duty, due.spread.as_ref(), self.clock.now())
+        else {
+            return;
+        };
         let (device, trustpoint) = (due.device_id, due.trustpoint.name.clone());
         let outcome = match self.ask(due, action).await {
             Ok(Reply::Job { job_id }) => {
@@ -123,7 +127,7 @@ impl Renewal {
                 let serial = due.trustpoint.active.filter(|_| action == Due::Renew).map(|active| active.serial);
                 let enroll =
                     Enroll { trustpoint, request, job_id, request_key: None, requested_by, traceparent: None, context };
-                Command::Renew(Box::new(Renew { serial, enroll }))
+                Command::Renew(Box::new(Renew { serial, spread: due.spread, enroll }))
             }
             Due::Activate => {
                 let replaced_is_revoked = context.ca_server.quirks.revokes_on_issue;
@@ -138,7 +142,8 @@ fn plans(rows: &[Result<PlannedTrustpoint, Plan>], now: Timestamp) -> Vec<Plan> 
     let plan = |row: &PlannedTrustpoint| Plan {
         tenant_id: row.tenant_id,
         trustpoint_id: row.trustpoint.id,
-        next_action_at: next_action(&row.trustpoint, &row.policy, row.duty, now).map(|(moment, _)| moment),
+        next_action_at: next_action(&row.trustpoint, &row.policy, row.duty, row.spread.as_ref(), now)
+            .map(|(moment, _)| moment),
         revision: row.revision,
     };
     rows.iter().map(|row| row.as_ref().map_or_else(|unreadable| *unreadable, plan)).collect()

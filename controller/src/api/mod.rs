@@ -24,6 +24,7 @@ mod door;
 pub mod dto;
 pub mod entities;
 pub mod first_token;
+pub mod forecasts;
 mod guarded;
 pub mod health;
 pub mod history;
@@ -213,6 +214,9 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/tenants/{tenant}/ca-servers/{ca_server}/dry-run", Tenant(Operator), "ca_server_dry_run", || {
         post().to(ca_servers::dry_run)
     }),
+    route("GET", "/v1/tenants/{tenant}/ca-servers/{ca_server}/forecast", Tenant(Viewer), "ca_server_forecast", || {
+        get().to(forecasts::of_ca_server)
+    }),
     route("GET", POLICIES, Tenant(Viewer), "policy_list", || get().to(policies::list)),
     route("POST", POLICIES, Tenant(Admin), "policy_create", || post().to(policies::create)),
     route("GET", POLICY, Tenant(Viewer), "policy_show", || get().to(policies::show)),
@@ -316,6 +320,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/v1/tenants/{tenant}/audit/heads", Tenant(Viewer), "audit_heads", || get().to(audit::heads)),
     route("GET", "/v1/tenants/{tenant}/audit/export", Tenant(Viewer), "audit_export", || get().to(audit::export)),
     route("GET", "/v1/ca-endpoints", Platform, "ca_endpoint_list", || get().to(ca_endpoints::list)),
+    route("POST", "/v1/ca-endpoints/respread", Platform, "ca_endpoint_respread", || post().to(forecasts::respread)),
     route("PUT", "/v1/ca-endpoints/{endpoint}", Platform, "ca_endpoint_update", || put().to(ca_endpoints::update)),
     route("DELETE", "/v1/ca-endpoints/{endpoint}", Platform, "ca_endpoint_delete", || delete().to(ca_endpoints::reset)),
     route("GET", "/v1/audit", Platform, "platform_audit_list", || get().to(audit::platform_list)),

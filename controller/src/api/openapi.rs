@@ -17,8 +17,8 @@ use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
     agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, certificates, changes, devices,
-    entities, health, history, jobs, joining, mac, metrics, platform_tokens, policies, revocations, statistics,
-    tenants, tokens, trustpoints,
+    entities, forecasts, health, history, jobs, joining, mac, metrics, platform_tokens, policies, revocations,
+    statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -130,6 +130,8 @@ use crate::error::AppError;
         jobs::show,
         jobs::transcript,
         jobs::stop,
+        forecasts::of_ca_server,
+        forecasts::respread,
         ca_endpoints::list,
         ca_endpoints::update,
         ca_endpoints::reset,
@@ -376,6 +378,7 @@ mod tests {
             if ["POST", "PUT"].contains(&route.method)
                 && ![
                     "/switch-over",
+                    "/respread",
                     "/stop",
                     "/statistics/reset",
                     "/activate",

@@ -36,6 +36,8 @@ pub enum CaEndpointVerb {
         #[arg(long, value_name = "N")]
         concurrency: Option<u32>,
     },
+    /// Move coming renewals inside their safe windows until no hour is beyond a budget; it is done by itself as well
+    Respread,
     /// Let one have the configuration's budget again
     Reset {
         /// HOST:PORT of the CA servers' primary URL
@@ -53,6 +55,12 @@ const ENDPOINTS: &[Column] = &[
     Column::new("WAITING", |item, _| text(item, "/waiting")),
     Column::new("BREAKER", |item, _| text(item, "/breaker")),
     Column::new("FAILURES", |item, _| text(item, "/failures")),
+];
+
+const SPREADINGS: &[Column] = &[
+    Column::new("ENDPOINT", |item, _| text(item, "/endpoint")),
+    Column::new("MOVED", |item, _| text(item, "/moved")),
+    Column::new("FIT NOWHERE", |item, _| text(item, "/unfit")),
 ];
 
 /// Runs a verb on CMP servers.
@@ -78,6 +86,10 @@ pub(super) fn run(session: &Session, verb: CaEndpointVerb) -> Result<(), CliErro
             let set = session.call_at(true, Method::PUT, &[NOUN, &endpoint], Some(&body))?;
             let first = &["endpoint", "rate_per_s", "burst", "concurrency", "in_use", "waiting", "breaker"];
             session.print_object(&set, first, "trustfleet ca-endpoint list")
+        }
+        CaEndpointVerb::Respread => {
+            let done = session.call_at(true, Method::POST, &[NOUN, "respread"], None)?;
+            session.print_list(&done, SPREADINGS, "trustfleet ca-server forecast NAME")
         }
         CaEndpointVerb::Reset { endpoint } => {
             session.call_at(true, Method::DELETE, &[NOUN, &endpoint], None)?;

@@ -12,7 +12,7 @@ use super::{
     args::{Page, san},
     change,
     error::CliError,
-    output::{Column, ago, text},
+    output::{self, Column, ago, text},
     session::Session,
     spec::{Draft, certificates},
     statistics,
@@ -74,7 +74,18 @@ pub enum Verb<F: Args> {
 /// Verbs on entities.
 pub(super) type EntityVerb = Verb<EntityFlags>;
 /// Verbs on CA servers.
-pub(super) type CaServerVerb = Verb<CaServerFlags>;
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, parsed from the command line")]
+pub enum CaServerVerb {
+    /// What all of them have
+    #[command(flatten)]
+    Common(Verb<CaServerFlags>),
+    /// Show the renewals that come within 90 days, beside the budget of the CA
+    Forecast {
+        /// Its name
+        name: String,
+    },
+}
 /// Verbs on policies.
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it, parsed from the command line")]
@@ -356,8 +367,35 @@ pub(super) fn run_entity(session: &Session, verb: EntityVerb) -> Result<(), CliE
 
 /// Runs a verb on CA servers.
 pub(super) fn run_ca_server(session: &Session, verb: CaServerVerb) -> Result<(), CliError> {
-    run(session, &CA_SERVERS, verb)
+    match verb {
+        CaServerVerb::Common(verb) => run(session, &CA_SERVERS, verb),
+        CaServerVerb::Forecast { name } => {
+            let forecast = session.read(&["ca-servers", &name, "forecast"])?;
+            let summary = format!(
+                "{}: {} renewals within 90 days; at most {} an hour are planned, {} hours have more",
+                text(&forecast, "/endpoint"),
+                text(&forecast, "/renewals"),
+                text(&forecast, "/planned_per_hour_max"),
+                text(&forecast, "/hours_too_full"),
+            );
+            // The days are the list; for programs everything.
+            let mut days = json!({ "items": forecast["days"], "next": null });
+            if session.is_json() {
+                days = forecast;
+            } else {
+                output::print(&summary)?;
+            }
+            session.print_list(&days, DAYS, "trustfleet ca-endpoint respread, by a platform administrator")
+        }
+    }
 }
+
+const DAYS: &[Column] = &[
+    Column::new("DAY", |item, _| text(item, "/from").chars().take(10).collect()),
+    Column::new("RENEWALS", |item, _| text(item, "/renewals")),
+    Column::new("BUSIEST HOUR", |item, _| text(item, "/busiest_hour")),
+    Column::new("EMERGENCY MARKS", |item, _| text(item, "/emergencies")),
+];
 
 /// Runs a verb on policies.
 pub(super) fn run_policy(session: &Session, verb: PolicyVerb) -> Result<(), CliError> {

@@ -20,6 +20,7 @@ mod device;
 mod device_registry;
 mod entity;
 mod error;
+mod forecast;
 mod history;
 mod joining;
 mod key_encryption;
@@ -62,6 +63,7 @@ pub use self::{
     cut_off::CutOff,
     device_registry::RegisteredDevice,
     error::DbError,
+    forecast::{Forecast, HORIZON, ServerOf},
     history::{AskedBy, PastCertificate},
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},

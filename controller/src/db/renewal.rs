@@ -6,6 +6,7 @@ use trustfleet_model::{
     device::Duty,
     ids::{DeviceId, TenantId, TrustpointId},
     policy::PolicySpec,
+    spread::Spread,
     trustpoint::Trustpoint,
 };
 
@@ -25,6 +26,8 @@ pub struct PlannedTrustpoint {
     pub policy: PolicySpec,
     /// What its device has to do.
     pub duty: Duty,
+    /// Another moment than the policy's.
+    pub spread: Option<Spread>,
     /// The policy's revision.
     pub revision: i32,
 }
@@ -51,7 +54,7 @@ impl SystemTx {
     /// The database's own.
     pub async fn trustpoints_to_plan(&self, limit: i64) -> Result<Vec<Result<PlannedTrustpoint, Plan>>, DbError> {
         let sql =
-            "/* trustpoints_to_plan */ SELECT t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec,
+            "/* trustpoints_to_plan */ SELECT t.tenant_id, t.device_id, t.trustpoint_id, t.state, t.spread, p.policy_id, p.spec,
                    p.revision, d.pair, d.standby
              FROM policies p CROSS JOIN LATERAL (
                  SELECT * FROM trustpoints t WHERE t.tenant_id = p.tenant_id AND t.policy_id = p.policy_id
@@ -97,7 +100,7 @@ impl SystemTx {
              WHERE t.tenant_id = due.tenant_id AND t.trustpoint_id = due.trustpoint_id
                AND p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id
                AND d.tenant_id = t.tenant_id AND d.device_id = t.device_id
-             RETURNING t.tenant_id, t.device_id, t.trustpoint_id, t.state, p.policy_id, p.spec, p.revision, d.pair,
+             RETURNING t.tenant_id, t.device_id, t.trustpoint_id, t.state, t.spread, p.policy_id, p.spec, p.revision, d.pair,
                        d.standby";
         Ok(self.query(sql, &[&now, &again_at, &limit]).await?.iter().filter_map(readable).collect())
     }
@@ -119,7 +122,7 @@ fn readable(row: &Row) -> Option<PlannedTrustpoint> {
         .ok()
 }
 
-fn planned(row: &Row) -> Result<PlannedTrustpoint, DbError> {
+pub(super) fn planned(row: &Row) -> Result<PlannedTrustpoint, DbError> {
     let Id(tenant_id) = row.try_get("tenant_id")?;
     let Id(device_id) = row.try_get("device_id")?;
     let pair: Option<&str> = row.try_get("pair")?;
@@ -134,6 +137,7 @@ fn planned(row: &Row) -> Result<PlannedTrustpoint, DbError> {
         trustpoint: row::trustpoint(row)?,
         policy: Columns::new(row, "policies", "policy_id").json("spec")?,
         duty,
+        spread: Columns::new(row, "trustpoints", "trustpoint_id").json_opt("spread")?,
         revision: row.try_get("revision")?,
     })
 }

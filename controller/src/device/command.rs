@@ -12,6 +12,7 @@ use trustfleet_model::{
     policy::PolicySpec,
     revocation::RevocationReason,
     service::InService,
+    spread::Spread,
     transcript::Transcript,
     trustpoint::Progress,
 };
@@ -145,6 +146,8 @@ pub struct Enroll {
 pub struct Renew {
     /// Serial number of the certificate that is due, upper-case hex; none: the first one is.
     pub serial: Option<String>,
+    /// Another moment than the policy's that was found for it.
+    pub spread: Option<Spread>,
     /// The request, a key update or an initialization request.
     pub enroll: Enroll,
 }

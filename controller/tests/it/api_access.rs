@@ -51,6 +51,7 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     let block: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
     BTreeMap::from([
         ("block", block.to_string()),
+        ("endpoint", "ca.example:80".to_owned()),
         ("factory_ca", "maker".to_owned()),
         ("serial", "SN-1".to_owned()),
         ("applicant", applicant.to_string()),

@@ -23,6 +23,7 @@ mod blocked_subjects;
 mod endurance;
 mod every_door;
 mod fixture;
+mod forecast;
 mod group_commit;
 mod http_door;
 mod idp;

@@ -18,6 +18,7 @@ pub mod renewal;
 pub mod revocation;
 pub mod secret;
 pub mod service;
+pub mod spread;
 pub mod statistics;
 pub mod transcript;
 pub mod trustpoint;

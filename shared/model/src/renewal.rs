@@ -11,6 +11,7 @@ use crate::device::Duty;
 use crate::field::Violations;
 use crate::ids::TrustpointId;
 use crate::policy::PolicySpec;
+use crate::spread::Spread;
 use crate::trustpoint::{RequestState, Trustpoint};
 
 /// First wait after a failure; it doubles with each further one.
@@ -107,11 +108,13 @@ pub enum Due {
 }
 
 /// What is to be done next without being asked, and when; the moment may have passed. `None`: nothing, until something
-/// changes. An expired certificate cannot sign an update: only the active node of a pair then asks for a new one (S47).
+/// changes. `spread`: another moment than the policy's that was found for the certificate in use; it counts inside the safe
+/// window. An expired certificate cannot sign an update: only the active node of a pair then asks for a new one (S47).
 pub fn next_action(
     trustpoint: &Trustpoint,
     policy: &PolicySpec,
     duty: Duty,
+    spread: Option<&Spread>,
     now: Timestamp,
 ) -> Option<(Timestamp, Due)> {
     if !matches!(trustpoint.request, RequestState::Nothing) || duty == Duty::Standby {
@@ -138,7 +141,9 @@ pub fn next_action(
         return Some((retry(trustpoint, Some(staged), failed_at), Due::Activate));
     }
     let active = trustpoint.active.as_ref().filter(|active| active.not_after > now)?;
-    let mut moment = policy.moment(active, trustpoint.id);
+    let (begin, end) = policy.window(active);
+    let spread = spread.filter(|spread| spread.serial == active.serial && (begin..=end).contains(&spread.at));
+    let mut moment = spread.map_or_else(|| policy.moment(active, trustpoint.id), |spread| spread.at);
     if let Some(issued_at) = trustpoint.issued_at {
         // A CA that dates certificates back would otherwise be asked again and again.
         moment = moment.max(plus(issued_at, validity(active) / 20));
@@ -219,7 +224,7 @@ mod tests {
     }
 
     fn next_action(trustpoint: &Trustpoint, auto: &AutoUpdate, now: Timestamp) -> Option<(Timestamp, Due)> {
-        super::next_action(trustpoint, &policy(auto), Duty::Alone, now)
+        super::next_action(trustpoint, &policy(auto), Duty::Alone, None, now)
     }
 
     fn fields(json: &str) -> Vec<String> {
@@ -335,7 +340,7 @@ mod tests {
     #[test]
     fn s47_the_standby_never_applies_and_the_active_node_does_when_it_has_no_valid_certificate() {
         let of = |trustpoint: &Trustpoint, duty, second| {
-            super::next_action(trustpoint, &policy(&on("{}")), duty, at(second)).map(|(_, due)| due)
+            super::next_action(trustpoint, &policy(&on("{}")), duty, None, at(second)).map(|(_, due)| due)
         };
         let secret = Some(uuid::Uuid::from_u128(8).into());
         let bare = Trustpoint { mac_secret_id: secret, ..trustpoint() };
@@ -353,7 +358,7 @@ mod tests {
         let bound = Trustpoint { enrolls_by_itself: true, ..trustpoint() };
         let text = r#"{"key":{"algorithm":"ed25519"},"origin_authentication":"signature"}"#;
         let signed: PolicySpec = serde_json::from_str(text).unwrap();
-        assert_eq!(super::next_action(&bound, &signed, Duty::Alone, at(0)), Some((at(0), Due::Enroll)));
+        assert_eq!(super::next_action(&bound, &signed, Duty::Alone, None, at(0)), Some((at(0), Due::Enroll)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod certificate;
 pub mod change;
 pub mod device;
 pub mod entity;
+pub mod forecast;
 pub mod history;
 pub mod job;
 pub mod joining;

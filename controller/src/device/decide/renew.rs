@@ -16,7 +16,7 @@ use crate::device::Renew;
 pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Result<Decision, Rejection> {
     let enroll = &renew.enroll;
     let trustpoint = state.trustpoint(&enroll.trustpoint).ok_or(Rejection::NoTrustpoint)?;
-    let next = next_action(trustpoint, &enroll.context.policy, state.device.duty(), now);
+    let next = next_action(trustpoint, &enroll.context.policy, state.device.duty(), renew.spread.as_ref(), now);
     let active = trustpoint.active.as_ref().map(|active| active.serial.as_str());
     let (wanted, is_same) = match renew.serial.as_deref() {
         Some(serial) => (Due::Renew, active == Some(serial)),
@@ -99,6 +99,7 @@ mod tests {
         context.policy = serde_json::from_str(policy).unwrap();
         let renew = Renew {
             serial: Some(serial.to_owned()),
+            spread: None,
             enroll: Enroll {
                 trustpoint: "mgmt".parse().unwrap(),
                 request: RequestKind::Kur,
