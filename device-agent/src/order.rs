@@ -134,6 +134,8 @@ impl Order {
                 verification_certificates: &enroll.verification_certificates,
                 message_timeout_s: enroll.message_timeout_s,
                 total_timeout_s: enroll.total_timeout_s,
+                no_polling: enroll.no_polling,
+                root_in_extra_certs: enroll.root_in_extra_certs,
             },
         );
         let mac = enroll.mac.as_ref().and_then(|mac| {

@@ -3,6 +3,7 @@
 //! Every path, its method, who may use it and its handler stand here once; the guard, the 405 answers, the OpenAPI
 //! document's test and the test with a foreign token all go by this table.
 
+mod accept;
 pub mod access;
 pub mod agent_door;
 pub mod agents;
@@ -227,6 +228,13 @@ pub const ROUTES: &[Route] = &[
     route("GET", BINDINGS, Tenant(Viewer), "binding_list", || get().to(bindings::list)),
     route("POST", BINDINGS, Tenant(Admin), "binding_create", || post().to(bindings::create)),
     route("GET", BINDING, Tenant(Viewer), "binding_show", || get().to(bindings::show)),
+    route("PUT", BINDING, Tenant(Admin), "binding_update", || put().to(bindings::update)),
+    route("POST", "/v1/tenants/{tenant}/bindings/{binding}/dry-run", Tenant(Operator), "binding_dry_run", || {
+        post().to(bindings::dry_run)
+    }),
+    route("GET", "/v1/tenants/{tenant}/bindings/{binding}/removal", Tenant(Viewer), "binding_removal", || {
+        get().to(bindings::removal)
+    }),
     route("DELETE", BINDING, Tenant(Admin), "binding_delete", || delete().to(bindings::remove)),
     route("GET", CHANGES, Tenant(Viewer), "change_list", || get().to(changes::list)),
     route("GET", CHANGE, Tenant(Viewer), "change_show", || get().to(changes::show)),

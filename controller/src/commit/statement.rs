@@ -35,13 +35,14 @@ WITH i AS (
     RETURNING l.n, d.tenant_id, d.device_id, l.at
 ), trustpoints_written AS (
     INSERT INTO trustpoints (tenant_id, trustpoint_id, device_id, name, entity_id, ca_server_id, policy_id, binding_id,
-                             status, not_after, state, statistics, updated_at)
-    SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.binding_id, t.status,
-           t.not_after, t.state, t.statistics, u.at
+                             binding_revision, status, not_after, state, statistics, updated_at)
+    SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.binding_id,
+           t.binding_revision, t.status, t.not_after, t.state, t.statistics, u.at
     FROM u JOIN jsonb_to_recordset($6) AS t(n int, trustpoint_id uuid, name text, entity_id uuid, ca_server_id uuid,
-                                            policy_id uuid, binding_id uuid, status text, not_after timestamptz, state jsonb, statistics jsonb) USING (n)
+                                            policy_id uuid, binding_id uuid, binding_revision int, status text, not_after timestamptz, state jsonb, statistics jsonb) USING (n)
     ON CONFLICT (tenant_id, trustpoint_id) DO UPDATE
-    SET binding_id = EXCLUDED.binding_id, status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
+    SET entity_id = EXCLUDED.entity_id, ca_server_id = EXCLUDED.ca_server_id, policy_id = EXCLUDED.policy_id,
+        binding_id = EXCLUDED.binding_id, binding_revision = EXCLUDED.binding_revision, status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
         statistics = EXCLUDED.statistics, updated_at = EXCLUDED.updated_at, planned_revision = 0
     WHERE trustpoints.device_id = EXCLUDED.device_id
 ), trustpoints_removed AS (
@@ -182,6 +183,7 @@ impl Parameters {
                     "ca_server_id": trustpoint.ca_server_id,
                     "policy_id": trustpoint.policy_id,
                     "binding_id": trustpoint.binding_id,
+                    "binding_revision": trustpoint.binding_revision,
                     "status": trustpoint.status().as_str(),
                     "not_after": trustpoint.active.as_ref().filter(|facts| !facts.is_given_up()).map(|facts| facts.not_after),
                     "state": crate::db::stored_trustpoint(trustpoint)?,

@@ -30,6 +30,8 @@ pub enum Command {
     SetServices(SetServices),
     /// Remove a trustpoint that has nothing under way.
     RemoveTrustpoint(RemoveTrustpoint),
+    /// Have a trustpoint follow its binding, which was changed.
+    Rebind(Box<Rebind>),
     /// Leave a trustpoint to itself: its binding goes.
     Unbind(Unbind),
     /// Get a certificate (S27 to S30).
@@ -71,8 +73,38 @@ pub struct AddTrustpoint {
     pub mac_one_time: bool,
     /// Services that use its certificate (S40).
     pub services: Vec<ObjectName>,
-    /// The binding that it comes by, and whether it asks for its first certificate by itself; none: it is made by hand.
-    pub binding: Option<(BindingId, bool)>,
+    /// The binding that it comes by; none: it is made by hand.
+    pub binding: Option<Bound>,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// By which binding a trustpoint comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The binding.
+    pub id: BindingId,
+    /// Its revision.
+    pub revision: u32,
+    /// The trustpoint asks for its first certificate by itself.
+    pub enroll: bool,
+}
+
+/// Have a trustpoint follow its binding, which was changed. Where it has done so nothing happens.
+#[derive(Clone, Debug)]
+pub struct Rebind {
+    /// Its name.
+    pub trustpoint: TrustpointName,
+    /// The binding as it is now.
+    pub bound: Bound,
+    /// Subject and alternative names.
+    pub entity_id: EntityId,
+    /// The CA.
+    pub ca_server_id: CaServerId,
+    /// The session's settings.
+    pub policy_id: PolicyId,
+    /// Services that use its certificate (S40).
+    pub services: Vec<ObjectName>,
     /// Who asks.
     pub requested_by: Requester,
 }
@@ -84,6 +116,8 @@ pub struct Unbind {
     pub trustpoint: TrustpointName,
     /// The binding that goes.
     pub binding_id: BindingId,
+    /// Only while nothing is under way, so that no certificate can follow.
+    pub when_idle: bool,
     /// Who asks.
     pub requested_by: Requester,
 }

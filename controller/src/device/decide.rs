@@ -125,6 +125,7 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
         Command::SetMac(set) => configure::set_mac(state, set, now),
         Command::SetServices(set) => configure::set_services(state, set, now),
         Command::RemoveTrustpoint(remove) => configure::remove_trustpoint(state, remove, now),
+        Command::Rebind(rebind) => configure::rebind(state, rebind, now),
         Command::Unbind(unbind) => configure::unbind(state, unbind, now),
         Command::Enroll(enroll) => self::enroll(state, enroll, now),
         Command::Renew(renew) => renew::renew(state, renew, now),

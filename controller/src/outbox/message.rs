@@ -129,7 +129,7 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
         key_algorithm: word(&policy.key.algorithm)?,
         regenerate_key: policy.key.regenerate,
         mac,
-        accept_sha1_answers: policy.mac.accept_sha1_answers,
+        accept_sha1_answers: policy.mac.accept_sha1_answers || ca.quirks.answers_by_sha1,
         implicit_confirm: policy.implicit_confirm,
         trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,
         verification_certificates: certificates("verification_certificates", &ca.verification_certificates)?,
@@ -137,6 +137,8 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
         file_format: word(&policy.file_format)?,
         message_timeout_s: policy.message_timeout_s,
         total_timeout_s: policy.total_timeout_s,
+        no_polling: ca.quirks.no_polling,
+        root_in_extra_certs: ca.quirks.root_in_extra_certs,
     })
 }
 
@@ -155,11 +157,13 @@ fn revoke(order: &RevocationOrder) -> Result<Revoke, Box<Failure>> {
         recipient: ca.ca_name.clone(),
         urls: urls(ca),
         source: source(policy),
-        accept_sha1_answers: policy.mac.accept_sha1_answers,
+        accept_sha1_answers: policy.mac.accept_sha1_answers || ca.quirks.answers_by_sha1,
         trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,
         verification_certificates: certificates("verification_certificates", &ca.verification_certificates)?,
         message_timeout_s: policy.message_timeout_s,
         total_timeout_s: policy.total_timeout_s,
+        no_polling: ca.quirks.no_polling,
+        root_in_extra_certs: ca.quirks.root_in_extra_certs,
     })
 }
 

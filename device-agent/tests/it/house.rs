@@ -246,6 +246,8 @@ impl House {
             file_format: "pem".to_owned(),
             message_timeout_s: 5,
             total_timeout_s: 60,
+            no_polling: false,
+            root_in_extra_certs: false,
         }
     }
 

@@ -136,6 +136,12 @@ pub struct Revoke {
     pub message_timeout_s: u32,
     /// Longest time for the whole transaction, seconds.
     pub total_timeout_s: u32,
+    /// The CA does not know polling: waiting ends the exchange; an agent that is older polls.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_polling: bool,
+    /// The CA wants the signer's root among extraCerts; an agent that is older leaves it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_in_extra_certs: bool,
 }
 
 /// A trustpoint of the agent that a job is for.
@@ -192,6 +198,12 @@ pub struct Enroll {
     pub message_timeout_s: u32,
     /// Longest time for the whole transaction, seconds.
     pub total_timeout_s: u32,
+    /// The CA does not know polling: waiting ends the exchange; an agent that is older polls.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_polling: bool,
+    /// The CA wants the signer's root among extraCerts; an agent that is older leaves it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_in_extra_certs: bool,
 }
 
 /// The local side of connections (S7).

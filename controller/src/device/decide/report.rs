@@ -345,6 +345,9 @@ impl Story<'_> {
         {
             put_into_use(&mut trustpoint, &mut changes, file);
         }
+        if self.job.kind == JobKind::Enroll(RequestKind::Kur) && failure.maybe_issued {
+            trustpoint.unfinished_update = trustpoint.active.as_ref().map(|active| active.serial.clone());
+        }
         trustpoint.fail(failure.clone(), self.now);
         let services = in_service.as_ref().map(|said| &said.services);
         let detail = serde_json::json!({
