@@ -218,7 +218,7 @@ mod tests {
     fn enroll() -> Enroll {
         match job().task {
             Task::Enroll(enroll) => *enroll,
-            Task::Activate { .. } | Task::Revoke(_) => panic!("not an enrolment"),
+            Task::Activate { .. } | Task::Revoke(_) | Task::DryRun(_) => panic!("not an enrolment"),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use trustfleet_cmp::entropy::SystemEntropy;
-use trustfleet_cmp::key::Signer;
+use trustfleet_cmp::key::{Signer, SoftwareKey};
 use trustfleet_cmp::request::{Credentials, EnrollRequest, Request, RequestKind};
 use trustfleet_cmp::revoke::RevokeRequest;
 use trustfleet_cmp::transaction::{Step, Transaction, TransactionRecord};
@@ -53,7 +53,35 @@ impl Prepare {
 
     fn enroll(&self, order: &Order, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
         let credentials = self.credentials(order)?;
-        let key = self.key(order)?;
+        self.first_message(order, credentials, self.key(order)?, now)
+    }
+
+    /// The first message as it would be sent, with a key that is made for it alone and kept nowhere; where an update keeps its
+    /// key, with that one. What signs or protects it is the real thing.
+    ///
+    /// # Errors
+    /// What is missing or wrong here.
+    pub fn sample(&self, order: &Order, now: Timestamp) -> Result<Vec<u8>, Box<Failed>> {
+        let credentials = self.credentials(order)?;
+        let key: Arc<dyn Signer> = match self.slots.folder(Slot::Current) {
+            Some(current) if keeps_key(order) => {
+                self.core.keys.load(&current).map_err(|error| outcome::of_keys(&error))?
+            }
+            _ => {
+                let key = SoftwareKey::generate(order.key_type);
+                Arc::new(key.map_err(|error| outcome::of_configuration("key_not_made", &error.to_string()))?)
+            }
+        };
+        self.first_message(order, credentials, key, now).map(|(_, message, _)| message)
+    }
+
+    fn first_message(
+        &self,
+        order: &Order,
+        credentials: Credentials,
+        key: Arc<dyn Signer>,
+        now: Timestamp,
+    ) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
         let update = order.kind == RequestKind::Kur;
         let old_certificate = match &credentials {
             Credentials::Signature { certificate, .. } if update => Some(certificate.clone()),
@@ -161,9 +189,8 @@ impl Prepare {
 
     fn key(&self, order: &Order) -> Result<Arc<dyn Signer>, Box<Failed>> {
         let version = self.slots.make_version(self.job.job_id).map_err(|error| outcome::of_store(&error, false))?;
-        let keeps_key = order.kind == RequestKind::Kur && !order.regenerate_key;
         let key = match self.slots.folder(Slot::Current) {
-            Some(current) if keeps_key => self.core.keys.carry_over(&current, &version),
+            Some(current) if keeps_key(order) => self.core.keys.carry_over(&current, &version),
             _ => self.core.keys.make(&version, order.key_type),
         };
         key.map_err(|error| outcome::of_keys(&error))
@@ -218,6 +245,11 @@ impl Prepare {
         let signer = self.core.keys.load(&folder).map_err(|error| outcome::of_keys(&error))?;
         Ok(Credentials::Signature { signer, certificate, chain: self.slots.chain(Slot::Current) })
     }
+}
+
+/// Whether an update keeps its key (S3).
+fn keeps_key(order: &Order) -> bool {
+    order.kind == RequestKind::Kur && !order.regenerate_key
 }
 
 /// The self-signed certificate that certifies this one, over those in between; they are in the answer, too.

@@ -22,6 +22,7 @@ pub mod check;
 mod configured;
 pub mod devices;
 mod door;
+pub mod dry_runs;
 pub mod dto;
 pub mod entities;
 pub mod first_token;
@@ -263,6 +264,13 @@ pub const ROUTES: &[Route] = &[
         put().to(trustpoints::set_auto_update)
     }),
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/dry-run",
+        Tenant(Operator),
+        "trustpoint_dry_run",
+        || post().to(dry_runs::trustpoint),
+    ),
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
     route("POST", "/v1/tenants/{tenant}/trustpoints/mac-import", Tenant(Operator), "trustpoint_mac_import", || {
         post().to(mac::import)

@@ -17,8 +17,8 @@ use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
     agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, certificates, changes, devices,
-    entities, health, history, jobs, joining, mac, metrics, platform_tokens, policies, revocations, statistics,
-    tenants, tokens, trustpoints,
+    dry_runs, entities, health, history, jobs, joining, mac, metrics, platform_tokens, policies, revocations,
+    statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -121,6 +121,7 @@ use crate::error::AppError;
         trustpoints::set_services,
         trustpoints::set_auto_update,
         trustpoints::enroll,
+        dry_runs::trustpoint,
         trustpoints::activate,
         history::of_trustpoint,
         statistics::of_tenant,

@@ -72,10 +72,12 @@ WITH i AS (
         stop_requested_at = CASE WHEN c.stop THEN coalesce(j.stop_requested_at, u.at) ELSE j.stop_requested_at END,
         stop_pending = coalesce(c.stop, j.stop_pending),
         in_service = coalesce(c.in_service, j.in_service),
+        dry_run = coalesce(c.dry_run, j.dry_run),
         updated_at = u.at
     FROM u JOIN jsonb_to_recordset($9) AS c(n int, job_id uuid, state text, failure jsonb, public_key_sha256 text,
                                             transaction_id text, started_at timestamptz, finished_at timestamptz,
-                                            transcript jsonb, in_service jsonb, stop boolean)
+                                            transcript jsonb, in_service jsonb, dry_run jsonb,
+                                            stop boolean)
         USING (n)
     WHERE j.tenant_id = u.tenant_id AND j.device_id = u.device_id AND j.job_id = c.job_id
 ), certificates_made AS (
@@ -320,6 +322,7 @@ fn job_update(n: i32, update: &JobUpdate) -> Value {
         "transcript": update.transcript.as_ref().map(crate::db::stored_transcript),
         "stop": update.stop.map(|stop| stop == StopNote::Requested),
         "in_service": update.in_service,
+        "dry_run": update.dry_run,
     })
 }
 

@@ -121,7 +121,7 @@ impl SystemTx {
         let sql = "/* bindings_changed */ SELECT b.tenant_id, b.binding_id, b.revision, b.selector, b.trustpoint, b.entity_id,
                  b.ca_server_id, b.policy_id, b.enroll, b.services
              FROM bindings b JOIN tenants o ON o.tenant_id = b.tenant_id
-             WHERE b.leaving IS NULL AND b.followed_revision < b.revision AND o.state = 'active' LIMIT 20";
+             WHERE b.leaving IS NULL AND b.followed_revision < b.revision AND o.state = 'active' ORDER BY random() LIMIT 20";
         let of = "/* bindings_changed: trustpoints */ SELECT trustpoint_id, device_id, name FROM trustpoints
              WHERE tenant_id = $1 AND binding_id = $2 AND binding_revision < $3 ORDER BY random() LIMIT $4";
         let mut found = Vec::new();
@@ -153,7 +153,7 @@ impl SystemTx {
     /// The database's own; rows that cannot be read.
     pub async fn bindings_leaving(&self, limit: i64) -> Result<Vec<LeavingBinding>, DbError> {
         let sql = "/* bindings_leaving */ SELECT b.tenant_id, b.binding_id, b.leaving FROM bindings b
-             JOIN tenants o ON o.tenant_id = b.tenant_id WHERE b.leaving IS NOT NULL AND o.state = 'active' LIMIT 20";
+             JOIN tenants o ON o.tenant_id = b.tenant_id WHERE b.leaving IS NOT NULL AND o.state = 'active' ORDER BY random() LIMIT 20";
         let of = "/* bindings_leaving: trustpoints */ SELECT trustpoint_id, device_id, name FROM trustpoints
              WHERE tenant_id = $1 AND binding_id = $2 ORDER BY random() LIMIT $3";
         let rows = self.query(sql, &[]).await?;

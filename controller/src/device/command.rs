@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use trustfleet_model::{
     ca_server::CaServerSpec,
     certificate::CertificateFacts,
+    dry_run::DryRun,
     entity::EntitySpec,
     field::{ObjectName, TrustpointName},
     ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
@@ -40,6 +41,8 @@ pub enum Command {
     Renew(Box<Renew>),
     /// Renew a trustpoint by itself from now on, or not, over what its policy says (S41, S42).
     SetAutoUpdate(Box<SetAutoUpdate>),
+    /// Try on the device everything that an enrolment needs.
+    DryRun(Box<Enroll>),
     /// Put the staged certificate into use (S33).
     Activate(Activate),
     /// Have a certificate revoked.
@@ -372,6 +375,8 @@ pub enum ReportEvent {
         /// Warnings of the agent, as sentences.
         warnings: Vec<String>,
     },
+    /// Everything that an enrolment needs was tried.
+    DryRun(Box<DryRun>),
     /// Ended without what was asked for.
     Failed {
         /// Why.

@@ -54,9 +54,10 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         JobTask::Enroll(order) => (Task::Enroll(Box::new(enroll(job, order, keys)?)), order.policy_revision),
         JobTask::Activate { serial, .. } => (Task::Activate { serial: serial.clone() }, 0),
         JobTask::Revoke(order) => (Task::Revoke(Box::new(revoke(order)?)), order.policy_revision),
+        JobTask::DryRun(order) => (Task::DryRun(Box::new(enroll(job, order, keys)?)), order.policy_revision),
     };
     let (services, replaced_is_revoked) = match &job.task {
-        JobTask::Enroll(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
+        JobTask::Enroll(order) | JobTask::DryRun(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
         JobTask::Activate { services, replaced_is_revoked, .. } => (services, *replaced_is_revoked),
         JobTask::Revoke(_) => (&Vec::new(), false),
     };

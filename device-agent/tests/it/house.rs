@@ -319,6 +319,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Issued(_) => "issued",
         Event::Activated { .. } => "activated",
         Event::Revoked(_) => "revoked",
+        Event::DryRun(_) => "dry_run",
         Event::Failed(_) => "failed",
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn remove_trustpoint(
     if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
         return Err(Rejection::RequestUnderWay { job_id, kind });
     }
-    if let Some(job_id) = state.revocation_under_way(trustpoint.id) {
+    if let Some(job_id) = state.beside(trustpoint.id, JobKind::Revoke) {
         return Err(Rejection::RequestUnderWay { job_id, kind: JobKind::Revoke });
     }
     let mut changes = Changes::next(state, now);
