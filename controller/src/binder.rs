@@ -9,13 +9,14 @@ use trustfleet_model::{
     binding::Leaving,
     clock::Clock,
     ids::{BindingId, TenantId, TrustpointId},
+    revocation::{Revocation, RevocationReason},
 };
 
 use crate::{
     actors::Registry,
     audit::Requester,
-    db::{Counted, DbError, InForce, LeavingBinding, Note, Store, SystemTx, Unbound},
-    device::{AddTrustpoint, Command, Rejection, RemoveTrustpoint, Unbind},
+    db::{ChangedBinding, Counted, DbError, InForce, LeavingBinding, Note, Store, SystemTx, Unbound},
+    device::{AddTrustpoint, Bound, Command, Rebind, Rejection, RemoveTrustpoint, Unbind},
     entropy,
     error::AppError,
     quota::{EXCEEDED, Limit},
@@ -67,6 +68,15 @@ impl Steady for Binder {
             }
             progress |= self.bind(device).await?;
         }
+        let changed = self
+            .store
+            .system_tx("bindings_changed", async move |tx| -> Result<Vec<ChangedBinding>, DbError> {
+                tx.bindings_changed(BATCH).await
+            })
+            .await?;
+        for binding in changed {
+            progress |= self.follow(binding).await?;
+        }
         let leaving = self
             .store
             .system_tx("bindings_leaving", async move |tx| -> Result<Vec<LeavingBinding>, DbError> {
@@ -107,6 +117,7 @@ impl Binder {
             if !binding.spec.selects(&unbound.labels) {
                 continue;
             }
+            let bound = binding.bound();
             let add = AddTrustpoint {
                 id: TrustpointId::fresh(self.clock.now(), entropy::random()?),
                 name: binding.spec.trustpoint,
@@ -115,8 +126,8 @@ impl Binder {
                 policy_id: binding.spec.policy_id,
                 mac: None,
                 mac_one_time: false,
-                services: Vec::new(),
-                binding: Some((binding.id, binding.spec.enroll)),
+                services: binding.spec.services,
+                binding: Some(bound),
                 requested_by: Requester::controller(),
             };
             let limit = |most| Limit { counted: Counted::Trustpoints, most };
@@ -124,8 +135,10 @@ impl Binder {
             let command = Command::AddTrustpoint(Box::new(add));
             match self.registry.ask_within(tenant, unbound.device_id, command, limits).await {
                 Ok(_) | Err(AppError::NotFound { .. }) => {}
-                // One of that name is there, by this binding or otherwise: the binding tells how many.
-                Err(AppError::Rejected(Rejection::NameTaken | Rejection::TooManyTrustpoints)) => {}
+                // One of that name is there, by this binding or otherwise, or has a service of it: the binding tells how many.
+                Err(AppError::Rejected(
+                    Rejection::NameTaken | Rejection::ServiceTaken { .. } | Rejection::TooManyTrustpoints,
+                )) => {}
                 // The binding shows how far it has come; it goes on when there is room.
                 Err(error) if error.code() == EXCEEDED => return Ok(false),
                 Err(error) => {
@@ -140,14 +153,61 @@ impl Binder {
         Ok(true)
     }
 
+    /// Has one batch of trustpoints follow their binding, which was changed; whether there was progress.
+    async fn follow(&self, changed: ChangedBinding) -> Result<bool, AppError> {
+        let ChangedBinding { tenant_id: tenant, binding, trustpoints } = changed;
+        if trustpoints.is_empty() {
+            let (id, revision) = (binding.id, binding.revision);
+            self.store
+                .system_tx("binding_followed", async move |tx| -> Result<(), DbError> {
+                    tx.binding_followed(tenant, id, revision).await
+                })
+                .await?;
+            return Ok(true);
+        }
+        let mut progress = false;
+        for (device, trustpoint) in trustpoints {
+            let rebind = Rebind {
+                trustpoint,
+                bound: binding.bound(),
+                entity_id: binding.spec.entity_id,
+                ca_server_id: binding.spec.ca_server_id,
+                policy_id: binding.spec.policy_id,
+                services: binding.spec.services.clone(),
+                requested_by: Requester::controller(),
+            };
+            match self.registry.ask(tenant, device, Command::Rebind(Box::new(rebind))).await {
+                Ok(_) => progress = true,
+                // Something is under way, or another trustpoint has a service: later; the binding tells how many.
+                Err(AppError::Rejected(_) | AppError::NotFound { .. }) => {}
+                Err(error) => tracing::warn!(device.id = %device, error = %chain(&error), "a trustpoint stays behind"),
+            }
+        }
+        Ok(progress)
+    }
+
     /// Takes leave of one batch of a binding's trustpoints; whether there was progress.
     async fn leave(&self, binding: LeavingBinding) -> Result<bool, AppError> {
         let (tenant, id) = (binding.tenant_id, binding.id);
+        if binding.leaving == Leaving::Revoke {
+            // Whatever came since the removal was asked for; a trustpoint stays until nothing more can come.
+            let now = self.clock.now();
+            let actor = Requester::controller().actor;
+            let revocation = Revocation::wanted(RevocationReason::CessationOfOperation, actor, now);
+            self.store
+                .system_tx("revocation_want_late", async move |tx| -> Result<u64, DbError> {
+                    tx.revocation_want_late(tenant, id, &revocation, now).await
+                })
+                .await?;
+        }
         let mut progress = false;
         for (device, trustpoint) in binding.trustpoints {
             let requested_by = Requester::controller();
             let command = match binding.leaving {
-                Leaving::Keep => Command::Unbind(Unbind { trustpoint, binding_id: id, requested_by }),
+                Leaving::Keep | Leaving::Revoke => {
+                    let when_idle = binding.leaving == Leaving::Revoke;
+                    Command::Unbind(Unbind { trustpoint, binding_id: id, when_idle, requested_by })
+                }
                 Leaving::Delete => Command::RemoveTrustpoint(RemoveTrustpoint { trustpoint, requested_by }),
             };
             match self.registry.ask(tenant, device, command).await {
@@ -163,6 +223,13 @@ impl Binder {
     async fn forget(&self, tenant: TenantId, leaving: Leaving, id: BindingId) -> Result<bool, DbError> {
         let now = self.clock.now();
         self.store.system_tx("binding_delete", async move |tx| forget_in(tx, tenant, leaving, id, now).await).await
+    }
+}
+
+impl InForce {
+    /// What a trustpoint that comes by it is told.
+    fn bound(&self) -> Bound {
+        Bound { id: self.id, revision: self.revision, enroll: self.spec.enroll }
     }
 }
 

@@ -177,6 +177,7 @@ impl Core {
             Event::Issued(_) => "issued",
             Event::Activated { .. } => "activated",
             Event::Revoked(_) => "revoked",
+            Event::DryRun(_) => "dry_run",
             Event::Failed(_) => "failed",
         };
         let span = span(job, report_id, kind);

@@ -205,6 +205,13 @@ impl Domains {
         Ok(store::remove_folder(&self.root.join(version))?)
     }
 
+    /// CA certificates of all domains; what cannot be read is left out.
+    pub fn all_cas(&self) -> Vec<Certificate> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let files = entries.map(|entry| entry.path().join("ca.pem")).chain(self.factory.ca_file.clone());
+        files.filter(|path| path.exists()).filter_map(|path| bundle(&path).ok()).flatten().collect()
+    }
+
     /// All domains, the default one first.
     pub fn list(&self) -> Vec<Shown> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();

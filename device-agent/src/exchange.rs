@@ -177,8 +177,13 @@ impl Running<'_> {
     ) -> Result<(), Halt> {
         let total = i64::try_from(self.errand.talk().acceptance.total_seconds).unwrap_or(i64::MAX);
         let ends_at = exchange.started_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);
+        let mut gave_up_waiting = false;
         loop {
             match step {
+                Step::Send { transaction, message } if self.errand.talk().no_polling && is_poll(&message) => {
+                    step = self.end(*transaction).await?;
+                    gave_up_waiting = true;
+                }
                 Step::Send { transaction, message } => {
                     exchange.transaction = transaction.record();
                     exchange.poll_at = None;
@@ -242,7 +247,10 @@ impl Running<'_> {
                         let http = self.http();
                         blocking(move || http.tell(&url, &message, TELL_MAX)).await?;
                     }
-                    let mut failed = outcome::of_cmp(&error, exchange.url.is_some(), orphan.as_ref());
+                    let mut failed = match gave_up_waiting {
+                        true => outcome::of_waiting(),
+                        false => outcome::of_cmp(&error, exchange.url.is_some(), orphan.as_ref()),
+                    };
                     outcome::advise(&mut failed, self.errand.is_by_mac());
                     failed.maybe_issued |= repeated;
                     self.complete(&mut failed, &exchange);
@@ -280,9 +288,9 @@ impl Running<'_> {
         ends_at: Timestamp,
         repeated: &mut bool,
     ) -> Result<Vec<u8>, Halt> {
-        let patience = match PkiMessage::from_der(&message).map(|message| message.body.kind()) {
-            Ok(BodyKind::PollReq) => Patience::Poll,
-            Ok(BodyKind::CertConf) => Patience::Confirm,
+        let patience = match kind(&message) {
+            Some(BodyKind::PollReq) => Patience::Poll,
+            Some(BodyKind::CertConf) => Patience::Confirm,
             _ => Patience::Request,
         };
         // A certificate that waits for its confirmation is issued: that is brought to its end.
@@ -503,6 +511,14 @@ impl Running<'_> {
             tracing::error!(job.id = %self.job.job_id, %error, "an orphaned certificate is not saved");
         }
     }
+}
+
+fn kind(message: &[u8]) -> Option<BodyKind> {
+    PkiMessage::from_der(message).ok().map(|message| message.body.kind())
+}
+
+fn is_poll(message: &[u8]) -> bool {
+    kind(message) == Some(BodyKind::PollReq)
 }
 
 /// The answer to a request whose first answer was lost, or to one for a certificate that somebody else has revoked. Only

@@ -26,6 +26,7 @@ pub mod core;
 pub mod domain_cli;
 pub mod domains;
 pub mod driver;
+pub mod dry_run;
 pub mod exchange;
 pub mod identity;
 pub mod jobs;

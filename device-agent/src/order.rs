@@ -134,6 +134,8 @@ impl Order {
                 verification_certificates: &enroll.verification_certificates,
                 message_timeout_s: enroll.message_timeout_s,
                 total_timeout_s: enroll.total_timeout_s,
+                no_polling: enroll.no_polling,
+                root_in_extra_certs: enroll.root_in_extra_certs,
             },
         );
         let mac = enroll.mac.as_ref().and_then(|mac| {
@@ -216,7 +218,7 @@ mod tests {
     fn enroll() -> Enroll {
         match job().task {
             Task::Enroll(enroll) => *enroll,
-            Task::Activate { .. } | Task::Revoke(_) => panic!("not an enrolment"),
+            Task::Activate { .. } | Task::Revoke(_) | Task::DryRun(_) => panic!("not an enrolment"),
         }
     }
 

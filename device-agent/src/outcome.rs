@@ -61,6 +61,13 @@ pub fn stopped() -> Box<Failed> {
     failed(Culprit::Configuration, "stopped", "stopped by an operator before anything was sent to a CA", false)
 }
 
+/// The CA said `waiting`, and its settings say that it does not know polling.
+pub fn of_waiting() -> Box<Failed> {
+    let message = "the CA lets its client wait, and by its settings (quirk no_polling) it cannot be polled: the exchange is \
+                   ended, the CA may have issued a certificate later; approve requests there beforehand, or take the quirk away";
+    failed(Culprit::PeerRefusal, "waiting_without_polling", message, true)
+}
+
 /// Something is missing on our side.
 pub fn of_configuration(code: &str, message: &str) -> Box<Failed> {
     failed(Culprit::Configuration, code, message, false)

@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use trustfleet_cmp::entropy::SystemEntropy;
-use trustfleet_cmp::key::Signer;
+use trustfleet_cmp::key::{Signer, SoftwareKey};
 use trustfleet_cmp::request::{Credentials, EnrollRequest, Request, RequestKind};
 use trustfleet_cmp::revoke::RevokeRequest;
 use trustfleet_cmp::transaction::{Step, Transaction, TransactionRecord};
 use trustfleet_model::field::ObjectName;
-use trustfleet_pki::Name;
+use trustfleet_pki::{Certificate, Name};
 use trustfleet_wire::seal::SealContext;
 use trustfleet_wire::v1::{Failed, Job};
 use zeroize::Zeroizing;
 
 use crate::core::Core;
 use crate::domains::{Domains, Identity};
-use crate::order::{Errand, Order, Place, RevocationOrder};
+use crate::order::{Errand, Order, Place, RevocationOrder, Talk};
 use crate::outcome;
 use crate::slots::{Slot, Slots};
 
@@ -53,7 +53,35 @@ impl Prepare {
 
     fn enroll(&self, order: &Order, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
         let credentials = self.credentials(order)?;
-        let key = self.key(order)?;
+        self.first_message(order, credentials, self.key(order)?, now)
+    }
+
+    /// The first message as it would be sent, with a key that is made for it alone and kept nowhere; where an update keeps its
+    /// key, with that one. What signs or protects it is the real thing.
+    ///
+    /// # Errors
+    /// What is missing or wrong here.
+    pub fn sample(&self, order: &Order, now: Timestamp) -> Result<Vec<u8>, Box<Failed>> {
+        let credentials = self.credentials(order)?;
+        let key: Arc<dyn Signer> = match self.slots.folder(Slot::Current) {
+            Some(current) if keeps_key(order) => {
+                self.core.keys.load(&current).map_err(|error| outcome::of_keys(&error))?
+            }
+            _ => {
+                let key = SoftwareKey::generate(order.key_type);
+                Arc::new(key.map_err(|error| outcome::of_configuration("key_not_made", &error.to_string()))?)
+            }
+        };
+        self.first_message(order, credentials, key, now).map(|(_, message, _)| message)
+    }
+
+    fn first_message(
+        &self,
+        order: &Order,
+        credentials: Credentials,
+        key: Arc<dyn Signer>,
+        now: Timestamp,
+    ) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
         let update = order.kind == RequestKind::Kur;
         let old_certificate = match &credentials {
             Credentials::Signature { certificate, .. } if update => Some(certificate.clone()),
@@ -72,7 +100,7 @@ impl Prepare {
             sender: order.sender.clone(),
             old_certificate,
             implicit_confirm: order.implicit_confirm,
-            extra_certs: Vec::new(),
+            extra_certs: self.roots(&credentials, &order.talk),
             extensions: Vec::new(),
             cert_profile: None,
             validity: None,
@@ -106,7 +134,8 @@ impl Prepare {
     fn revoke(&self, order: &RevocationOrder, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
         let (credentials, spki) = self.revocation_credentials(order)?;
         let recipient = order.talk.recipient.clone();
-        let request = RevokeRequest { recipient, ..RevokeRequest::of(&order.certificate, order.reason) };
+        let extra_certs = self.roots(&credentials, &order.talk);
+        let request = RevokeRequest { recipient, extra_certs, ..RevokeRequest::of(&order.certificate, order.reason) };
         let request = Request::Revoke(Box::new(request));
         Transaction::begin(request, credentials, order.talk.acceptance.clone(), &mut SystemEntropy, now)
             .map(|(transaction, message)| (transaction, message, spki))
@@ -145,11 +174,23 @@ impl Prepare {
         Ok((Credentials::Signature { signer, certificate, chain: slots.chain(slot) }, spki))
     }
 
+    /// The root of the signer's certificate, for CAs that want it among extraCerts (X2): found among the order's anchors and
+    /// the CA certificates of the device's own domains.
+    fn roots(&self, credentials: &Credentials, talk: &Talk) -> Vec<Certificate> {
+        let Credentials::Signature { certificate, chain, .. } = credentials else { return Vec::new() };
+        if !talk.root_in_extra_certs {
+            return Vec::new();
+        }
+        let last = chain.last().unwrap_or(certificate);
+        let own = Domains::new(&self.core.store, &self.core.identity.config.factory_identity).all_cas();
+        let known: Vec<&Certificate> = talk.acceptance.anchors.iter().chain(&own).collect();
+        root_of(last, &known).into_iter().filter(|root| !chain.contains(root)).collect()
+    }
+
     fn key(&self, order: &Order) -> Result<Arc<dyn Signer>, Box<Failed>> {
         let version = self.slots.make_version(self.job.job_id).map_err(|error| outcome::of_store(&error, false))?;
-        let keeps_key = order.kind == RequestKind::Kur && !order.regenerate_key;
         let key = match self.slots.folder(Slot::Current) {
-            Some(current) if keeps_key => self.core.keys.carry_over(&current, &version),
+            Some(current) if keeps_key(order) => self.core.keys.carry_over(&current, &version),
             _ => self.core.keys.make(&version, order.key_type),
         };
         key.map_err(|error| outcome::of_keys(&error))
@@ -204,4 +245,22 @@ impl Prepare {
         let signer = self.core.keys.load(&folder).map_err(|error| outcome::of_keys(&error))?;
         Ok(Credentials::Signature { signer, certificate, chain: self.slots.chain(Slot::Current) })
     }
+}
+
+/// Whether an update keeps its key (S3).
+fn keeps_key(order: &Order) -> bool {
+    order.kind == RequestKind::Kur && !order.regenerate_key
+}
+
+/// The self-signed certificate that certifies this one, over those in between; they are in the answer, too.
+fn root_of(certificate: &Certificate, known: &[&Certificate]) -> Vec<Certificate> {
+    let mut found: Vec<Certificate> = Vec::new();
+    let mut last = certificate.clone();
+    while last.subject() != last.issuer() {
+        let issuer = known.iter().find(|ca| ca.subject() == last.issuer() && !found.contains(ca));
+        let Some(issuer) = issuer else { break };
+        last = (*issuer).clone();
+        found.push(last.clone());
+    }
+    found
 }

@@ -15,6 +15,7 @@ use trustfleet_wire::v1::{Blob, Event, Failed, FromAgent, Job, Request, Task};
 
 use crate::backoff::Backoff;
 use crate::core::Core;
+use crate::dry_run;
 use crate::exchange::{Halt, Running, blocking, spanned};
 use crate::jobs::{Entry, Live};
 use crate::lifecycle::{self, Next};
@@ -59,6 +60,7 @@ fn span(job: &Job) -> Span {
         },
         Task::Activate { .. } => "activate",
         Task::Revoke(_) => "revoke",
+        Task::DryRun(_) => "dry_run",
     };
     let span = trace_span!(
         "consumer",
@@ -80,6 +82,10 @@ fn span(job: &Job) -> Span {
 async fn work(core: &Arc<Core>, entry: &Entry, mut seat: Option<OwnedSemaphorePermit>) -> Result<(), Halt> {
     let job = entry.snapshot().await.job;
     let place = Place::of(&job).map_err(|violations| outcome::of_order(&violations))?;
+    if matches!(job.task, Task::DryRun(_)) {
+        // It changes nothing: it waits for nobody's exchange.
+        return try_out(core, entry, &place).await;
+    }
     let _turn = match core.lock_of(&place).try_lock_owned() {
         Ok(turn) => turn,
         Err(_) => {
@@ -118,8 +124,18 @@ async fn work(core: &Arc<Core>, entry: &Entry, mut seat: Option<OwnedSemaphorePe
                 let activating = activate(core, entry, &job, &place, &record.state);
                 spanned(trace_span!("internal", "activate certificate"), activating).await?;
             }
-            Next::Rest => return Ok(()),
+            Next::Rest | Next::Try => return Ok(()),
         }
+    }
+}
+
+async fn try_out(core: &Arc<Core>, entry: &Entry, place: &Place) -> Result<(), Halt> {
+    let live = entry.snapshot().await;
+    match lifecycle::next(&live.record, &live.job, core.identity.clock.now()) {
+        Next::Stop => Err(Halt::Ordered),
+        Next::ReturnPermit => return_permit(core, entry).await,
+        Next::Try => spanned(trace_span!("internal", "dry run"), dry_run::run(core, entry, &live.job, place)).await,
+        _ => Ok(()),
     }
 }
 

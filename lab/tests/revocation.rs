@@ -134,3 +134,42 @@ async fn a_revocation_waits_for_a_second_administrator_where_the_tenant_wants_fo
     let revoked = becomes(&lab, &fleet, &id, "revoked").await;
     assert_eq!(at_the_ca(&lab, &fleet, &revoked["serial"])["reason"], "keyCompromise");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removing_a_binding_revokes_what_its_trustpoints_have_where_that_is_said_and_leaves_them() {
+    let lab = Lab::start().await;
+    let fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let (_agent, _files) = fleet.start_agent("ap-1").await.unwrap();
+    let kept = in_use(&fleet, "ap-1").await;
+    let device = fleet.get("devices/ap-1").unwrap();
+    let labelled = json!({ "agent": device["agent"], "labels": { "site": "berlin" } });
+    fleet.rest.put(&fleet.path("devices/ap-1"), &labelled).unwrap();
+    let binding = json!({
+        "name": "berlin", "selector": { "site": "berlin" }, "trustpoint": "web", "entity": "default",
+        "ca_server": "default", "policy": "default", "enroll": true,
+    });
+    fleet.post("bindings", &binding).unwrap();
+    let web = |fleet: &Fleet| fleet.get("devices/ap-1/trustpoints/web").ok();
+    lab.eventually("the binding has brought its trustpoint", || web(&fleet)).await;
+    let mac = json!({ "reference": "ref-ap-1", "secret": "secret-ap-1" });
+    fleet.rest.put(&fleet.path("devices/ap-1/trustpoints/web/mac"), &mac).unwrap();
+    let id = lab
+        .eventually("it has a certificate", || {
+            let web = web(&fleet)?;
+            [&web["active"], &web["staged"]].into_iter().find_map(|held| held["id"].as_str().map(str::to_owned))
+        })
+        .await;
+    let touched = fleet.get("bindings/berlin/removal").unwrap();
+    assert_eq!((&touched["trustpoints"], &touched["to_revoke"]), (&json!(1), &json!(1)), "{touched}");
+
+    let gone = fleet.path("bindings/berlin?certificates=revoke");
+    let left = fleet.rest.send("DELETE", &gone, &[], None).unwrap();
+    assert_eq!(left.status, 202, "{}", left.body);
+    let revoked = becomes(&lab, &fleet, &id, "revoked").await;
+    let issued = at_the_ca(&lab, &fleet, &revoked["serial"]);
+    assert_eq!((&issued["revoked"], &issued["reason"]), (&json!(true), &json!("cessationOfOperation")), "{issued}");
+    lab.eventually("the binding is gone", || fleet.get("bindings/berlin").is_err().then_some(())).await;
+    assert_eq!(web(&fleet).unwrap()["binding_id"], Value::Null, "its trustpoint stays");
+    let other = fleet.get(&format!("certificates/{kept}")).unwrap();
+    assert_eq!(other["revocation"], Value::Null, "nothing else is revoked");
+}

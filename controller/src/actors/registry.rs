@@ -232,6 +232,8 @@ fn span(tenant: TenantId, device: DeviceId, command: &Command) -> Span {
         Command::SetServices(_) => "device set_services",
         Command::RemoveTrustpoint(_) => "device remove_trustpoint",
         Command::Enroll(_) => "device enroll",
+        Command::DryRun(_) => "device dry_run",
+        Command::Rebind(_) => "device rebind",
         Command::Unbind(_) => "device unbind",
         Command::Renew(_) => "device renew",
         Command::SetAutoUpdate(_) => "device set_auto_update",

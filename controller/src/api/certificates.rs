@@ -1,17 +1,20 @@
 //! Certificates issued to devices, the one that ends first leading.
 
 use actix_web::HttpResponse;
+use actix_web::body::MessageBody;
 use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue, VARY};
 use jiff::Timestamp;
 use trustfleet_model::certificate::Slot;
 use trustfleet_model::ids::CertificateId;
 use trustfleet_model::revocation::RevocationState;
 use utoipa::IntoParams;
 
+use super::accept;
 use super::call::{Call, List, ListQuery};
 use super::dto::Page;
 use super::dto::certificate::{CertificateBody, CertificateWithPemBody};
-use super::problem::{Problem, json};
+use super::problem::{Problem, ProblemBody, json};
 use crate::db::CertificateFilter;
 
 /// Filters of the list of certificates.
@@ -71,15 +74,57 @@ fn after(list: &List) -> Result<Option<(Timestamp, CertificateId)>, Problem> {
     }
 }
 
-/// Shows one certificate with its bytes.
+/// What is wanted of one certificate.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct CertificateForm {
+    /// With the CA certificates that came with it behind it, as PEM only; default false.
+    chain: Option<bool>,
+}
+
+/// Shows one certificate: what can be read in it, or by the `Accept` header its bytes alone.
 ///
 /// # Errors
-/// 404.
+/// 404; 406 for other forms, 422 for a chain in DER.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/certificates/{certificate}", tag = "Certificates",
-    operation_id = "certificate_show", summary = "Show a certificate, as PEM too",
-    responses((status = 200, description = "The certificate", body = CertificateWithPemBody)))]
+    operation_id = "certificate_show", summary = "Show a certificate: as JSON, or by Accept its PEM or DER alone",
+    params(CertificateForm), responses(
+        (status = 200, description = "The certificate", content(
+            (CertificateWithPemBody = "application/json"),
+            (String = "application/x-pem-file"),
+            (String = "application/pkix-cert"))),
+        (status = 406, description = "It is to be had as JSON, PEM and DER alone", body = ProblemBody,
+            content_type = "application/problem+json")))]
 pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     let id: CertificateId = call.segment("certificate", "certificate")?;
     let found = call.tenant_tx("certificate_show", async |tx| Ok(tx.listed_certificate_fetch(id).await?)).await?;
-    json(StatusCode::OK, &CertificateWithPemBody::new(found)?)
+    let with_chain = match call.query("chain").as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::invalid("chain", "choice", "must be true or false")),
+    };
+    let media = accept::choose(call.header("accept"), &[accept::JSON, accept::PEM, accept::PKIX_CERT]);
+    let media = media.ok_or_else(|| {
+        let detail = "a certificate is to be had as application/json, application/x-pem-file and application/pkix-cert";
+        Problem::http(StatusCode::NOT_ACCEPTABLE, "not_acceptable", detail)
+    })?;
+    let mut response = match media {
+        accept::PKIX_CERT if with_chain => {
+            let message = "is to be had as PEM only: application/pkix-cert is one certificate";
+            return Err(Problem::invalid("chain", "choice", message));
+        }
+        accept::PKIX_CERT => bytes(media, found.der),
+        accept::PEM => {
+            let shown = CertificateWithPemBody::new(found)?;
+            bytes(media, if with_chain { shown.pem + &shown.chain_pem } else { shown.pem })
+        }
+        _ => json(StatusCode::OK, &CertificateWithPemBody::new(found)?)?,
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+fn bytes(media: &'static str, body: impl MessageBody + 'static) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, media)).body(body)
 }

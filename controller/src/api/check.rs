@@ -122,6 +122,10 @@ fn first_message(violations: &Violations) -> String {
 
 /// Checks a CA server in full (S5, S6, S10, S16, S25, S26).
 pub fn ca_server(spec: &CaServerSpec, allow_weak: bool, violations: &mut Violations) {
+    if spec.quirks.answers_by_sha1 && !allow_weak {
+        let message = "would accept HMAC-SHA1: the tenant must allow weak algorithms first";
+        violations.add("quirks.answers_by_sha1", "S8", message);
+    }
     spec.check(violations);
     let urls = [("primary_url", "S6", Some(&spec.primary_url)), ("secondary_url", "S16", spec.secondary_url.as_ref())];
     for (field, rule, url) in urls {

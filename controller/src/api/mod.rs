@@ -3,6 +3,7 @@
 //! Every path, its method, who may use it and its handler stand here once; the guard, the 405 answers, the OpenAPI
 //! document's test and the test with a foreign token all go by this table.
 
+mod accept;
 pub mod access;
 pub mod agent_door;
 pub mod agents;
@@ -21,6 +22,7 @@ pub mod check;
 mod configured;
 pub mod devices;
 mod door;
+pub mod dry_runs;
 pub mod dto;
 pub mod entities;
 pub mod first_token;
@@ -231,6 +233,13 @@ pub const ROUTES: &[Route] = &[
     route("GET", BINDINGS, Tenant(Viewer), "binding_list", || get().to(bindings::list)),
     route("POST", BINDINGS, Tenant(Admin), "binding_create", || post().to(bindings::create)),
     route("GET", BINDING, Tenant(Viewer), "binding_show", || get().to(bindings::show)),
+    route("PUT", BINDING, Tenant(Admin), "binding_update", || put().to(bindings::update)),
+    route("POST", "/v1/tenants/{tenant}/bindings/{binding}/dry-run", Tenant(Operator), "binding_dry_run", || {
+        post().to(bindings::dry_run)
+    }),
+    route("GET", "/v1/tenants/{tenant}/bindings/{binding}/removal", Tenant(Viewer), "binding_removal", || {
+        get().to(bindings::removal)
+    }),
     route("DELETE", BINDING, Tenant(Admin), "binding_delete", || delete().to(bindings::remove)),
     route("GET", CHANGES, Tenant(Viewer), "change_list", || get().to(changes::list)),
     route("GET", CHANGE, Tenant(Viewer), "change_show", || get().to(changes::show)),
@@ -259,6 +268,13 @@ pub const ROUTES: &[Route] = &[
         put().to(trustpoints::set_auto_update)
     }),
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/dry-run",
+        Tenant(Operator),
+        "trustpoint_dry_run",
+        || post().to(dry_runs::trustpoint),
+    ),
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
     route("POST", "/v1/tenants/{tenant}/trustpoints/mac-import", Tenant(Operator), "trustpoint_mac_import", || {
         post().to(mac::import)

@@ -17,8 +17,8 @@ use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
     agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, certificates, changes, devices,
-    entities, forecasts, health, history, jobs, joining, mac, metrics, platform_tokens, policies, revocations,
-    statistics, tenants, tokens, trustpoints,
+    dry_runs, entities, forecasts, health, history, jobs, joining, mac, metrics, platform_tokens, policies,
+    revocations, statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -84,6 +84,9 @@ use crate::error::AppError;
         bindings::list,
         bindings::create,
         bindings::show,
+        bindings::update,
+        bindings::dry_run,
+        bindings::removal,
         bindings::remove,
         blocked_subjects::list,
         blocked_subjects::create,
@@ -118,6 +121,7 @@ use crate::error::AppError;
         trustpoints::set_services,
         trustpoints::set_auto_update,
         trustpoints::enroll,
+        dry_runs::trustpoint,
         trustpoints::activate,
         history::of_trustpoint,
         statistics::of_tenant,
@@ -157,7 +161,8 @@ use crate::error::AppError;
 struct Document;
 
 /// What the parts of a path are.
-const SEGMENTS: [(&str, &str); 15] = [
+const SEGMENTS: [(&str, &str); 16] = [
+    ("binding", "Name of the binding"),
     ("block", "Id of the block"),
     ("factory_ca", "Name of the factory CA"),
     ("serial", "The serial number"),
@@ -212,10 +217,7 @@ pub fn build() -> Result<Value, AppError> {
             add_segments(operation, route);
             add_errors(operation, route);
             if changes::HELD.contains(&route.operation) {
-                operation["responses"]["202"] = json!({
-                    "description": "The tenant wants four eyes: kept until another administrator approves it",
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChangeBody"}}}
-                });
+                hold(operation);
             }
         }
     }
@@ -259,6 +261,25 @@ fn without_body_suffix(value: Value) -> Value {
         Value::Array(array) => array.into_iter().map(without_body_suffix).collect(),
         other => other,
     }
+}
+
+/// In a tenant with four eyes the answer is a change that waits.
+fn hold(operation: &mut serde_json::Map<String, Value>) {
+    let change = json!({"$ref": "#/components/schemas/ChangeBody"});
+    let why = "The tenant wants four eyes: kept until another administrator approves it";
+    let done = operation["responses"].get("202").cloned();
+    let (description, schema) = match done {
+        None => (why.to_owned(), change),
+        Some(done) => {
+            let schema = done["content"]["application/json"]["schema"].clone();
+            (
+                format!("{}. Or: {why}", done["description"].as_str().unwrap_or_default()),
+                json!({"anyOf": [schema, change]}),
+            )
+        }
+    };
+    operation["responses"]["202"] =
+        json!({"description": description, "content": {"application/json": {"schema": schema}}});
 }
 
 fn add_security(operation: &mut Map<String, Value>, route: &Route) {

@@ -322,19 +322,24 @@ pub async fn activate(call: Call) -> Result<HttpResponse, Problem> {
 }
 
 /// What limits a job that is asked for by hand.
-const JOBS: &[Counted] = &[Counted::JobsPerHour, Counted::JobsInFlight];
+pub(super) const JOBS: &[Counted] = &[Counted::JobsPerHour, Counted::JobsInFlight];
 
 pub(super) async fn ask(call: &Call, device: DeviceId, command: Command) -> Result<Reply, AppError> {
     ask_within(call, device, command, Vec::new()).await
 }
 
 /// The same for a command that makes what these limits count.
-async fn ask_within(call: &Call, device: DeviceId, command: Command, limits: Vec<Limit>) -> Result<Reply, AppError> {
+pub(super) async fn ask_within(
+    call: &Call,
+    device: DeviceId,
+    command: Command,
+    limits: Vec<Limit>,
+) -> Result<Reply, AppError> {
     let tenant = call.tenant().map_err(|_| AppError::internal("the route has no tenant"))?.id;
     call.services().registry.ask_within(tenant, device, command, limits).await
 }
 
-async fn accepted(call: &Call, reply: Reply) -> Result<HttpResponse, Problem> {
+pub(super) async fn accepted(call: &Call, reply: Reply) -> Result<HttpResponse, Problem> {
     let Reply::Job { job_id } = reply else {
         return Err(AppError::internal("a device answered a request for a job without one").into());
     };

@@ -6,6 +6,7 @@ use ureq::http::Method;
 
 use super::{
     args::{Page, pair},
+    change,
     error::CliError,
     output::{Column, ago, text},
     session::Session,
@@ -43,17 +44,52 @@ pub enum BindingVerb {
         /// CMP policy
         #[arg(long, value_name = "NAME")]
         policy: String,
+        /// Service of the devices that uses the certificate; may be repeated
+        #[arg(long = "service", value_name = "NAME")]
+        services: Vec<String>,
         /// Ask for the first certificate by itself, as soon as a trustpoint has its MAC reference and secret
         #[arg(long)]
         enroll: bool,
+    },
+    /// Change a binding: what is not named stays; its trustpoints follow
+    Update {
+        /// Its name
+        name: String,
+        /// Label that devices must have; may be repeated, in place of all that were named
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+        labels: Vec<(String, String)>,
+        /// Entity: subject and alternative names
+        #[arg(long, value_name = "NAME")]
+        entity: Option<String>,
+        /// CA server
+        #[arg(long, value_name = "NAME")]
+        ca_server: Option<String>,
+        /// CMP policy
+        #[arg(long, value_name = "NAME")]
+        policy: Option<String>,
+        /// Service of the devices that uses the certificate; may be repeated, in place of all that were named
+        #[arg(long = "service", value_name = "NAME", conflicts_with = "no_services")]
+        services: Vec<String>,
+        /// No services any more
+        #[arg(long)]
+        no_services: bool,
+        /// Ask for the first certificate by itself, or not
+        #[arg(long, value_name = "true|false")]
+        enroll: Option<bool>,
+        /// Say what it would do, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Remove a binding; what becomes of its trustpoints must be said
     Delete {
         /// Its name
         name: String,
         /// What becomes of the trustpoints that it has brought
-        #[arg(long, value_enum)]
-        certificates: Leaving,
+        #[arg(long, value_enum, required_unless_present = "dry_run")]
+        certificates: Option<Leaving>,
+        /// Say what it would touch, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -64,6 +100,8 @@ pub enum Leaving {
     Keep,
     /// They are removed with their secrets; certificates stay known, and on the devices
     Delete,
+    /// Their certificates are revoked by their CA; then they stay, as if made by hand
+    Revoke,
 }
 
 const BINDINGS: &[Column] = &[
@@ -86,8 +124,10 @@ const FIRST: &[&str] = &[
     "policy",
     "devices",
     "name_taken",
+    "service_taken",
     "trustpoints",
     "active",
+    "behind",
 ];
 
 fn selector(item: &Value) -> String {
@@ -107,23 +147,59 @@ pub(super) fn run(session: &Session, verb: BindingVerb) -> Result<(), CliError> 
             let binding = session.read(&["bindings", &name])?;
             session.print_object(&binding, FIRST, "trustfleet trustpoint list shows what came by it")
         }
-        BindingVerb::Create { name, labels, trustpoint, entity, ca_server, policy, enroll } => {
+        BindingVerb::Create { name, labels, trustpoint, entity, ca_server, policy, services, enroll } => {
             let selector: serde_json::Map<String, Value> =
                 labels.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
             let body = json!({
                 "name": name, "selector": selector, "trustpoint": trustpoint, "entity": entity, "ca_server": ca_server,
-                "policy": policy, "enroll": enroll,
+                "policy": policy, "services": services, "enroll": enroll,
             });
             let binding = session.call(Method::POST, &["bindings"], Some(&body))?;
             session.print_object(&binding, FIRST, &format!("trustfleet binding show {name}"))
         }
-        BindingVerb::Delete { name, certificates } => {
+        BindingVerb::Update { name, labels, entity, ca_server, policy, services, no_services, enroll, dry_run } => {
+            let present = session.read(&["bindings", &name])?;
+            let kept = ["selector", "entity", "ca_server", "policy", "services", "enroll"];
+            let mut body: serde_json::Map<String, Value> =
+                kept.into_iter().map(|field| (field.to_owned(), present[field].clone())).collect();
+            let texts = [("entity", entity), ("ca_server", ca_server), ("policy", policy)];
+            body.extend(texts.into_iter().filter_map(|(field, text)| Some((field.to_owned(), Value::from(text?)))));
+            if !labels.is_empty() {
+                let pairs = labels.into_iter().map(|(key, value)| (key, Value::from(value)));
+                body.insert("selector".to_owned(), Value::Object(pairs.collect()));
+            }
+            if no_services || !services.is_empty() {
+                body.insert("services".to_owned(), Value::from(services));
+            }
+            body.extend(enroll.map(|enroll| ("enroll".to_owned(), Value::from(enroll))));
+            let if_match = [("if-match", format!("\"{}\"", present["revision"]))];
+            let body = Some(Value::Object(body));
+            if dry_run {
+                let path = ["bindings", &name, "dry-run"];
+                let preview = session.call_with(Method::POST, &path, body.as_ref(), &[], &if_match)?;
+                let first = ["name", "before", "after", "devices", "gain", "follow", "left_behind", "to_enroll_anew"];
+                return session.print_object(&preview, &first, "the same without --dry-run changes it");
+            }
+            let changed = session.call_with(Method::PUT, &["bindings", &name], body.as_ref(), &[], &if_match)?;
+            session.print_object(&changed, FIRST, &format!("trustfleet binding show {name} tells how many are behind"))
+        }
+        BindingVerb::Delete { name, certificates, dry_run } => {
+            if dry_run {
+                let touched = session.read(&["bindings", &name, "removal"])?;
+                let next = format!("trustfleet binding delete {name} --certificates keep, delete or revoke");
+                return session.print_object(&touched, &["trustpoints", "under_way", "in_use", "to_revoke"], &next);
+            }
             let word = match certificates {
-                Leaving::Keep => "keep",
-                Leaving::Delete => "delete",
+                Some(Leaving::Keep) => "keep",
+                Some(Leaving::Delete) => "delete",
+                Some(Leaving::Revoke) => "revoke",
+                None => "",
             };
             let query = [("certificates", word.to_owned())];
             let binding = session.call_with(Method::DELETE, &["bindings", &name], None, &query, &[])?;
+            if change::is_pending(&binding) {
+                return change::print(session, &binding);
+            }
             session.print_object(&binding, FIRST, "it is gone when all of its trustpoints are dealt with")
         }
     }

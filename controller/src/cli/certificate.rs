@@ -1,14 +1,21 @@
 //! Verbs on certificates.
 
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
 use clap::Subcommand;
 use serde_json::{Value, json};
+use trustfleet_pki::certificate::Certificate;
 use ureq::http::Method;
 
 use super::{
     args::Page,
     change,
     error::CliError,
-    output::{self, Column, expiry, text},
+    output::{Column, expiry, text},
     session::Session,
 };
 
@@ -40,6 +47,12 @@ pub enum CertificateVerb {
         /// Print the certificate and the CA certificates that came with it, in PEM
         #[arg(long, conflicts_with = "pem")]
         chain: bool,
+        /// Print the certificate alone, in DER
+        #[arg(long, conflicts_with_all = ["pem", "chain"])]
+        der: bool,
+        /// Write PEM or DER to this file instead
+        #[arg(long, value_name = "FILE")]
+        write_to: Option<PathBuf>,
     },
     /// Have a certificate revoked by its CA
     #[command(after_help = REVOKE_HELP)]
@@ -94,10 +107,12 @@ pub(super) fn run(session: &Session, verb: CertificateVerb) -> Result<(), CliErr
             let list = session.list(&["certificates"], &page, &filters)?;
             session.print_list(&list, CERTIFICATES, "trustfleet certificate show ID [--pem]")
         }
-        CertificateVerb::Show { id, pem, chain } => {
+        CertificateVerb::Show { id, pem, chain, der, write_to } => {
             let certificate = session.read(&["certificates", &id])?;
-            if pem || chain {
-                return output::print(pem_text(&certificate, chain).trim_end());
+            if der || pem || chain || write_to.is_some() {
+                let text = pem_text(&certificate, chain);
+                let bytes = if der { der_of(&text)? } else { text.into_bytes() };
+                return put(&bytes, write_to.as_deref());
             }
             let next = format!("trustfleet certificate show {id} --pem | openssl x509 -noout -text");
             session.print_object(&certificate, FIRST, &next)
@@ -122,6 +137,22 @@ pub(super) fn revoke_all(session: &Session, whose: &[&str], reason: &str) -> Res
     }
     let next = "trustfleet certificate list --revocation wanted (then requested, revoked, failed) tells how far it is";
     session.print_object(&answer, &["certificates"], next)
+}
+
+fn der_of(pem: &str) -> Result<Vec<u8>, CliError> {
+    let read = Certificate::from_pem(pem);
+    let read = read.map_err(|error| CliError::Usage(format!("the controller's answer is no certificate: {error}")))?;
+    Ok(read.as_der().to_vec())
+}
+
+fn put(bytes: &[u8], file: Option<&Path>) -> Result<(), CliError> {
+    match file {
+        Some(path) => fs::write(path, bytes).map_err(|source| CliError::File { path: path.to_owned(), source }),
+        None => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush()).map_err(CliError::Print)
+        }
+    }
 }
 
 fn pem_text(certificate: &Value, chain: bool) -> String {

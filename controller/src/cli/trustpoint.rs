@@ -21,6 +21,13 @@ use super::{
     statistics,
 };
 
+const CHECKS: &[Column] = &[
+    Column::new("CHECK", |item, _| text(item, "/name")),
+    Column::new("RESULT", |item, _| text(item, "/result")),
+    Column::new("RULE", |item, _| text(item, "/rule")),
+    Column::new("FOUND", |item, _| text(item, "/message")),
+];
+
 /// How long an automatic activation may follow its enrolment until the certificate is shown as it stands.
 const ACTIVATION_GRACE: Duration = Duration::from_secs(5);
 
@@ -112,6 +119,19 @@ pub enum TrustpointVerb {
         /// a job already under way does so until the trustpoint's next job
         #[arg(long, value_name = "TEXT")]
         idempotency_key: Option<String>,
+    },
+    /// Try on the device everything that an enrolment needs, and say nothing to the CA; exit code 1 when it would fail
+    DryRun {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
+        /// For which request
+        #[arg(long, value_enum, default_value_t)]
+        request: Request,
+        /// Give up watching after this time; the job goes on
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
+        timeout: Duration,
     },
     /// Renew a trustpoint by itself, or not, over what its policy says
     AutoUpdate {
@@ -334,6 +354,18 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
                 _ => format!("trustfleet certificate show {} --pem", text(&certificate, "/id")),
             };
             session.print_object(&certificate, certificate::FIRST, &next)
+        }
+        TrustpointVerb::DryRun { device, name, request, timeout } => {
+            let path = ["devices", &device, "trustpoints", &name, "dry-run"];
+            let job = session.call(Method::POST, &path, Some(&json!({ "request": request.as_str() })))?;
+            let job = follow::until_end(session, &text(&job, "/id"), timeout)?;
+            let next = format!("trustfleet trustpoint enroll {device} {name} --request {} --wait", request.as_str());
+            session.print_list(&json!({ "items": job["dry_run"]["checks"] }), CHECKS, &next)?;
+            if job["dry_run"]["ready"] == true {
+                return Ok(());
+            }
+            let text = format!("{device}/{name} is not ready for {}", request.as_str());
+            Err(CliError::JobFailed { text, next: "mend what failed above, then try again".to_owned() })
         }
         TrustpointVerb::AutoUpdate { device, name, switch } => {
             let path = ["devices", &device, "trustpoints", &name, "auto-update"];

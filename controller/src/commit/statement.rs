@@ -35,13 +35,14 @@ WITH i AS (
     RETURNING l.n, d.tenant_id, d.device_id, l.at
 ), trustpoints_written AS (
     INSERT INTO trustpoints (tenant_id, trustpoint_id, device_id, name, entity_id, ca_server_id, policy_id, binding_id,
-                             status, not_after, state, statistics, updated_at)
-    SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.binding_id, t.status,
-           t.not_after, t.state, t.statistics, u.at
+                             binding_revision, status, not_after, state, statistics, updated_at)
+    SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.binding_id,
+           t.binding_revision, t.status, t.not_after, t.state, t.statistics, u.at
     FROM u JOIN jsonb_to_recordset($6) AS t(n int, trustpoint_id uuid, name text, entity_id uuid, ca_server_id uuid,
-                                            policy_id uuid, binding_id uuid, status text, not_after timestamptz, state jsonb, statistics jsonb) USING (n)
+                                            policy_id uuid, binding_id uuid, binding_revision int, status text, not_after timestamptz, state jsonb, statistics jsonb) USING (n)
     ON CONFLICT (tenant_id, trustpoint_id) DO UPDATE
-    SET binding_id = EXCLUDED.binding_id, status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
+    SET entity_id = EXCLUDED.entity_id, ca_server_id = EXCLUDED.ca_server_id, policy_id = EXCLUDED.policy_id,
+        binding_id = EXCLUDED.binding_id, binding_revision = EXCLUDED.binding_revision, status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
         statistics = EXCLUDED.statistics, updated_at = EXCLUDED.updated_at, planned_revision = 0
     WHERE trustpoints.device_id = EXCLUDED.device_id
 ), trustpoints_removed AS (
@@ -71,10 +72,12 @@ WITH i AS (
         stop_requested_at = CASE WHEN c.stop THEN coalesce(j.stop_requested_at, u.at) ELSE j.stop_requested_at END,
         stop_pending = coalesce(c.stop, j.stop_pending),
         in_service = coalesce(c.in_service, j.in_service),
+        dry_run = coalesce(c.dry_run, j.dry_run),
         updated_at = u.at
     FROM u JOIN jsonb_to_recordset($9) AS c(n int, job_id uuid, state text, failure jsonb, public_key_sha256 text,
                                             transaction_id text, started_at timestamptz, finished_at timestamptz,
-                                            transcript jsonb, in_service jsonb, stop boolean)
+                                            transcript jsonb, in_service jsonb, dry_run jsonb,
+                                            stop boolean)
         USING (n)
     WHERE j.tenant_id = u.tenant_id AND j.device_id = u.device_id AND j.job_id = c.job_id
 ), certificates_made AS (
@@ -182,6 +185,7 @@ impl Parameters {
                     "ca_server_id": trustpoint.ca_server_id,
                     "policy_id": trustpoint.policy_id,
                     "binding_id": trustpoint.binding_id,
+                    "binding_revision": trustpoint.binding_revision,
                     "status": trustpoint.status().as_str(),
                     "not_after": trustpoint.active.as_ref().filter(|facts| !facts.is_given_up()).map(|facts| facts.not_after),
                     "state": crate::db::stored_trustpoint(trustpoint)?,
@@ -318,6 +322,7 @@ fn job_update(n: i32, update: &JobUpdate) -> Value {
         "transcript": update.transcript.as_ref().map(crate::db::stored_transcript),
         "stop": update.stop.map(|stop| stop == StopNote::Requested),
         "in_service": update.in_service,
+        "dry_run": update.dry_run,
     })
 }
 

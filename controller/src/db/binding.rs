@@ -1,18 +1,15 @@
-//! SQL of table `bindings`, and of what they have to do with devices and trustpoints.
+//! SQL of table `bindings`.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use trustfleet_model::{
     binding::{BindingSpec, Leaving},
-    device::Labels,
-    field::{ObjectName, TrustpointName},
-    ids::{BindingId, DeviceId, TenantId},
+    field::ObjectName,
+    ids::{BindingId, CaServerId, EntityId, PolicyId},
 };
 
-use crate::telemetry::chain;
-
 use super::{
-    DbError, SystemTx, TenantTx,
+    DbError, TenantTx,
     column::{Columns, to_json},
     tx::Id,
 };
@@ -36,54 +33,26 @@ pub struct Binding {
     pub leaving: Option<Leaving>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Grows with every change.
+    pub revision: u32,
     /// Trustpoints that came by it and are there.
     pub trustpoints: u64,
+    /// Of those, the ones that have yet to follow its last change.
+    pub behind: u64,
     /// Of those, the ones with a certificate in use.
     pub active: u64,
 }
 
-/// A device that is to be held against its tenant's bindings.
-#[derive(Clone, Debug)]
-pub struct Unbound {
-    /// Its tenant.
-    pub tenant_id: TenantId,
-    /// The device.
-    pub device_id: DeviceId,
-    /// Its labels, as they were read.
-    pub labels: Labels,
-    /// State of the bindings that it is held against.
-    pub revision: i32,
-    /// Most trustpoints of its tenant; none: any number.
-    pub max_trustpoints: Option<u32>,
-}
-
-/// A binding in force, as the binder needs it.
-#[derive(Clone, Debug)]
-pub struct InForce {
-    /// Its id.
-    pub id: BindingId,
-    /// What it says.
-    pub spec: BindingSpec,
-}
-
-/// A binding that is being removed.
-#[derive(Clone, Debug)]
-pub struct LeavingBinding {
-    /// Its tenant.
-    pub tenant_id: TenantId,
-    /// Its id.
-    pub id: BindingId,
-    /// What becomes of its trustpoints.
-    pub leaving: Leaving,
-    /// The next of them.
-    pub trustpoints: Vec<(DeviceId, TrustpointName)>,
-}
-
 const BINDING: &str = "b.binding_id, b.name, b.selector, b.trustpoint, b.entity_id, b.ca_server_id, b.policy_id, b.enroll, \
-    b.leaving, b.created_at, e.name AS entity, c.name AS ca_server, p.name AS policy, \
+    b.services, b.leaving, b.created_at, coalesce(b.updated_at, b.created_at) AS updated_at, \
+    b.revision, e.name AS entity, c.name AS ca_server, p.name AS policy, \
     (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = b.tenant_id AND t.binding_id = b.binding_id) AS trustpoints, \
     (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = b.tenant_id AND t.binding_id = b.binding_id \
-        AND t.not_after IS NOT NULL) AS active \
+        AND t.not_after IS NOT NULL) AS active, \
+    CASE WHEN b.followed_revision = b.revision THEN 0 ELSE (SELECT count(*) FROM trustpoints t \
+        WHERE t.tenant_id = b.tenant_id AND t.binding_id = b.binding_id AND t.binding_revision < b.revision) END AS behind \
     FROM bindings b \
     JOIN entities e ON e.tenant_id = b.tenant_id AND e.entity_id = b.entity_id \
     JOIN ca_servers c ON c.tenant_id = b.tenant_id AND c.ca_server_id = b.ca_server_id \
@@ -103,18 +72,51 @@ impl TenantTx {
     ) -> Result<(), DbError> {
         let sql =
             "/* binding_insert */ INSERT INTO bindings (tenant_id, binding_id, name, selector, trustpoint, entity_id,
-                 ca_server_id, policy_id, enroll, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+                 ca_server_id, policy_id, enroll, created_at, updated_at, services)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)";
+        let services = to_json("bindings", "services", id, &spec.services)?;
         let selector = to_json("bindings", "selector", id, &spec.selector)?;
         let (entity, ca, policy) = (Id(spec.entity_id), Id(spec.ca_server_id), Id(spec.policy_id));
         let trustpoint = spec.trustpoint.as_str();
         self.execute(
             sql,
-            &[&Id(id), &name.as_str(), &selector, &trustpoint, &entity, &ca, &policy, &spec.enroll, &now],
+            &[&Id(id), &name.as_str(), &selector, &trustpoint, &entity, &ca, &policy, &spec.enroll, &now, &services],
         )
         .await?;
-        let sql = "/* binding_insert: revision */ UPDATE tenants SET bindings_revision = bindings_revision + 1
+        self.bindings_look_again().await
+    }
+
+    /// Every device is held against the bindings anew.
+    async fn bindings_look_again(&self) -> Result<(), DbError> {
+        let sql = "/* bindings_look_again */ UPDATE tenants SET bindings_revision = bindings_revision + 1
              WHERE tenant_id = $1";
         DbError::one_row(self.execute(sql, &[]).await?, "tenant")
+    }
+
+    /// Changes a binding of this revision, but for its name and its trustpoint's; its trustpoints follow.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when it has another revision by now, or is being removed.
+    pub async fn binding_update(
+        &self,
+        id: BindingId,
+        revision: u32,
+        spec: &BindingSpec,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
+        let sql =
+            "/* binding_update */ UPDATE bindings SET selector = $4, entity_id = $5, ca_server_id = $6, policy_id = $7,
+                 enroll = $8, services = $9, updated_at = $10, revision = revision + 1
+             WHERE tenant_id = $1 AND binding_id = $2 AND revision = $3 AND leaving IS NULL";
+        let selector = to_json("bindings", "selector", id, &spec.selector)?;
+        let services = to_json("bindings", "services", id, &spec.services)?;
+        let (entity, ca, policy) = (Id(spec.entity_id), Id(spec.ca_server_id), Id(spec.policy_id));
+        let revision = i32::try_from(revision).unwrap_or(i32::MAX);
+        let count = self
+            .execute(sql, &[&Id(id), &revision, &selector, &entity, &ca, &policy, &spec.enroll, &services, &now])
+            .await?;
+        DbError::one_row(count, "binding")?;
+        self.bindings_look_again().await
     }
 
     /// The binding of this name.
@@ -125,6 +127,37 @@ impl TenantTx {
         let sql = format!("/* binding_fetch */ SELECT {BINDING} WHERE b.tenant_id = $1 AND b.name = $2");
         let row = self.query_opt(&sql, &[&name.as_str()]).await?.ok_or(DbError::NotFound { kind: "binding" })?;
         read(&row)
+    }
+
+    /// Name of an entity.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn entity_name(&self, id: EntityId) -> Result<ObjectName, DbError> {
+        let sql = "/* entity_name */ SELECT name, entity_id FROM entities WHERE tenant_id = $1 AND entity_id = $2";
+        let row = self.query_opt(sql, &[&Id(id)]).await?.ok_or(DbError::NotFound { kind: "entity" })?;
+        Columns::new(&row, "entities", "entity_id").parse::<String, _>("name")
+    }
+
+    /// Name of a CA server.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn ca_server_name(&self, id: CaServerId) -> Result<ObjectName, DbError> {
+        let sql =
+            "/* ca_server_name */ SELECT name, ca_server_id FROM ca_servers WHERE tenant_id = $1 AND ca_server_id = $2";
+        let row = self.query_opt(sql, &[&Id(id)]).await?.ok_or(DbError::NotFound { kind: "CA server" })?;
+        Columns::new(&row, "ca_servers", "ca_server_id").parse::<String, _>("name")
+    }
+
+    /// Name of a policy.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn policy_name(&self, id: PolicyId) -> Result<ObjectName, DbError> {
+        let sql = "/* policy_name */ SELECT name, policy_id FROM policies WHERE tenant_id = $1 AND policy_id = $2";
+        let row = self.query_opt(sql, &[&Id(id)]).await?.ok_or(DbError::NotFound { kind: "policy" })?;
+        Columns::new(&row, "policies", "policy_id").parse::<String, _>("name")
     }
 
     /// At most `limit` bindings by name, beginning after `after`.
@@ -149,22 +182,6 @@ impl TenantTx {
         Ok(row.try_get(0)?)
     }
 
-    /// How many devices have labels that the selector asks for, and how many of them have a trustpoint of that name that
-    /// did not come by this binding.
-    ///
-    /// # Errors
-    /// The database's own.
-    pub async fn binding_reach(&self, id: BindingId, spec: &BindingSpec) -> Result<(i64, i64), DbError> {
-        let sql = "/* binding_reach */ SELECT count(*), count(t.trustpoint_id) FROM devices d
-             LEFT JOIN trustpoints t ON t.tenant_id = d.tenant_id AND t.device_id = d.device_id AND t.name = $3
-                  AND t.binding_id IS DISTINCT FROM $4
-             WHERE d.tenant_id = $1 AND d.labels @> $2";
-        let selector = to_json("bindings", "selector", id, &spec.selector)?;
-        let row = self.query_opt(sql, &[&selector, &spec.trustpoint.as_str(), &Id(id)]).await?;
-        let row = row.ok_or(DbError::NotFound { kind: "binding" })?;
-        Ok((row.try_get(0)?, row.try_get(1)?))
-    }
-
     /// Begins to remove a binding.
     ///
     /// # Errors
@@ -172,79 +189,6 @@ impl TenantTx {
     pub async fn binding_leave(&self, id: BindingId, leaving: Leaving) -> Result<(), DbError> {
         let sql = "/* binding_leave */ UPDATE bindings SET leaving = $3 WHERE tenant_id = $1 AND binding_id = $2";
         DbError::one_row(self.execute(sql, &[&Id(id), &leaving.as_str()]).await?, "binding")
-    }
-}
-
-impl SystemTx {
-    /// Up to `limit` devices of active tenants that were not held against the present bindings of their tenant; of several
-    /// tenants in any order, so that one that gets no further holds up nobody. One that cannot be read is left out.
-    ///
-    /// # Errors
-    /// The database's own.
-    pub async fn devices_to_bind(&self, limit: i64) -> Result<Vec<Unbound>, DbError> {
-        let sql =
-            "/* devices_to_bind */ SELECT d.tenant_id, d.device_id, d.labels, o.bindings_revision, o.max_trustpoints
-             FROM tenants o CROSS JOIN LATERAL (
-                 SELECT * FROM devices d WHERE d.tenant_id = o.tenant_id AND d.bindings_revision < o.bindings_revision
-                 ORDER BY d.bindings_revision LIMIT $1) d
-             WHERE o.state = 'active' ORDER BY random() LIMIT $1";
-        let readable = |row| {
-            read_unbound(row)
-                .inspect_err(
-                    |error| tracing::error!(error = %chain(error), "a device cannot be read, nothing is bound to it"),
-                )
-                .ok()
-        };
-        Ok(self.query(sql, &[&limit]).await?.iter().filter_map(readable).collect())
-    }
-
-    /// The bindings of a tenant that are in force.
-    ///
-    /// # Errors
-    /// The database's own; rows that cannot be read.
-    pub async fn bindings_in_force(&self, tenant: TenantId) -> Result<Vec<InForce>, DbError> {
-        let sql = "/* bindings_in_force */ SELECT binding_id, selector, trustpoint, entity_id, ca_server_id, policy_id, enroll
-             FROM bindings WHERE tenant_id = $1 AND leaving IS NULL ORDER BY binding_id";
-        self.query(sql, &[&Id(tenant)]).await?.iter().map(read_in_force).collect()
-    }
-
-    /// Notes against which bindings a device was held, if its labels are still those that were read.
-    ///
-    /// # Errors
-    /// The database's own.
-    pub async fn device_bound(&self, unbound: &Unbound) -> Result<(), DbError> {
-        let sql = "/* device_bound */ UPDATE devices SET bindings_revision = $4
-             WHERE tenant_id = $1 AND device_id = $2 AND labels = $3";
-        let labels = to_json("devices", "labels", unbound.device_id, &unbound.labels)?;
-        self.execute(sql, &[&Id(unbound.tenant_id), &Id(unbound.device_id), &labels, &unbound.revision]).await.map(drop)
-    }
-
-    /// Bindings of active tenants that are being removed, each with up to `limit` of its trustpoints.
-    ///
-    /// # Errors
-    /// The database's own; rows that cannot be read.
-    pub async fn bindings_leaving(&self, limit: i64) -> Result<Vec<LeavingBinding>, DbError> {
-        let sql = "/* bindings_leaving */ SELECT b.tenant_id, b.binding_id, b.leaving FROM bindings b
-             JOIN tenants o ON o.tenant_id = b.tenant_id WHERE b.leaving IS NOT NULL AND o.state = 'active' LIMIT 20";
-        let of = "/* bindings_leaving: trustpoints */ SELECT trustpoint_id, device_id, name FROM trustpoints
-             WHERE tenant_id = $1 AND binding_id = $2 LIMIT $3";
-        let rows = self.query(sql, &[]).await?;
-        let mut found = rows.iter().map(read_leaving).collect::<Result<Vec<_>, DbError>>()?;
-        for binding in &mut found {
-            let rows = self.query(of, &[&Id(binding.tenant_id), &Id(binding.id), &limit]).await?;
-            binding.trustpoints = rows.iter().map(read_bound).collect::<Result<_, DbError>>()?;
-        }
-        Ok(found)
-    }
-
-    /// Removes a binding that no trustpoint came by any more; whether it is gone.
-    ///
-    /// # Errors
-    /// The database's own.
-    pub async fn binding_delete(&self, tenant: TenantId, id: BindingId) -> Result<bool, DbError> {
-        let sql = "/* binding_delete */ DELETE FROM bindings b WHERE tenant_id = $1 AND binding_id = $2 AND leaving IS NOT NULL
-             AND NOT EXISTS (SELECT FROM trustpoints t WHERE t.tenant_id = b.tenant_id AND t.binding_id = b.binding_id)";
-        Ok(self.execute(sql, &[&Id(tenant), &Id(id)]).await? > 0)
     }
 }
 
@@ -259,43 +203,15 @@ fn read(row: &Row) -> Result<Binding, DbError> {
         policy: columns.parse::<String, _>("policy")?,
         leaving: leaving(&columns)?,
         created_at: columns.read("created_at")?,
+        updated_at: columns.read("updated_at")?,
+        revision: columns.parse::<i32, u32>("revision")?,
+        behind: columns.read::<i64>("behind")?.unsigned_abs(),
         trustpoints: columns.read::<i64>("trustpoints")?.unsigned_abs(),
         active: columns.read::<i64>("active")?.unsigned_abs(),
     })
 }
 
-fn read_unbound(row: &Row) -> Result<Unbound, DbError> {
-    let columns = Columns::new(row, "devices", "device_id");
-    Ok(Unbound {
-        tenant_id: columns.read::<Id<TenantId>>("tenant_id")?.0,
-        device_id: columns.read::<Id<DeviceId>>("device_id")?.0,
-        labels: columns.json("labels")?,
-        revision: columns.read("bindings_revision")?,
-        max_trustpoints: columns.parse_opt::<i32, u32>("max_trustpoints")?,
-    })
-}
-
-fn read_in_force(row: &Row) -> Result<InForce, DbError> {
-    let id: Id<BindingId> = row.try_get("binding_id")?;
-    Ok(InForce { id: id.0, spec: spec(row)? })
-}
-
-fn read_leaving(row: &Row) -> Result<LeavingBinding, DbError> {
-    let columns = Columns::new(row, "bindings", "binding_id");
-    Ok(LeavingBinding {
-        tenant_id: columns.read::<Id<TenantId>>("tenant_id")?.0,
-        id: columns.read::<Id<BindingId>>("binding_id")?.0,
-        leaving: leaving(&columns)?.ok_or_else(|| columns.wrong("leaving", "null"))?,
-        trustpoints: Vec::new(),
-    })
-}
-
-fn read_bound(row: &Row) -> Result<(DeviceId, TrustpointName), DbError> {
-    let columns = Columns::new(row, "trustpoints", "trustpoint_id");
-    Ok((columns.read::<Id<DeviceId>>("device_id")?.0, columns.parse::<String, _>("name")?))
-}
-
-fn spec(row: &Row) -> Result<BindingSpec, DbError> {
+pub(super) fn spec(row: &Row) -> Result<BindingSpec, DbError> {
     let columns = Columns::new(row, "bindings", "binding_id");
     Ok(BindingSpec {
         selector: columns.json("selector")?,
@@ -303,11 +219,12 @@ fn spec(row: &Row) -> Result<BindingSpec, DbError> {
         entity_id: columns.read::<Id<_>>("entity_id")?.0,
         ca_server_id: columns.read::<Id<_>>("ca_server_id")?.0,
         policy_id: columns.read::<Id<_>>("policy_id")?.0,
+        services: columns.json("services")?,
         enroll: columns.read("enroll")?,
     })
 }
 
-fn leaving(columns: &Columns<'_>) -> Result<Option<Leaving>, DbError> {
+pub(super) fn leaving(columns: &Columns<'_>) -> Result<Option<Leaving>, DbError> {
     let word: Option<&str> = columns.read("leaving")?;
     word.map(|word| Leaving::from_word(word).ok_or_else(|| columns.wrong("leaving", format!("{word:?} is unknown"))))
         .transpose()

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use trustfleet_model::certificate::{CertificateFacts, Slot};
+use trustfleet_model::dry_run::DryRun;
 use trustfleet_model::field::{ObjectName, TrustpointName};
 use trustfleet_model::ids::{CertificateId, DeviceId, JobId, TrustpointId};
 use trustfleet_model::job::{Failure, JobState};
@@ -72,6 +73,8 @@ pub struct ListedJob {
     pub finished_at: Option<Timestamp>,
     /// What the agent said of the services.
     pub in_service: Option<InService>,
+    /// What a dry run found.
+    pub dry_run: Option<DryRun>,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
@@ -151,7 +154,7 @@ const TRUSTPOINT: &str = "t.trustpoint_id, t.state, t.next_action_at, t.updated_
     JOIN policies p ON p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id";
 
 const JOB: &str = "j.job_id, j.kind, j.state, j.requested_by, j.failure, j.public_key_sha256, j.transaction_id, \
-    j.created_at, j.stop_requested_at, j.device_id, j.published_at, j.started_at, j.finished_at, j.in_service, j.updated_at, d.name AS device, \
+    j.created_at, j.stop_requested_at, j.device_id, j.published_at, j.started_at, j.finished_at, j.in_service, j.dry_run, j.updated_at, d.name AS device, \
     t.name AS trustpoint, a.name AS agent FROM jobs j \
     JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id \
     JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
@@ -304,6 +307,7 @@ fn read_job(row: &Row) -> Result<ListedJob, DbError> {
         started_at: columns.read("started_at")?,
         finished_at: columns.read("finished_at")?,
         in_service: columns.json_opt("in_service")?,
+        dry_run: columns.json_opt("dry_run")?,
         updated_at: columns.read("updated_at")?,
     })
 }

@@ -8,7 +8,9 @@
 mod admission;
 mod agent;
 mod audit;
+mod binder;
 mod binding;
+mod binding_reach;
 mod blocked_subject;
 mod ca_server;
 mod change;
@@ -56,7 +58,9 @@ pub use self::{
     admission::{Admitted, CaEndpoint},
     agent::{Agent, JoinedBy, Quarantine},
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
-    binding::{Binding, InForce, LeavingBinding, Unbound},
+    binder::{ChangedBinding, InForce, LeavingBinding, Unbound},
+    binding::Binding,
+    binding_reach::{BindingHoldings, Reach},
     blocked_subject::{BlockedSubject, Blocks},
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use trustfleet_model::ca_server::CaServerSpec;
 use trustfleet_model::certificate::CertificateFacts;
-use trustfleet_model::ids::{AgentId, CertificateId, DeviceId, TenantId, TrustpointId};
+use trustfleet_model::ids::{AgentId, BindingId, CertificateId, DeviceId, TenantId, TrustpointId};
 use trustfleet_model::revocation::{Revocation, Signer};
 use trustfleet_pki::certificate::Certificate;
 
@@ -22,6 +22,8 @@ pub enum Condemn {
     Device(DeviceId),
     /// All valid ones of the devices that an agent is in front of.
     Agent(AgentId),
+    /// All valid ones of the trustpoints that came by a binding.
+    Binding(BindingId),
 }
 
 /// A certificate with everything that asking for its revocation needs.
@@ -48,6 +50,18 @@ pub struct DueRevocation {
     pub revocation: Revocation,
 }
 
+const OF_BINDING: &str =
+    "c.trustpoint_id IN (SELECT t.trustpoint_id FROM trustpoints t WHERE t.tenant_id = $1 AND t.binding_id = $2)";
+
+/// Marks the valid ones of these certificates that are neither revoked nor about to be.
+fn want(scope: &str) -> String {
+    format!(
+        "/* revocation_want */ UPDATE certificates c SET revocation = $3, revocation_due_at = $4
+         WHERE c.tenant_id = $1 AND {scope} AND c.not_after > $4
+           AND (c.revocation IS NULL OR c.revocation ->> 'state' = 'failed')"
+    )
+}
+
 impl TenantTx {
     /// Marks certificates as to be revoked that are valid at `now` and neither revoked nor about to be. Returns how many.
     ///
@@ -66,15 +80,11 @@ impl TenantTx {
                 "c.device_id IN (SELECT d.device_id FROM devices d WHERE d.tenant_id = $1 AND d.agent_id = $2)",
                 id.as_uuid(),
             ),
+            Condemn::Binding(id) => (OF_BINDING, id.as_uuid()),
         };
-        let sql = format!(
-            "/* revocation_want */ UPDATE certificates c SET revocation = $3, revocation_due_at = $4
-             WHERE c.tenant_id = $1 AND {scope} AND c.not_after > $4
-               AND (c.revocation IS NULL OR c.revocation ->> 'state' = 'failed')"
-        );
         let stored = serde_json::to_value(revocation)
             .map_err(|error| DbError::inconsistent("certificates", "revocation", id, error))?;
-        self.execute(&sql, &[&id, &stored, &now]).await
+        self.execute(&want(scope), &[&id, &stored, &now]).await
     }
 
     /// What asking for the revocation of a certificate needs, as of `now`; none: its trustpoint is gone, and with it whom to
@@ -178,6 +188,24 @@ impl SystemTx {
             due(row).inspect_err(|error| tracing::error!(error = %chain(error), "a revocation cannot be read")).ok()
         };
         Ok(rows.iter().filter_map(read).collect())
+    }
+
+    /// Marks certificates of a binding's trustpoints as to be revoked that came after the rest of them were: see
+    /// [`TenantTx::revocation_want`]. What failed meanwhile stays so.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn revocation_want_late(
+        &self,
+        tenant: TenantId,
+        binding: BindingId,
+        revocation: &Revocation,
+        now: Timestamp,
+    ) -> Result<u64, DbError> {
+        let stored = serde_json::to_value(revocation)
+            .map_err(|error| DbError::inconsistent("certificates", "revocation", binding, error))?;
+        let sql = want(&format!("{OF_BINDING} AND c.revocation IS NULL"));
+        self.execute(&sql, &[&Id(tenant), &Id(binding), &stored, &now]).await
     }
 
     /// Writes how a revocation ended that no device could be asked about.

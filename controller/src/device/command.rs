@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use trustfleet_model::{
     ca_server::CaServerSpec,
     certificate::CertificateFacts,
+    dry_run::DryRun,
     entity::EntitySpec,
     field::{ObjectName, TrustpointName},
     ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
@@ -31,6 +32,8 @@ pub enum Command {
     SetServices(SetServices),
     /// Remove a trustpoint that has nothing under way.
     RemoveTrustpoint(RemoveTrustpoint),
+    /// Have a trustpoint follow its binding, which was changed.
+    Rebind(Box<Rebind>),
     /// Leave a trustpoint to itself: its binding goes.
     Unbind(Unbind),
     /// Get a certificate (S27 to S30).
@@ -39,6 +42,8 @@ pub enum Command {
     Renew(Box<Renew>),
     /// Renew a trustpoint by itself from now on, or not, over what its policy says (S41, S42).
     SetAutoUpdate(Box<SetAutoUpdate>),
+    /// Try on the device everything that an enrolment needs.
+    DryRun(Box<Enroll>),
     /// Put the staged certificate into use (S33).
     Activate(Activate),
     /// Have a certificate revoked.
@@ -72,8 +77,38 @@ pub struct AddTrustpoint {
     pub mac_one_time: bool,
     /// Services that use its certificate (S40).
     pub services: Vec<ObjectName>,
-    /// The binding that it comes by, and whether it asks for its first certificate by itself; none: it is made by hand.
-    pub binding: Option<(BindingId, bool)>,
+    /// The binding that it comes by; none: it is made by hand.
+    pub binding: Option<Bound>,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// By which binding a trustpoint comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The binding.
+    pub id: BindingId,
+    /// Its revision.
+    pub revision: u32,
+    /// The trustpoint asks for its first certificate by itself.
+    pub enroll: bool,
+}
+
+/// Have a trustpoint follow its binding, which was changed. Where it has done so nothing happens.
+#[derive(Clone, Debug)]
+pub struct Rebind {
+    /// Its name.
+    pub trustpoint: TrustpointName,
+    /// The binding as it is now.
+    pub bound: Bound,
+    /// Subject and alternative names.
+    pub entity_id: EntityId,
+    /// The CA.
+    pub ca_server_id: CaServerId,
+    /// The session's settings.
+    pub policy_id: PolicyId,
+    /// Services that use its certificate (S40).
+    pub services: Vec<ObjectName>,
     /// Who asks.
     pub requested_by: Requester,
 }
@@ -85,6 +120,8 @@ pub struct Unbind {
     pub trustpoint: TrustpointName,
     /// The binding that goes.
     pub binding_id: BindingId,
+    /// Only while nothing is under way, so that no certificate can follow.
+    pub when_idle: bool,
     /// Who asks.
     pub requested_by: Requester,
 }
@@ -341,6 +378,8 @@ pub enum ReportEvent {
         /// Warnings of the agent, as sentences.
         warnings: Vec<String>,
     },
+    /// Everything that an enrolment needs was tried.
+    DryRun(Box<DryRun>),
     /// Ended without what was asked for.
     Failed {
         /// Why.

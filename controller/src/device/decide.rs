@@ -19,6 +19,7 @@ use super::{
 };
 
 mod configure;
+mod dry_run;
 mod order;
 mod renew;
 mod report;
@@ -125,8 +126,10 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
         Command::SetMac(set) => configure::set_mac(state, set, now),
         Command::SetServices(set) => configure::set_services(state, set, now),
         Command::RemoveTrustpoint(remove) => configure::remove_trustpoint(state, remove, now),
+        Command::Rebind(rebind) => configure::rebind(state, rebind, now),
         Command::Unbind(unbind) => configure::unbind(state, unbind, now),
         Command::Enroll(enroll) => self::enroll(state, enroll, now),
+        Command::DryRun(wanted) => dry_run::dry_run(state, wanted, now),
         Command::Renew(renew) => renew::renew(state, renew, now),
         Command::SetAutoUpdate(set) => configure::set_auto_update(state, set, now),
         Command::Activate(activate) => self::activate(state, activate, now),
@@ -196,7 +199,7 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
     if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
         return match kind {
             JobKind::Activate => Ok(unchanged(Reply::Job { job_id })),
-            JobKind::Enroll(_) | JobKind::Revoke => Err(Rejection::RequestUnderWay { job_id, kind }),
+            JobKind::Enroll(_) | JobKind::Revoke | JobKind::DryRun => Err(Rejection::RequestUnderWay { job_id, kind }),
         };
     }
     // What is in use already can be given to services that were bound, or mended, since.
@@ -233,21 +236,21 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
 fn undeliverable(state: &DeviceState, undeliverable: &Undeliverable, now: Timestamp) -> Result<Decision, Rejection> {
     let Some(open) = state.open_jobs.get(&undeliverable.job_id) else { return Ok(unchanged(Reply::Known)) };
     let request = state.trustpoints.get(&open.trustpoint_id).map(|trustpoint| &trustpoint.request);
-    let is_revocation = open.kind == JobKind::Revoke;
+    let is_beside = open.kind.is_beside();
     let has_begun = matches!(request, Some(RequestState::Ca { .. } | RequestState::Poll { .. }));
-    if if is_revocation { open.started } else { has_begun } {
+    if if is_beside { open.started } else { has_begun } {
         // Only the repetition cannot be sent: the agent has the job, and what it brings must find it open.
         return Ok(unchanged(Reply::Known));
     }
     let mut changes = Changes::next(state, now);
-    if is_revocation {
+    if is_beside {
         revoke::end(&mut changes, undeliverable.job_id, open, &undeliverable.failure, now);
     } else {
         changes.finish(undeliverable.job_id, JobState::Failed, |update| {
             update.failure = Some(undeliverable.failure.clone());
         });
     }
-    if !is_revocation && let Some(mut trustpoint) = state.trustpoints.get(&open.trustpoint_id).cloned() {
+    if !is_beside && let Some(mut trustpoint) = state.trustpoints.get(&open.trustpoint_id).cloned() {
         trustpoint.request = RequestState::Nothing;
         trustpoint.fail(undeliverable.failure.clone(), now);
         changes.write(trustpoint);
@@ -369,6 +372,7 @@ impl Changes {
             finished_at: None,
             transcript: None,
             in_service: None,
+            dry_run: None,
             stop: None,
         };
         fill(&mut update);

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use trustfleet_model::{
     certificate::Slot,
+    dry_run::DryRun,
     ids::{AgentId, CertificateId, JobId, SecretId, TrustpointId},
     job::{Failure, JobState, JobTask},
     revocation::Revocation,
@@ -135,6 +136,8 @@ pub struct JobUpdate {
     pub transcript: Option<Transcript>,
     /// What the agent said of the services.
     pub in_service: Option<InService>,
+    /// What a dry run found.
+    pub dry_run: Option<DryRun>,
     /// What became of an order to stop it.
     pub stop: Option<StopNote>,
 }

@@ -12,9 +12,9 @@ pub use crate::audit::Requester;
 
 pub use self::{
     command::{
-        Activate, AddTrustpoint, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, RemoveTrustpoint, Renew,
-        Reply, Report, ReportEvent, ResetStatistics, Revoke, RevokeContext, SetAutoUpdate, SetMac, SetServices, Stop,
-        Unbind, Undeliverable,
+        Activate, AddTrustpoint, Bound, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, Rebind,
+        RemoveTrustpoint, Renew, Reply, Report, ReportEvent, ResetStatistics, Revoke, RevokeContext, SetAutoUpdate,
+        SetMac, SetServices, Stop, Unbind, Undeliverable,
     },
     decide::{Rejection, decide},
     effect::{

@@ -66,16 +66,19 @@ pub enum JobKind {
     Activate,
     /// Have a certificate revoked.
     Revoke,
+    /// Try what an enrolment needs.
+    DryRun,
 }
 
 impl JobKind {
     /// All kinds, for counters that must exist at zero.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Enroll(RequestKind::Ir),
         Self::Enroll(RequestKind::Cr),
         Self::Enroll(RequestKind::Kur),
         Self::Activate,
         Self::Revoke,
+        Self::DryRun,
     ];
 
     /// The word in the API, in SQL and in metrics.
@@ -84,7 +87,13 @@ impl JobKind {
             Self::Enroll(request) => request.as_str(),
             Self::Activate => "activate",
             Self::Revoke => "revoke",
+            Self::DryRun => "dry_run",
         }
+    }
+
+    /// Whether it stands beside whatever is asked for on its trustpoint, and neither waits for that nor holds it up.
+    pub const fn is_beside(self) -> bool {
+        matches!(self, Self::Revoke | Self::DryRun)
     }
 
     /// The kind of a stored word.
@@ -99,9 +108,9 @@ impl DeviceState {
         self.trustpoints.values().find(|trustpoint| &trustpoint.name == name)
     }
 
-    /// A revocation under way on a trustpoint: it stands beside the request.
-    pub fn revocation_under_way(&self, trustpoint: TrustpointId) -> Option<JobId> {
-        let is_one = |job: &OpenJob| job.kind == JobKind::Revoke && job.trustpoint_id == trustpoint;
+    /// A job of this kind under way beside a trustpoint's request.
+    pub fn beside(&self, trustpoint: TrustpointId, kind: JobKind) -> Option<JobId> {
+        let is_one = |job: &OpenJob| job.kind == kind && job.trustpoint_id == trustpoint;
         self.open_jobs.iter().find(|(_, job)| is_one(job)).map(|(id, _)| *id)
     }
 

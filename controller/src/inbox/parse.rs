@@ -5,6 +5,7 @@ use std::mem;
 use jiff::Timestamp;
 use trustfleet_model::{
     certificate::CertificateFacts,
+    dry_run::{self, Check, CheckResult, DryRun},
     ids::CertificateId,
     job::{Culprit, Failure},
     service::{self, InService, ServiceOutcome, ServiceResult, ServiceStep},
@@ -85,8 +86,21 @@ fn event(event: Event, id: CertificateId, now: Timestamp) -> ReportEvent {
             transaction_id: bounded(&revoked.transaction_id, WORD_MAX),
             warnings: revoked.warnings.iter().take(LIST_MAX).map(|text| bounded(text, TEXT_MAX)).collect(),
         },
+        Event::DryRun(found) => ReportEvent::DryRun(Box::new(dry_run(*found))),
         Event::Failed(failed) => self::failed(*failed, now),
     }
+}
+
+/// What a dry run found; a word of a later agent for a result counts as a warning.
+fn dry_run(found: wire::DryRun) -> DryRun {
+    let check = |check: wire::Check| Check {
+        name: bounded(&check.name, WORD_MAX),
+        result: CheckResult::ALL.into_iter().find(|it| it.as_str() == check.result).unwrap_or(CheckResult::Warning),
+        rule: check.rule.map(|rule| bounded(&rule, WORD_MAX)),
+        message: bounded(&check.message, dry_run::MESSAGE_MAX),
+    };
+    let checks = found.checks.into_iter().take(dry_run::CHECKS_MAX).map(check).collect();
+    DryRun { duration_ms: found.duration_ms, checks }
 }
 
 fn issued(issued: Issued, id: CertificateId, now: Timestamp) -> ReportEvent {

@@ -54,9 +54,10 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         JobTask::Enroll(order) => (Task::Enroll(Box::new(enroll(job, order, keys)?)), order.policy_revision),
         JobTask::Activate { serial, .. } => (Task::Activate { serial: serial.clone() }, 0),
         JobTask::Revoke(order) => (Task::Revoke(Box::new(revoke(order)?)), order.policy_revision),
+        JobTask::DryRun(order) => (Task::DryRun(Box::new(enroll(job, order, keys)?)), order.policy_revision),
     };
     let (services, replaced_is_revoked) = match &job.task {
-        JobTask::Enroll(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
+        JobTask::Enroll(order) | JobTask::DryRun(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
         JobTask::Activate { services, replaced_is_revoked, .. } => (services, *replaced_is_revoked),
         JobTask::Revoke(_) => (&Vec::new(), false),
     };
@@ -129,7 +130,7 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
         key_algorithm: word(&policy.key.algorithm)?,
         regenerate_key: policy.key.regenerate,
         mac,
-        accept_sha1_answers: policy.mac.accept_sha1_answers,
+        accept_sha1_answers: policy.mac.accept_sha1_answers || ca.quirks.answers_by_sha1,
         implicit_confirm: policy.implicit_confirm,
         trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,
         verification_certificates: certificates("verification_certificates", &ca.verification_certificates)?,
@@ -137,6 +138,8 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
         file_format: word(&policy.file_format)?,
         message_timeout_s: policy.message_timeout_s,
         total_timeout_s: policy.total_timeout_s,
+        no_polling: ca.quirks.no_polling,
+        root_in_extra_certs: ca.quirks.root_in_extra_certs,
     })
 }
 
@@ -155,11 +158,13 @@ fn revoke(order: &RevocationOrder) -> Result<Revoke, Box<Failure>> {
         recipient: ca.ca_name.clone(),
         urls: urls(ca),
         source: source(policy),
-        accept_sha1_answers: policy.mac.accept_sha1_answers,
+        accept_sha1_answers: policy.mac.accept_sha1_answers || ca.quirks.answers_by_sha1,
         trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,
         verification_certificates: certificates("verification_certificates", &ca.verification_certificates)?,
         message_timeout_s: policy.message_timeout_s,
         total_timeout_s: policy.total_timeout_s,
+        no_polling: ca.quirks.no_polling,
+        root_in_extra_certs: ca.quirks.root_in_extra_certs,
     })
 }
 

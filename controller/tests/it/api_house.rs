@@ -174,7 +174,8 @@ impl House {
             let config = ureq::Agent::config_builder().http_status_as_error(false).allow_non_standard_methods(true);
             let agent = ureq::Agent::new_with_config(config.timeout_global(Some(Duration::from_secs(30))).build());
             let mut response = agent.run(request).unwrap();
-            let text = response.body_mut().read_to_string().unwrap();
+            let bytes = response.body_mut().read_to_vec().unwrap();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
             (response.status().as_u16(), response.headers().clone(), text)
         })
         .await

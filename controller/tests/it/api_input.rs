@@ -31,11 +31,14 @@ async fn all_invalid_fields_are_named_at_once_for_every_kind_of_object() {
         (
             "ca-servers",
             json!({"name": "", "ca_name": "no dn", "primary_url": "ftp://x", "secondary_url": "x", "trust_anchors": ["x"],
-                   "verification_certificates": 7}),
+                   "verification_certificates": 7, "quirks": {"answers_by_sha1": true, "no_polling": 1, "pale": true}}),
             vec![
                 "ca_name S5",
                 "name S1",
                 "primary_url S6",
+                "quirks.answers_by_sha1 S8",
+                "quirks.no_polling type",
+                "quirks.pale unknown_field",
                 "secondary_url S16",
                 "trust_anchors[0] S10",
                 "verification_certificates type",

@@ -192,3 +192,155 @@ async fn a_binding_stops_at_the_tenants_quota_holds_up_no_other_tenant_and_goes_
     bound(&house, &viewer, "ap-1").await;
     house.close().await;
 }
+
+async fn shown(house: &House, token: &str) -> Value {
+    house.get(&format!("{BINDINGS}/berlin"), token).await.expect(200).body
+}
+
+/// What a binding can be changed to, beginning with what it is.
+fn changed_to(binding: &Value, more: &Value) -> Value {
+    let mut body = json!({});
+    for field in ["selector", "entity", "ca_server", "policy", "services", "enroll"] {
+        body[field] = binding[field].clone();
+    }
+    for (key, value) in more.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    body
+}
+
+#[actix::test]
+async fn s51_the_trustpoints_of_a_changed_binding_follow_it_when_nothing_is_under_way_and_a_dry_run_says_so_before() {
+    let house = House::open().await;
+    let [viewer, operator, admin] = house.tenant("acme").await;
+    house.furnish("acme", "s").await;
+    let spare = json!({"name": "spare", "key": {"algorithm": "ecdsa-p384"}});
+    house.post("/v1/tenants/acme/policies", &admin, spare).await.expect(201);
+    for name in ["ap-2", "ap-3"] {
+        let body = json!({"name": name, "agent": "site-1", "labels": {"site": "berlin"}});
+        house.post("/v1/tenants/acme/devices", &operator, body).await.expect(201);
+    }
+    let made = binding(&house, &admin, json!({"services": ["web"]})).await.expect(201);
+    assert_eq!((&made.body["revision"], &made.body["behind"]), (&json!(1), &json!(0)), "{}", made.text);
+    for device in ["ap-1", "ap-2", "ap-3"] {
+        assert_eq!(bound(&house, &viewer, device).await["services"], json!(["web"]));
+    }
+    // One has something under way, one gets another service that takes the place of the new one.
+    let at = |device: &str, what: &str| format!("/v1/tenants/acme/devices/{device}/trustpoints/{what}");
+    let mac = json!({"reference": "ref-2", "secret": "secret-2"});
+    house.call("PUT", &at("ap-2", "dot1x/mac"), Some(&operator), Some(mac)).await.expect(200);
+    let job = house.post(&at("ap-2", "dot1x/enroll"), &operator, json!({"request": "ir"})).await.expect(202);
+    let other =
+        json!({"name": "mail", "entity": "default", "ca_server": "default", "policy": "default", "services": ["imap"]});
+    house.post("/v1/tenants/acme/devices/ap-3/trustpoints", &operator, other).await.expect(201);
+
+    let wanted = changed_to(
+        &made.body,
+        &json!({"selector": {"site": "berlin"}, "policy": "spare", "services": ["imap", "web"]}),
+    );
+    let dry = house.post(&format!("{BINDINGS}/berlin/dry-run"), &operator, wanted.clone()).await.expect(200);
+    assert_eq!((&dry.body["before"]["policy"], &dry.body["after"]["policy"]), (&json!("default"), &json!("spare")));
+    assert_eq!(dry.body["after"].get("selector"), None, "what stays is not told: {}", dry.text);
+    for (field, number) in [
+        ("devices", 3),
+        ("gain", 0),
+        ("name_taken", 0),
+        ("service_taken", 1),
+        ("follow", 3),
+        ("left_behind", 0),
+        ("to_enroll_anew", 0),
+    ] {
+        assert_eq!(dry.body[field], number, "{field}: {}", dry.text);
+    }
+    assert_eq!(shown(&house, &viewer).await["policy"], "default", "nothing is changed");
+
+    let path = format!("{BINDINGS}/berlin");
+    let put = async |revision: u32, body: Value| {
+        let if_match = format!("\"{revision}\"");
+        house.raw("PUT", &path, Some(&admin), &[("if-match", &if_match)], Some(body.to_string().into_bytes())).await
+    };
+    assert_eq!(put(7, wanted.clone()).await.expect(412).str("/code"), "precondition_failed");
+    let changed = put(1, wanted.clone()).await.expect(200);
+    assert_eq!((&changed.body["revision"], &changed.body["service_taken"]), (&json!(2), &json!(1)), "{}", changed.text);
+    assert_eq!(put(1, wanted).await.expect(412).body["code"], "precondition_failed");
+    let policy = async |device: &str| house.get(&at(device, "dot1x"), &viewer).await.expect(200).body["policy"].clone();
+    until("the first one follows", async || (policy("ap-1").await == "spare").then_some(())).await;
+    assert_eq!(house.get(&at("ap-1", "dot1x"), &viewer).await.body["services"], json!(["imap", "web"]));
+    assert_eq!((policy("ap-2").await, policy("ap-3").await), (json!("default"), json!("default")));
+    assert_eq!(shown(&house, &viewer).await["behind"], 2);
+
+    let stop = format!("/v1/tenants/acme/jobs/{}/stop", job.str("/id"));
+    house.call("POST", &stop, Some(&operator), None).await;
+    until("the second one follows", async || (policy("ap-2").await == "spare").then_some(())).await;
+    let none = json!({"services": []});
+    house.call("PUT", &at("ap-3", "mail/services"), Some(&operator), Some(none)).await.expect(200);
+    until("the third one follows", async || (policy("ap-3").await == "spare").then_some(())).await;
+    assert_eq!(shown(&house, &viewer).await["behind"], 0);
+    let log = house.get("/v1/tenants/acme/audit?limit=1000", &viewer).await.expect(200).text;
+    assert!(log.contains("binding_updated") && log.contains("trustpoint_rebound"), "{log}");
+    house.close().await;
+}
+
+#[actix::test]
+async fn a_change_of_a_binding_names_everything_that_is_wrong_and_one_that_leaves_is_changed_no_more() {
+    let house = House::open().await;
+    let [_, operator, admin] = house.tenant("acme").await;
+    house.furnish("acme", "s").await;
+    let made = binding(&house, &admin, json!({})).await.expect(201);
+    let path = format!("{BINDINGS}/berlin");
+    let wrong = changed_to(&made.body, &json!({"selector": {}, "services": ["a b"], "entity": "nobody"}));
+    for (method, path, token) in [("PUT", path.clone(), &admin), ("POST", format!("{path}/dry-run"), &operator)] {
+        let refused = house.call(method, &path, Some(token), Some(wrong.clone())).await.expect(422);
+        assert_eq!(
+            refused.violations(),
+            ["selector selector", "services[0] S1", "entity unknown_reference"],
+            "{method}"
+        );
+    }
+    house.call("PUT", &path, Some(&operator), Some(changed_to(&made.body, &json!({})))).await.expect(403);
+    house.place.admin().await.execute("UPDATE bindings SET leaving = 'keep'", &[]).await.unwrap();
+    let late = house.call("PUT", &path, Some(&admin), Some(changed_to(&made.body, &json!({})))).await;
+    // The binder may have taken it away meanwhile.
+    assert!([404, 409].contains(&late.status), "{}", late.text);
+    house.close().await;
+}
+
+#[actix::test]
+async fn what_removing_a_binding_would_touch_is_told_before_and_one_that_revokes_takes_two_where_four_eyes_are_wanted()
+{
+    let house = House::open().await;
+    let body = json!({"name": "acme", "four_eyes": true});
+    house.post("/v1/tenants", &house.platform, body).await.expect(201);
+    let (one, two) = (house.token("acme", "admin").await.1, house.token("acme", "admin").await.1);
+    let settings = |four_eyes| json!({"display_name": "x", "allow_weak_algorithms": false, "four_eyes": four_eyes});
+    let tenant = "/v1/tenants/acme";
+    house.call("PUT", tenant, Some(&house.platform), Some(settings(false))).await.expect(200);
+    house.furnish("acme", "s").await;
+    house.call("PUT", tenant, Some(&house.platform), Some(settings(true))).await.expect(200);
+    binding(&house, &one, json!({})).await.expect(201);
+    bound(&house, &one, "ap-1").await;
+    let mac = json!({"reference": "ref-2", "secret": "secret-2"});
+    let path = "/v1/tenants/acme/devices/ap-1/trustpoints/dot1x/mac";
+    house.call("PUT", path, Some(&one), Some(mac)).await.expect(200);
+    let touched = house.get(&format!("{BINDINGS}/berlin/removal"), &one).await.expect(200);
+    let told = json!({"trustpoints": 1, "under_way": 0, "in_use": 0, "staged": 0, "to_revoke": 0, "secrets": 1});
+    assert_eq!(touched.body, told);
+
+    let gone = format!("{BINDINGS}/berlin?certificates=revoke");
+    let change = house.call("DELETE", &gone, Some(&one), None).await.expect(202);
+    assert_eq!((change.str("/state"), change.str("/operation")), ("pending", "binding_delete"));
+    assert_eq!(shown(&house, &one).await["leaving"], Value::Null);
+    let approve = format!("/v1/tenants/acme/changes/{}/approve", change.str("/id"));
+    assert_eq!(house.call("POST", &approve, Some(&one), None).await.expect(403).str("/code"), "own_change");
+    house.call("POST", &approve, Some(&two), None).await.expect(200);
+    let path = format!("{BINDINGS}/berlin");
+    until("the binding is gone", async || (house.get(&path, &one).await.status == 404).then_some(())).await;
+    let left = house.get("/v1/tenants/acme/devices/ap-1/trustpoints/dot1x", &one).await.expect(200);
+    assert_eq!(left.body["binding_id"], Value::Null);
+    // Without revocation one administrator is enough.
+    binding(&house, &one, json!({"trustpoint": "other"})).await.expect(201);
+    let kept =
+        house.call("DELETE", &format!("{BINDINGS}/berlin?certificates=keep"), Some(&one), None).await.expect(202);
+    assert_eq!(kept.str("/leaving"), "keep");
+    house.close().await;
+}

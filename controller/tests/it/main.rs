@@ -20,6 +20,7 @@ mod audit;
 mod audit_chain;
 mod bindings;
 mod blocked_subjects;
+mod certificates;
 mod endurance;
 mod every_door;
 mod fixture;

@@ -51,6 +51,8 @@ impl RevocationOrder {
                 verification_certificates: &revoke.verification_certificates,
                 message_timeout_s: revoke.message_timeout_s,
                 total_timeout_s: revoke.total_timeout_s,
+                no_polling: revoke.no_polling,
+                root_in_extra_certs: revoke.root_in_extra_certs,
             },
         );
         match (certificate, reason, talk) {

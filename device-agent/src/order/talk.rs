@@ -27,6 +27,10 @@ pub struct Talk {
     pub message_timeout: Duration,
     /// What is accepted in answers.
     pub acceptance: Acceptance,
+    /// The CA does not know polling: waiting ends the exchange.
+    pub no_polling: bool,
+    /// The CA wants the signer's root among extraCerts (X2).
+    pub root_in_extra_certs: bool,
 }
 
 /// The same as a job says it.
@@ -40,6 +44,8 @@ pub(super) struct Said<'a> {
     pub(super) verification_certificates: &'a [Blob],
     pub(super) message_timeout_s: u32,
     pub(super) total_timeout_s: u32,
+    pub(super) no_polling: bool,
+    pub(super) root_in_extra_certs: bool,
 }
 
 impl Talk {
@@ -66,7 +72,16 @@ impl Talk {
             ..Acceptance::default()
         };
         let message_timeout = Duration::from_secs(u64::from(said.message_timeout_s.clamp(1, 600)));
-        recipient.map(|recipient| Self { recipient, urls, source, message_timeout, acceptance })
+        let (no_polling, root_in_extra_certs) = (said.no_polling, said.root_in_extra_certs);
+        recipient.map(|recipient| Self {
+            recipient,
+            urls,
+            source,
+            message_timeout,
+            acceptance,
+            no_polling,
+            root_in_extra_certs,
+        })
     }
 }
 

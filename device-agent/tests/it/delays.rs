@@ -1,6 +1,6 @@
 //! A CA that lets its clients wait.
 
-use trustfleet_wire::v1::Event;
+use trustfleet_wire::v1::{Enroll, Event, Request, Task};
 
 use crate::ca::{TestCa, Trick};
 use crate::house::House;
@@ -35,4 +35,20 @@ async fn w6_polling_goes_on_after_a_restart_within_the_same_transaction() {
     assert_eq!(ca.issued(), 1);
     assert_eq!(ca.heard().iter().filter(|body| **body == "ir").count(), 1);
     assert_eq!(house.kinds(), ["started", "waiting", "issued", "activated"]);
+}
+
+#[tokio::test]
+async fn a_ca_that_lets_wait_and_cannot_be_polled_ends_the_exchange_and_the_failure_says_what_to_do() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    ca.trick(Trick::Wait);
+    let enroll = Enroll { no_polling: true, ..house.enroll(1, Request::Ir, &ca) };
+    house.send(&house.job(1, Task::Enroll(Box::new(enroll)))).await;
+    let failed = house.failed().await;
+    assert_eq!(
+        (failed.code.as_str(), failed.culprit.as_str(), failed.maybe_issued),
+        ("waiting_without_polling", "peer_refusal", true)
+    );
+    assert!(failed.message.contains("no_polling"), "{}", failed.message);
+    assert!(!ca.heard().contains(&"pollReq"), "{:?}", ca.heard());
+    assert_eq!(house.kinds(), ["started", "failed"]);
 }

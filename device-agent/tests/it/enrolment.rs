@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use trustfleet_agent::controller_link::Verdict;
+use trustfleet_cmp::codec::PkiMessage;
 use trustfleet_cmp::key::{Signer as _, SoftwareKey};
 use trustfleet_pki::Certificate;
 use trustfleet_pki::digest::sha256;
@@ -189,4 +190,24 @@ async fn s35_ca_certificates_that_came_are_saved_beside_the_certificate() {
     assert_eq!(issued.chain.len(), 1);
     let chain = fs::read_to_string(house.trustpoint().join("current/chain.pem")).unwrap();
     assert_eq!(Certificate::from_pem(&chain).unwrap(), ca.authority.certificate);
+}
+
+#[tokio::test]
+async fn x2_a_signed_request_brings_the_root_where_the_ca_wants_it_and_nowhere_else() {
+    let (ca, house) = (TestCa::start(), House::start().await);
+    house.send(&house.ir(1, &ca)).await;
+    house.wait_for("activated").await;
+    let root = ca.authority.certificate.as_der();
+    for (number, wanted) in [(2, false), (3, true)] {
+        // As if the CA sent its root along with no answer.
+        fs::write(house.trustpoint().join("current/chain.pem"), "").unwrap();
+        let kur = Enroll { root_in_extra_certs: wanted, ..house.enroll(number, Request::Kur, &ca) };
+        let before = ca.raw().len();
+        house.send(&house.job(number, Task::Enroll(Box::new(kur)))).await;
+        house.wait_for_nth("activated", usize::try_from(number).unwrap()).await;
+        let sent = PkiMessage::from_der(&ca.raw()[before]).unwrap();
+        let brought: Vec<Vec<u8>> = sent.extra_certs.iter().map(|raw| raw.to_tlv().unwrap()).collect();
+        assert_eq!(brought.iter().any(|der| der == root), wanted, "{number}: {} certificates", brought.len());
+        assert_ne!(brought[0], root, "the signer's own leads");
+    }
 }

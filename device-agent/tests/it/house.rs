@@ -246,6 +246,8 @@ impl House {
             file_format: "pem".to_owned(),
             message_timeout_s: 5,
             total_timeout_s: 60,
+            no_polling: false,
+            root_in_extra_certs: false,
         }
     }
 
@@ -317,6 +319,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Issued(_) => "issued",
         Event::Activated { .. } => "activated",
         Event::Revoked(_) => "revoked",
+        Event::DryRun(_) => "dry_run",
         Event::Failed(_) => "failed",
     }
 }

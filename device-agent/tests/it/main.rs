@@ -14,6 +14,7 @@ mod cmp_cli_ends;
 mod cmp_cli_tls;
 mod cmp_docs;
 mod delays;
+mod dry_runs;
 mod enrolment;
 mod faults;
 mod gateway;

@@ -24,6 +24,8 @@ fn revoke(house: &House, number: u128, certificate: &Blob, ca: &TestCa) -> Job {
         verification_certificates: Vec::new(),
         message_timeout_s: 5,
         total_timeout_s: 60,
+        no_polling: false,
+        root_in_extra_certs: false,
     };
     house.job(number, Task::Revoke(Box::new(revoke)))
 }

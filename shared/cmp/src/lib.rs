@@ -77,6 +77,7 @@ pub mod error;
 mod fit;
 pub mod info;
 pub mod key;
+pub mod lint;
 pub mod outcome;
 pub mod peer;
 pub mod protection;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Labels;
-use crate::field::{TrustpointName, Violations};
+use crate::field::{ObjectName, TrustpointName, Violations};
 use crate::ids::{CaServerId, EntityId, PolicyId};
 
 /// Most bindings of a tenant: each new device is held against all of them.
@@ -24,6 +24,9 @@ pub struct BindingSpec {
     pub ca_server_id: CaServerId,
     /// The session's settings.
     pub policy_id: PolicyId,
+    /// Services of the device that use the certificate (S40).
+    #[serde(default)]
+    pub services: Vec<ObjectName>,
     /// Ask for the first certificate as soon as the trustpoint has MAC credentials.
     pub enroll: bool,
 }
@@ -57,6 +60,8 @@ pub enum Leaving {
     Keep,
     /// They are removed, with their secrets; certificates stay known, and on the devices.
     Delete,
+    /// Their certificates are revoked; they stay, as if they had been made by hand.
+    Revoke,
 }
 
 impl Leaving {
@@ -65,12 +70,13 @@ impl Leaving {
         match self {
             Self::Keep => "keep",
             Self::Delete => "delete",
+            Self::Revoke => "revoke",
         }
     }
 
     /// What a word says.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Keep, Self::Delete].into_iter().find(|leaving| leaving.as_str() == word)
+        [Self::Keep, Self::Delete, Self::Revoke].into_iter().find(|leaving| leaving.as_str() == word)
     }
 }
 
@@ -91,6 +97,7 @@ mod tests {
             entity_id: id(1).into(),
             ca_server_id: id(2).into(),
             policy_id: id(3).into(),
+            services: Vec::new(),
             enroll: false,
         };
         assert!(violations.is_empty(), "{violations}");

@@ -43,6 +43,19 @@ pub struct Quirks {
     /// wrong, so a certificate that its services do not take stays in use, and the failure says so.
     #[serde(default)]
     pub revokes_on_issue: bool,
+    /// It refuses an update of a certificate of which an earlier one is not finished: after an update that may be
+    /// unfinished there, the next request is another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_update_at_a_time: bool,
+    /// It says `waiting` and does not know pollReq: waiting ends the exchange.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_polling: bool,
+    /// It wants the root of the signing certificate among extraCerts (X2).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_in_extra_certs: bool,
+    /// It answers with HMAC-SHA1, whatever the request is protected by (S8).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers_by_sha1: bool,
 }
 
 impl Quirks {

@@ -102,15 +102,18 @@ pub enum JobTask {
     },
     /// Ask the CA to revoke a certificate.
     Revoke(Box<RevocationOrder>),
+    /// Try everything that this enrolment needs, and say nothing to the CA.
+    DryRun(Box<EnrollmentOrder>),
 }
 
 impl JobTask {
-    /// The kind's word in the API and in SQL: `ir`, `cr`, `kur`, `activate` or `revoke`.
+    /// The kind's word in the API and in SQL: `ir`, `cr`, `kur`, `activate`, `revoke` or `dry_run`.
     pub const fn kind_str(&self) -> &'static str {
         match self {
             Self::Enroll(order) => order.kind.as_str(),
             Self::Activate { .. } => "activate",
             Self::Revoke(_) => "revoke",
+            Self::DryRun(_) => "dry_run",
         }
     }
 }

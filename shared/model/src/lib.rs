@@ -8,6 +8,7 @@ pub mod ca_server;
 pub mod certificate;
 pub mod clock;
 pub mod device;
+pub mod dry_run;
 pub mod entity;
 pub mod fail_info;
 pub mod field;

@@ -58,9 +58,15 @@ pub struct Trustpoint {
     /// image, or a key that was copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_conflict: Option<String>,
+    /// Serial number of the certificate in use of which an update may be unfinished at the CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished_update: Option<String>,
     /// The binding that it came by; none: it was made by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding_id: Option<BindingId>,
+    /// The revision of the binding that it has followed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub binding_revision: u32,
     /// Asks for its first certificate by itself, as soon as it has MAC credentials.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enrolls_by_itself: bool,
@@ -264,7 +270,9 @@ impl Trustpoint {
             last_failure: None,
             last_request: None,
             key_conflict: None,
+            unfinished_update: None,
             binding_id: None,
+            binding_revision: 0,
             enrolls_by_itself: false,
             auto_update: None,
             activates_by_itself: false,

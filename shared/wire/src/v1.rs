@@ -106,6 +106,8 @@ pub enum Task {
     },
     /// Ask the CA to revoke a certificate; an agent that is older cannot.
     Revoke(Box<Revoke>),
+    /// Try everything that this enrolment needs, and say nothing to the CA; an agent that is older cannot.
+    DryRun(Box<Enroll>),
 }
 
 /// One revocation request (RFC 9483 sections 4.2 and 5.3.2).
@@ -136,6 +138,12 @@ pub struct Revoke {
     pub message_timeout_s: u32,
     /// Longest time for the whole transaction, seconds.
     pub total_timeout_s: u32,
+    /// The CA does not know polling: waiting ends the exchange; an agent that is older polls.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_polling: bool,
+    /// The CA wants the signer's root among extraCerts; an agent that is older leaves it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_in_extra_certs: bool,
 }
 
 /// A trustpoint of the agent that a job is for.
@@ -192,6 +200,12 @@ pub struct Enroll {
     pub message_timeout_s: u32,
     /// Longest time for the whole transaction, seconds.
     pub total_timeout_s: u32,
+    /// The CA does not know polling: waiting ends the exchange; an agent that is older polls.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_polling: bool,
+    /// The CA wants the signer's root among extraCerts; an agent that is older leaves it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_in_extra_certs: bool,
 }
 
 /// The local side of connections (S7).
@@ -360,6 +374,8 @@ pub enum Event {
     },
     /// The CA has revoked the certificate.
     Revoked(Box<Revoked>),
+    /// Everything that an enrolment needs was tried.
+    DryRun(Box<DryRun>),
     /// Ended without what was asked for.
     Failed(Box<Failed>),
 }
@@ -420,6 +436,29 @@ pub struct Revoked {
     /// What went to and fro.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transcript: Vec<Exchanged>,
+}
+
+/// What a dry run found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DryRun {
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+    /// What was tried, in its order.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What: `order`, `accept`, `storage`, `services`, `source`, `server`, `credentials` or `request`.
+    pub name: String,
+    /// `ok`, `warning` or `failed`.
+    pub result: String,
+    /// The rule of the settings or of docs/cmp.md that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// What was found, as a sentence; no secret, MAC or nonce is in it.
+    pub message: String,
 }
 
 /// A failure.

@@ -84,7 +84,7 @@ fn every_kind_of_message_has_a_sample() {
     // The match breaks the build when a kind is added: give it a sample, then a word here.
     let words = |message: &FromAgent| match message {
         FromAgent::Hello(_) | FromAgent::Report(_) => {
-            ["hello", "started", "waiting", "permit_expired", "issued", "activated", "revoked", "failed"]
+            ["hello", "started", "waiting", "permit_expired", "issued", "activated", "revoked", "dry_run", "failed"]
         }
     };
     let hello: FromAgent = serde_json::from_str(&sample("from_agent_hello")).unwrap();

@@ -120,6 +120,37 @@ pub struct QuirksBody {
     /// services do not take stays in use then, and the failure says so; default false.
     #[serde(default)]
     pub revokes_on_issue: bool,
+    /// It refuses an update (kur) of a certificate of which an earlier one is not finished: after one that may be
+    /// unfinished there, the next request by itself is a cr where the trustpoint has what that needs, and a kur by hand is
+    /// refused; default false.
+    #[serde(default)]
+    pub one_update_at_a_time: bool,
+    /// It says `waiting` and does not know pollReq: waiting ends the exchange with a failure; default false.
+    #[serde(default)]
+    pub no_polling: bool,
+    /// It wants the root of the signing certificate among extraCerts of signed requests; default false.
+    #[serde(default)]
+    pub root_in_extra_certs: bool,
+    /// It answers with HMAC-SHA1, whatever the request is protected by: such answers are accepted from it. Needs the tenant's
+    /// permission for weak algorithms (S8); default false.
+    #[serde(default)]
+    pub answers_by_sha1: bool,
+}
+
+impl From<QuirksBody> for Quirks {
+    fn from(quirks: QuirksBody) -> Self {
+        let QuirksBody { revokes_on_issue, one_update_at_a_time, no_polling, root_in_extra_certs, answers_by_sha1 } =
+            quirks;
+        Self { revokes_on_issue, one_update_at_a_time, no_polling, root_in_extra_certs, answers_by_sha1 }
+    }
+}
+
+impl From<Quirks> for QuirksBody {
+    fn from(quirks: Quirks) -> Self {
+        let Quirks { revokes_on_issue, one_update_at_a_time, no_polling, root_in_extra_certs, answers_by_sha1 } =
+            quirks;
+        Self { revokes_on_issue, one_update_at_a_time, no_polling, root_in_extra_certs, answers_by_sha1 }
+    }
 }
 
 impl CaServerUpdate {
@@ -131,7 +162,7 @@ impl CaServerUpdate {
             secondary_url: self.secondary_url,
             trust_anchors: self.trust_anchors,
             verification_certificates: self.verification_certificates,
-            quirks: Quirks { revokes_on_issue: self.quirks.revokes_on_issue },
+            quirks: self.quirks.into(),
             revocation: self.revocation.into(),
         }
     }
@@ -150,7 +181,7 @@ impl From<Configured<CaServerId, CaServerSpec>> for CaServerBody {
             secondary_url: server.spec.secondary_url,
             trust_anchors: server.spec.trust_anchors,
             verification_certificates: server.spec.verification_certificates,
-            quirks: QuirksBody { revokes_on_issue: server.spec.quirks.revokes_on_issue },
+            quirks: server.spec.quirks.into(),
             revocation: server.spec.revocation.into(),
         }
     }

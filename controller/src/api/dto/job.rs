@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use trustfleet_model::dry_run::{Check, CheckResult, DryRun};
 use trustfleet_model::ids::JobId;
 use trustfleet_model::job::{Culprit, Failure, JobState, RequestKind};
 use utoipa::ToSchema;
@@ -99,6 +100,59 @@ impl From<Failure> for FailureBody {
     }
 }
 
+words! {
+    /// How a check of a dry run ended.
+    CheckResultBody mirrors CheckResult {
+        /// As it should be.
+        Ok = "ok",
+        /// Some CA servers refuse it, or it is weaker than it should be.
+        Warning = "warning",
+        /// The enrolment would fail.
+        Failed = "failed",
+    }
+}
+
+/// One thing that a dry run tried.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = DryRunCheck)]
+pub struct CheckBody {
+    /// What: `order`, `accept`, `storage`, `services`, `source`, `server`, `credentials` or `request`.
+    #[schema(example = "server")]
+    pub name: String,
+    /// How it ended.
+    pub result: CheckResultBody,
+    /// The rule that it is about: of settings (S...), or of requests by RFC 9483 (H..., P..., R..., X...).
+    #[schema(required)]
+    pub rule: Option<String>,
+    /// What was found: text of the agent.
+    pub message: String,
+}
+
+/// What a dry run found on the device.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = DryRun)]
+pub struct DryRunBody {
+    /// Nothing failed. What the CA says of the request nobody has asked.
+    pub ready: bool,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+    /// What was tried, in its order.
+    pub checks: Vec<CheckBody>,
+}
+
+impl From<DryRun> for DryRunBody {
+    fn from(found: DryRun) -> Self {
+        let ready = found.is_ready();
+        let check = |check: Check| CheckBody {
+            name: check.name,
+            result: check.result.into(),
+            rule: check.rule,
+            message: check.message,
+        };
+        Self { ready, duration_ms: found.duration_ms, checks: found.checks.into_iter().map(check).collect() }
+    }
+}
+
 /// A job for an agent.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
@@ -113,7 +167,7 @@ pub struct JobBody {
     pub trustpoint: Option<String>,
     /// Name of the agent it is for.
     pub agent: String,
-    /// `ir`, `cr`, `kur`, `activate` or `revoke`.
+    /// `ir`, `cr`, `kur`, `activate`, `revoke` or `dry_run`.
     #[schema(example = "ir")]
     pub kind: String,
     /// Where it stands.
@@ -147,6 +201,9 @@ pub struct JobBody {
     /// What the agent said of the services that were to take the certificate.
     #[schema(required)]
     pub in_service: Option<InServiceBody>,
+    /// What a dry run found.
+    #[schema(required)]
+    pub dry_run: Option<DryRunBody>,
     /// When it was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
@@ -171,6 +228,7 @@ impl From<crate::db::ListedJob> for JobBody {
             started_at: job.started_at,
             finished_at: job.finished_at,
             in_service: job.in_service.map(Into::into),
+            dry_run: job.dry_run.map(Into::into),
             updated_at: job.updated_at,
         }
     }

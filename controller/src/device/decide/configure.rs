@@ -10,7 +10,7 @@ use super::{
     ResetStatistics, SetMac, SetServices, TRUSTPOINTS_MAX, TrustpointChange, Unbind, changed, order, unchanged,
 };
 use crate::audit::differences;
-use crate::device::{JobKind, SetAutoUpdate};
+use crate::device::{JobKind, Rebind, SetAutoUpdate};
 
 pub(super) fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Timestamp) -> Result<Decision, Rejection> {
     let reply = Reply::Trustpoint { id: add.id };
@@ -29,8 +29,9 @@ pub(super) fn add_trustpoint(state: &DeviceState, add: &AddTrustpoint, now: Time
         mac_secret_id: add.mac.as_ref().map(|mac| mac.secret_id),
         mac_one_time: add.mac_one_time,
         services: add.services.clone(),
-        binding_id: add.binding.map(|(id, _)| id),
-        enrolls_by_itself: add.binding.is_some_and(|(_, enroll)| enroll),
+        binding_id: add.binding.map(|bound| bound.id),
+        binding_revision: add.binding.map_or(0, |bound| bound.revision),
+        enrolls_by_itself: add.binding.is_some_and(|bound| bound.enroll),
         ..Trustpoint::new(add.id, add.name.clone(), add.entity_id, add.ca_server_id, add.policy_id)
     };
     let mut changes = Changes::next(state, now);
@@ -97,7 +98,7 @@ pub(super) fn remove_trustpoint(
     if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
         return Err(Rejection::RequestUnderWay { job_id, kind });
     }
-    if let Some(job_id) = state.revocation_under_way(trustpoint.id) {
+    if let Some(job_id) = state.beside(trustpoint.id, JobKind::Revoke) {
         return Err(Rejection::RequestUnderWay { job_id, kind: JobKind::Revoke });
     }
     let mut changes = Changes::next(state, now);
@@ -111,14 +112,49 @@ pub(super) fn remove_trustpoint(
     Ok(changed(changes, Reply::Removed))
 }
 
+pub(super) fn rebind(state: &DeviceState, rebind: &Rebind, now: Timestamp) -> Result<Decision, Rejection> {
+    let trustpoint = state.trustpoint(&rebind.trustpoint).ok_or(Rejection::NoTrustpoint)?;
+    let reply = Reply::Trustpoint { id: trustpoint.id };
+    if trustpoint.binding_id != Some(rebind.bound.id) || trustpoint.binding_revision >= rebind.bound.revision {
+        return Ok(unchanged(reply));
+    }
+    // Its order was made of what it is now.
+    if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
+        return Err(Rejection::RequestUnderWay { job_id, kind });
+    }
+    check_services(state, trustpoint.id, &rebind.services)?;
+    let changed_to = Trustpoint {
+        entity_id: rebind.entity_id,
+        ca_server_id: rebind.ca_server_id,
+        policy_id: rebind.policy_id,
+        services: rebind.services.clone(),
+        binding_revision: rebind.bound.revision,
+        enrolls_by_itself: rebind.bound.enroll,
+        ..trustpoint.clone()
+    };
+    let mut changes = Changes::next(state, now);
+    if told(trustpoint) == told(&changed_to) {
+        changes.write(changed_to);
+    } else {
+        changes.reconfigure(trustpoint, changed_to, &rebind.requested_by, "trustpoint_rebound");
+    }
+    Ok(changed(changes, reply))
+}
+
 pub(super) fn unbind(state: &DeviceState, unbind: &Unbind, now: Timestamp) -> Result<Decision, Rejection> {
     let trustpoint = state.trustpoint(&unbind.trustpoint).ok_or(Rejection::NoTrustpoint)?;
     let reply = Reply::Trustpoint { id: trustpoint.id };
     if trustpoint.binding_id != Some(unbind.binding_id) {
         return Ok(unchanged(reply));
     }
+    if unbind.when_idle
+        && let Some((job_id, kind)) = state.job_under_way(trustpoint)
+    {
+        return Err(Rejection::RequestUnderWay { job_id, kind });
+    }
     let mut changes = Changes::next(state, now);
-    let changed_to = Trustpoint { binding_id: None, enrolls_by_itself: false, ..trustpoint.clone() };
+    let changed_to =
+        Trustpoint { binding_id: None, binding_revision: 0, enrolls_by_itself: false, ..trustpoint.clone() };
     changes.reconfigure(trustpoint, changed_to, &unbind.requested_by, "trustpoint_unbound");
     Ok(changed(changes, reply))
 }

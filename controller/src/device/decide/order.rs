@@ -78,6 +78,12 @@ pub(super) fn enrollment(
                         format!("ended at {}: an expired certificate cannot sign an update", active.not_after);
                     violations.add("trustpoint.active", "S30", message);
                 }
+                Some(_) if update_is_held_back(trustpoint, context) => {
+                    let message = "may be unfinished at the CA, which takes one update of a certificate at a time \
+                                   (quirk one_update_at_a_time): ask by cr or ir, or have it ended at the CA and take the quirk away \
+                                   until the certificate is replaced";
+                    violations.add("trustpoint.unfinished_update", "one_update_at_a_time", message);
+                }
                 Some(_) => {}
             }
             None
@@ -109,6 +115,23 @@ pub(super) fn enrollment(
         // Both were noted above, so this is never reached with an empty list.
         _ => Err(Violations::new()),
     }
+}
+
+/// Whether an earlier update of the certificate in use stands in the way of another one, at a CA that takes one at a time.
+fn update_is_held_back(trustpoint: &Trustpoint, context: &EnrollContext) -> bool {
+    let of = trustpoint.unfinished_update.as_deref();
+    let active = trustpoint.active.as_ref().map(|active| active.serial.as_str());
+    context.ca_server.quirks.one_update_at_a_time && of.is_some() && of == active
+}
+
+/// The request by which a certificate in use is renewed by itself: a key update, or where an unfinished one stands in the way
+/// a certification request, if the policy has means for it.
+pub(super) fn renewal(trustpoint: &Trustpoint, context: &EnrollContext) -> RequestKind {
+    let has_means = match context.policy.origin_authentication {
+        OriginAuthentication::MessageAuthenticationCode => mac_credentials(trustpoint).is_some(),
+        OriginAuthentication::Signature => true,
+    };
+    if update_is_held_back(trustpoint, context) && has_means { RequestKind::Cr } else { RequestKind::Kur }
 }
 
 pub(super) fn no_agent(state: &DeviceState, violations: &mut Violations) {

@@ -9,7 +9,7 @@ use trustfleet_model::{
 };
 
 use super::{AuditEntry, Changes, Decision, DeviceState, Rejection, Reply, changed, new_enrollment, order, unchanged};
-use crate::device::Renew;
+use crate::device::{Enroll, Renew};
 
 /// Asks for the certificate's successor, or for the first one, once: where anything has changed since it was found due, nothing happens. When a
 /// condition is missing nothing is sent, and the trustpoint tells which (S32).
@@ -28,10 +28,15 @@ pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Resul
     if !is_due {
         return Ok(unchanged(Reply::Known));
     }
-    match order::enrollment(state, trustpoint, enroll.request, &enroll.context, now) {
+    let request = match wanted {
+        Due::Renew => order::renewal(trustpoint, &enroll.context),
+        _ => enroll.request,
+    };
+    match order::enrollment(state, trustpoint, request, &enroll.context, now) {
         Ok((agent_id, mut order)) => {
             order.automatic = true;
-            Ok(new_enrollment(state, trustpoint, enroll, agent_id, order, now))
+            let enroll = Enroll { request, ..enroll.clone() };
+            Ok(new_enrollment(state, trustpoint, &enroll, agent_id, order, now))
         }
         Err(missing) => Ok(not_ready(state, trustpoint, renew, &missing, now)),
     }
@@ -77,10 +82,12 @@ mod tests {
     use trustfleet_model::job::{JobTask, RequestKind};
 
     use super::super::decide;
-    use super::super::tests::{after, context, id, in_use, mgmt, now, ready, refusal, requester};
+    use super::super::tests::{
+        after, context, enroll, failure, id, in_use, mgmt, now, ready, refusal, report_of, requester,
+    };
     use super::*;
     use crate::audit::Requester;
-    use crate::device::{Changes, Command, Enroll, SetAutoUpdate};
+    use crate::device::{Changes, Command, JobKind, ReportEvent, SetAutoUpdate};
 
     const ON: &str = r#"{"key":{"algorithm":"rsa-2048"},"activation":"router","auto_update":{"enabled":true}}"#;
     const OFF: &str = r#"{"key":{"algorithm":"rsa-2048"}}"#;
@@ -144,6 +151,40 @@ mod tests {
         assert!(failure.code == "not_ready" && failure.message.contains("device.agent"), "{failure:?}");
         assert_eq!((trustpoint.failures, trustpoint.last_failed_at), (1, Some(late())));
         assert!(renewed(&changes.state, &serial(&state), ON, late()).is_none(), "not at once again");
+    }
+
+    #[test]
+    fn where_the_ca_takes_one_update_at_a_time_an_unfinished_one_is_followed_by_another_request() {
+        let state = after(&in_use(), &enroll(60, RequestKind::Kur, None));
+        let lost = Failure { maybe_issued: true, ..failure("no_answer") };
+        let event = ReportEvent::Failed { failure: lost, transaction_id: None, in_service: None, in_use: None };
+        let report = report_of(60, JobKind::Enroll(RequestKind::Kur), event);
+        let state = after(&state, &Command::Report(Box::new(report)));
+        assert_eq!(mgmt(&state).unfinished_update, Some(serial(&state)));
+
+        let usual = renewed(&state, &serial(&state), ON, late()).unwrap();
+        let JobTask::Enroll(order) = &usual.jobs[0].task else { panic!("no enrolment") };
+        assert_eq!(order.kind, RequestKind::Kur, "other CAs are asked as before");
+
+        let mut strict = context();
+        strict.ca_server.quirks.one_update_at_a_time = true;
+        strict.policy = serde_json::from_str(ON).unwrap();
+        let asked = |request| Enroll {
+            trustpoint: "mgmt".parse().unwrap(),
+            request,
+            job_id: id(70),
+            request_key: None,
+            requested_by: Requester::controller(),
+            traceparent: None,
+            context: strict.clone(),
+        };
+        let by_hand = Command::Enroll(Box::new(asked(RequestKind::Kur)));
+        let Rejection::NotReady(missing) = refusal(&state, &by_hand) else { panic!("not refused") };
+        assert_eq!(missing.as_slice()[0].rule, "one_update_at_a_time");
+        let renew = Renew { serial: Some(serial(&state)), spread: None, enroll: asked(RequestKind::Kur) };
+        let changes = decide(&state, &Command::Renew(Box::new(renew)), late()).unwrap().changes.unwrap();
+        let JobTask::Enroll(order) = &changes.jobs[0].task else { panic!("no enrolment") };
+        assert_eq!((order.kind, order.automatic), (RequestKind::Cr, true));
     }
 
     #[test]

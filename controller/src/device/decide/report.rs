@@ -14,7 +14,7 @@ use trustfleet_model::{
 
 use super::stop::STOPPED;
 use super::{
-    Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, changed, revoke, unchanged,
+    Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, changed, dry_run, revoke, unchanged,
 };
 use crate::device::{CertificateInsert, IssuedCertificate, JobFacts, JobTold, Report, ReportEvent, StopNote};
 
@@ -28,11 +28,14 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
         return Err(Rejection::ForeignJob);
     }
     let fits = match (&report.event, job.kind) {
-        (ReportEvent::Waiting { .. }, JobKind::Activate)
-        | (ReportEvent::Issued(_), JobKind::Activate | JobKind::Revoke)
-        | (ReportEvent::Activated { .. }, JobKind::Revoke)
-        | (ReportEvent::Revoked { .. }, JobKind::Enroll(_) | JobKind::Activate) => false,
+        (ReportEvent::Waiting { .. }, JobKind::Activate | JobKind::DryRun)
+        | (ReportEvent::Issued(_), JobKind::Activate | JobKind::Revoke | JobKind::DryRun)
+        | (ReportEvent::Activated { .. }, JobKind::Revoke | JobKind::DryRun)
+        | (ReportEvent::Revoked { .. }, JobKind::Enroll(_) | JobKind::Activate | JobKind::DryRun)
+        | (ReportEvent::DryRun(_), JobKind::Enroll(_) | JobKind::Activate | JobKind::Revoke)
+        | (ReportEvent::Started { .. }, JobKind::DryRun) => false,
         (ReportEvent::Started { .. } | ReportEvent::PermitExpired | ReportEvent::Failed { .. }, _)
+        | (ReportEvent::DryRun(_), JobKind::DryRun)
         | (ReportEvent::Waiting { .. }, JobKind::Enroll(_) | JobKind::Revoke)
         | (ReportEvent::Issued(_), JobKind::Enroll(_))
         | (ReportEvent::Activated { .. }, JobKind::Enroll(_) | JobKind::Activate)
@@ -43,6 +46,9 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
     }
     if job.kind == JobKind::Revoke {
         return Ok(revoke::report(state, report, now));
+    }
+    if job.kind == JobKind::DryRun {
+        return Ok(dry_run::report(state, report, now));
     }
     let ends = matches!(report.event, ReportEvent::Issued(_) | ReportEvent::Failed { .. });
     let Some(trustpoint) = state.trustpoints.get(&report.trustpoint_id) else {
@@ -63,8 +69,8 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
         ReportEvent::PermitExpired => Ok(story.permit_expired()),
         ReportEvent::Issued(issued) => Ok(story.issued(issued)),
         ReportEvent::Activated { serial, file, in_service } => story.activated(serial, file, in_service.as_deref()),
-        // Only of revocations, which went their own way above.
-        ReportEvent::Revoked { .. } => Err(Rejection::WrongKind),
+        // Only of revocations and dry runs, which went their own way above.
+        ReportEvent::Revoked { .. } | ReportEvent::DryRun(_) => Err(Rejection::WrongKind),
         ReportEvent::Failed { failure, transaction_id, in_service, in_use } => {
             let in_use = in_use.as_ref().map(|(serial, file)| (serial.as_str(), file.as_str()));
             story.failed(failure, transaction_id.as_ref(), in_service.as_deref(), in_use)
@@ -300,6 +306,9 @@ impl Story<'_> {
             let by_transport = failure.culprit == Culprit::Transport;
             let sent = transaction_id.is_some();
             trustpoint.statistics = self.counted(Ending::Failed { by_transport, sent });
+            if self.job.kind == JobKind::Enroll(RequestKind::Kur) && failure.maybe_issued {
+                trustpoint.unfinished_update = trustpoint.active.as_ref().map(|active| active.serial.clone());
+            }
         }
         if self.open.is_some() {
             // Services fail after the issue, whose report is still on its way.

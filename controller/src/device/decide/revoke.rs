@@ -248,7 +248,8 @@ fn note(changes: &mut Changes, report: &Report, action: &'static str, mut detail
     changes.audit_of_job(report.requested_by.clone(), action, report.job_id.as_uuid(), detail);
 }
 
-/// A revocation that has not begun, as far as is known, ends here at once; one that has is stopped by its agent (S37).
+/// A job beside the trustpoint's request that has not begun, as far as is known, ends here at once; one that has is stopped
+/// by its agent (S37).
 pub(super) fn stop(changes: &mut Changes, job_id: JobId, open: &OpenJob, failure: &Failure, now: Timestamp) {
     if open.started {
         if let Some(open) = changes.state.open_jobs.get_mut(&job_id) {
@@ -262,7 +263,7 @@ pub(super) fn stop(changes: &mut Changes, job_id: JobId, open: &OpenJob, failure
     }
 }
 
-/// Ends a revocation without success.
+/// Ends a job beside the trustpoint's request without success.
 pub(super) fn end(changes: &mut Changes, job_id: JobId, open: &OpenJob, failure: &Failure, now: Timestamp) {
     changes.finish(job_id, JobState::Failed, |update| update.failure = Some(failure.clone()));
     changes.fail_revocation(open, failure, now);

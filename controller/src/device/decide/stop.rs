@@ -9,7 +9,7 @@ use trustfleet_model::{
     trustpoint::RequestState,
 };
 
-use super::{Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, changed, revoke, unchanged};
+use super::{Changes, Decision, DeviceState, OpenJob, Rejection, Reply, changed, revoke, unchanged};
 use crate::device::{Stop, StopNote};
 
 /// The code of a job that was stopped.
@@ -23,7 +23,7 @@ pub(super) fn stop(state: &DeviceState, stop: &Stop, now: Timestamp) -> Result<D
         return Ok(unchanged(reply));
     }
     let mut changes = Changes::next(state, now);
-    if open.kind == JobKind::Revoke {
+    if open.kind.is_beside() {
         let failure = failure("stopped by an operator before its agent had begun, as far as is known");
         revoke::stop(&mut changes, job_id, open, &failure, now);
         return Ok(stopped(state, changes, stop, open, open.started));

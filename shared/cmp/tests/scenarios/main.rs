@@ -9,6 +9,7 @@ mod delays;
 mod fit;
 mod foreign_answers;
 mod good_ends;
+mod lint;
 mod p10;
 mod protection;
 mod questions;
@@ -30,7 +31,10 @@ use support::{Authority, CMC_RA, Leaf, NoEntropy, accepting, key, mac, name, sig
 use trustfleet_cmp::{
     BodyKind, CmpError, Credentials, EnrollRequest, FailureBit, Input, Modifications, RequestKind, SoftwareKey, Step,
     Transaction, Warning,
-    codec::{PkiMessage, raw::directory_name_der},
+    codec::{
+        PkiMessage,
+        raw::{directory_name, directory_name_der},
+    },
     error::{ConfigurationError, Unfit},
     key::KeyType,
     protection::{Hash, MacPolicy},
