@@ -10,7 +10,8 @@ AS_ROOT := $(filter 0,$(shell id -u))
 .PHONY: help setup demo test bench chaos lint layers fmt audit fuzz interop images
 
 help:
-	@echo 'make demo     enrol four devices through the whole system, renew a real nginx by itself (DEMO_EXIT=1: exit at the end; DEMO_TLS=1: all encrypted)'
+	@echo 'make demo     enrol four devices through the whole system, renew a real nginx by itself (DEMO_EXIT=1: exit at the end; DEMO_TLS=1: all encrypted;'
+	@echo '              DEMO_REPLICAS=3: three controllers, one of which is killed meanwhile)'
 	@echo 'make test     all tests, inside a private PostgreSQL and RabbitMQ (TESTARGS="..." goes to cargo nextest run)'
 	@echo 'make bench    speed and size of a release build beside openssl and beside targets (BENCHARGS="cmp --quick"; docs/benchmarks.md)'
 	@echo 'make chaos    the agent killed before every single step that it takes (make test takes every fifth, by a seed);'

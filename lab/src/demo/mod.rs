@@ -37,6 +37,9 @@ pub struct DemoArgs {
     /// Encrypt every connection, with certificates of a CA made for it; nothing takes plaintext then
     #[arg(long, env = "DEMO_TLS", value_parser = FalseyValueParser::new())]
     pub tls: bool,
+    /// Controllers, 1 to 4; with several one is killed in the middle of the enrolments, which must lose nothing
+    #[arg(long, env = "DEMO_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub replicas: u8,
     /// Folder below which everything is made and removed again [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -66,7 +69,7 @@ async fn whole(args: DemoArgs, signals: &mut Signals) -> ExitCode {
         code = signals.next() => return screen::interrupted(code),
     };
     let outcome = tokio::select! {
-        outcome = story(&screen, &mut world) => outcome,
+        outcome = story(&screen, &mut world, args.replicas) => outcome,
         code = signals.next() => {
             world.stop().await;
             return screen::interrupted(code);
@@ -125,7 +128,7 @@ impl Signals {
     }
 }
 
-async fn story(screen: &Screen, world: &mut World) -> Result<Fleet, DemoError> {
+async fn story(screen: &Screen, world: &mut World, replicas: u8) -> Result<Fleet, DemoError> {
     screen.say(&format!("everything is below {} and goes away at the end", world.dir().display()));
     if let Some(tls) = world.tls() {
         screen.say(&format!("every connection is encrypted and verified by {}", tls.ca.display()));
@@ -134,6 +137,10 @@ async fn story(screen: &Screen, world: &mut World) -> Result<Fleet, DemoError> {
     screen.say(&format!("lab CA answers CMP at {}", ca.url));
     let controller = world.start_controller().await?;
     screen.say(&format!("controller is migrated and listens on {}", controller.url()));
+    for name in world::REPLICAS.into_iter().take(usize::from(replicas) - 1) {
+        let url = world.start_replica(name).await?;
+        screen.say(&format!("{name} works beside it on the same database and broker, at {url}"));
+    }
 
     let fleet = Fleet::create(&controller, &ca)?;
     screen.say("tenant, CA server, entity and CMP policy are created through the REST API");
@@ -147,6 +154,10 @@ async fn story(screen: &Screen, world: &mut World) -> Result<Fleet, DemoError> {
     screen.say("devices and trustpoints are registered, each with a MAC secret of its own");
 
     let jobs = DEVICES.iter().map(|device| fleet.enroll(device, "ir")).collect::<Result<Vec<_>, _>>()?;
+    if replicas > 1 {
+        world.kill(world::REPLICAS[0]).await;
+        screen.say(&format!("{} is killed (SIGKILL) while the enrolments are under way", world::REPLICAS[0]));
+    }
     watch::until_done(&fleet, jobs, world, screen).await?;
     let first = fleet.in_use(&DEVICES[0]).await?;
     screen.say("all are enrolled by IR; now one is renewed by KUR, signed with the certificate it replaces");
@@ -159,7 +170,7 @@ async fn story(screen: &Screen, world: &mut World) -> Result<Fleet, DemoError> {
 
     screen::table(&trustpoints, world.dir());
     proof::certificates(&trustpoints, &ca.dir)?;
-    proof::metrics(&controller.rest).await?;
+    proof::metrics(&controller.rest, replicas == 1).await?;
     proof::openapi(&controller.rest)?;
     println!();
     web.act(world, &fleet, screen).await?;

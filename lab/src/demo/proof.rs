@@ -64,8 +64,10 @@ pub(super) fn certificates(trustpoints: &[Value], ca_dir: &Path) -> Result<(), D
     Ok(())
 }
 
-/// The controller's metrics say the same: one active certificate for each device, and every exchange counted.
-pub(super) async fn metrics(rest: &Rest) -> Result<(), DemoError> {
+/// The controller's metrics say the same: one active certificate for each device, and every exchange counted. Exchanges are
+/// counted by the replica that heard of them: where there are several (`alone` is false) only the certificates are held
+/// against.
+pub(super) async fn metrics(rest: &Rest, alone: bool) -> Result<(), DemoError> {
     let begin = Instant::now();
     loop {
         let text = match rest.get("/metrics")? {
@@ -76,6 +78,10 @@ pub(super) async fn metrics(rest: &Rest) -> Result<(), DemoError> {
         let initial = sum(&text, "trustfleet_exchanges_total", &["kind=\"ir\"", "result=\"issued\""]);
         let updates = sum(&text, "trustfleet_exchanges_total", &["kind=\"kur\"", "result=\"issued\""]);
         let wanted = u32::try_from(DEVICES.len()).map_or(f64::NAN, f64::from);
+        if active == wanted && !alone {
+            println!("\nmetrics: {active} certificates active");
+            return Ok(());
+        }
         if active == wanted && initial == wanted && updates == 1.0 {
             println!(
                 "\nmetrics: {active} certificates active, {initial} certificates issued by ir and {updates} by kur"

@@ -24,6 +24,9 @@ use crate::{
     testkit::binary,
 };
 
+/// Names of further controllers.
+pub(super) const REPLICAS: [&str; 3] = ["controller-2", "controller-3", "controller-4"];
+
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -156,6 +159,28 @@ impl World {
             None => Rest::new(url, token),
         };
         Ok(Controller { rest })
+    }
+
+    /// Starts a further controller on the same database and broker.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub(super) async fn start_replica(&mut self, name: &'static str) -> Result<Url, DemoError> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).map_err(DemoError::file("making", &dir))?;
+        let files = ControllerFiles::write(&dir, self.stack.env(), 0).map_err(DemoError::file("writing into", &dir))?;
+        let mut serve = self.command("trustfleet")?;
+        serve.arg("serve").arg("--config").arg(&files.config);
+        self.announced(name, serve, "listening").await
+    }
+
+    /// Kills a process, as `kill -9` does.
+    pub(super) async fn kill(&mut self, name: &str) {
+        if let Some(at) = self.processes.iter().position(|running| running.name == name) {
+            let mut running = self.processes.remove(at);
+            running.process.signal_group(Signal::KILL);
+            running.process.wait(STOP_LIMIT).await;
+        }
     }
 
     /// Starts an agent that will join with the token; `services` goes into its configuration.
