@@ -61,7 +61,12 @@ fn what_a_strict_server_refuses_is_found_and_named_by_its_rule() {
     assert_eq!(broken(&sent, |message| with_request(message, |asked| asked.cert_req_id = 1)), ["R1"]);
     let empty = RawSequence::from_tlv(Name::null().as_der()).unwrap();
     assert_eq!(
-        broken(&sent, |message| with_request(message, |asked| asked.cert_template.subject = Some(empty))),
+        broken(&sent, |message| {
+            with_request(message, |asked| {
+                asked.cert_template.subject = Some(empty);
+                asked.cert_template.extensions = None;
+            });
+        }),
         ["R2"]
     );
     assert_eq!(broken(&sent, |message| with_request(message, |asked| asked.cert_template.public_key = None)), ["R2"]);
