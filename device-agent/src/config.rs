@@ -66,6 +66,10 @@ pub struct Config {
     /// Form of the log on stderr.
     #[serde(default)]
     pub log_format: LogFormat,
+    /// Take leases: renew certificates without the controller while it is out of reach and they are past their emergency
+    /// mark.
+    #[serde(default = "default_autonomy")]
+    pub autonomy: bool,
     /// Most exchanges with CAs at the same time, 1 to 64.
     #[serde(default = "default_parallel_exchanges")]
     pub parallel_exchanges: usize,
@@ -153,6 +157,9 @@ impl KeysConfig {
     }
 }
 
+const fn default_autonomy() -> bool {
+    true
+}
 const fn default_parallel_exchanges() -> usize {
     8
 }
@@ -441,6 +448,7 @@ mod tests {
         let config = parse(include_str!("../agent.example.toml")).unwrap();
         assert_eq!(config.parallel_exchanges, default_parallel_exchanges());
         assert_eq!(config.hello_s, default_hello_s());
+        assert_eq!(config.autonomy, default_autonomy());
         assert_eq!(config.log_format, LogFormat::default());
         assert!(!config.insecure_plaintext);
     }

@@ -245,6 +245,7 @@ impl Link {
             software: SOFTWARE.to_owned(),
             repeated,
             instance: Some(self.identity.instance),
+            leases: self.identity.config.autonomy,
         });
         let sealed = Envelope::seal(&hello, Purpose::FromAgent, &self.identity.keys.sign);
         let bytes = sealed.and_then(|envelope| envelope.to_bytes());

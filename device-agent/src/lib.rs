@@ -15,6 +15,7 @@
 
 pub mod accept;
 pub mod activation;
+pub mod autonomy;
 pub mod backoff;
 pub mod ca_tls;
 pub mod clock;
@@ -31,6 +32,7 @@ pub mod exchange;
 pub mod identity;
 pub mod jobs;
 pub mod keys;
+pub mod leases;
 pub mod lifecycle;
 pub mod order;
 pub mod outcome;

@@ -25,7 +25,8 @@ use trustfleet_wire::Envelope;
 use trustfleet_wire::seal::{SealContext, seal};
 use trustfleet_wire::sign::{Purpose, SigningKey};
 use trustfleet_wire::v1::{
-    Blob, Enroll, Event, Failed, FromAgent, Issued, Job, Mac, Receipt, Report, Request, San, Stop, Task, ToAgent,
+    Blob, Enroll, Event, Failed, FromAgent, Issued, Job, LeaseAnswer, Mac, Receipt, Report, Request, San, Stop, Task,
+    ToAgent,
 };
 
 use crate::ca::{REFERENCE, SECRET, TestCa};
@@ -45,6 +46,7 @@ pub struct House {
     /// More of the agent's configuration file, from its next start on.
     pub config: String,
     reports: Arc<Mutex<Vec<Report>>>,
+    answers: Arc<Mutex<Vec<LeaseAnswer>>>,
     sign_key: Vec<u8>,
     seal_key: Vec<u8>,
     running: Option<Running>,
@@ -76,6 +78,7 @@ impl House {
             offered: Arc::default(),
             config: config.to_owned(),
             reports: Arc::default(),
+            answers: Arc::default(),
             sign_key: keys.sign.public_key(),
             seal_key: keys.open.public_key(),
             running: None,
@@ -131,7 +134,7 @@ impl House {
             incoming.clone(),
             SigningKey::from_pkcs8(&self.controller_key.to_pkcs8().unwrap()).unwrap(),
             self.sign_key.clone(),
-            Arc::clone(&self.reports),
+            (Arc::clone(&self.reports), Arc::clone(&self.answers)),
             Arc::clone(&self.answer_reports),
             (Arc::clone(&self.broker_confirms), Arc::clone(&self.offered)),
         ));
@@ -166,6 +169,23 @@ impl House {
         let message = ToAgent::Job(Box::new(job.clone()));
         let envelope = Envelope::seal(&message, Purpose::ToAgent, &self.controller_key).unwrap();
         self.deliver(envelope.to_bytes().unwrap()).await
+    }
+
+    /// Any message of the controller.
+    pub async fn tell(&self, message: &ToAgent) -> Verdict {
+        let envelope = Envelope::seal(message, Purpose::ToAgent, &self.controller_key).unwrap();
+        self.deliver(envelope.to_bytes().unwrap()).await
+    }
+
+    /// What the link says.
+    pub async fn link(&self, said: Incoming) {
+        self.running.as_ref().unwrap().incoming.send(said).await.unwrap();
+    }
+
+    /// Answers to leases, as STATE and reason.
+    pub fn lease_answers(&self) -> Vec<(String, Option<String>)> {
+        let answers = self.answers.lock().unwrap();
+        answers.iter().map(|answer| (answer.state.clone(), answer.reason.clone())).collect()
     }
 
     /// An order to stop a job.
@@ -230,6 +250,7 @@ impl House {
             recipient: "/O=Lab/CN=Issuing CA".to_owned(),
             urls: vec![ca.url.clone()],
             source: None,
+            replaces: None,
             key_algorithm: "ecdsa-p256".to_owned(),
             regenerate_key: true,
             mac: Some(Mac {
@@ -330,7 +351,7 @@ async fn controller(
     incoming: mpsc::Sender<Incoming>,
     key: SigningKey,
     agent_key: Vec<u8>,
-    reports: Arc<Mutex<Vec<Report>>>,
+    (reports, leases): (Arc<Mutex<Vec<Report>>>, Arc<Mutex<Vec<LeaseAnswer>>>),
     answers: Arc<Mutex<bool>>,
     (broker_confirms, offered): (Arc<AtomicBool>, Arc<AtomicUsize>),
 ) {
@@ -340,7 +361,15 @@ async fn controller(
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let envelope = Envelope::from_bytes(&publication.bytes).unwrap();
-        let FromAgent::Report(report) = envelope.open(Purpose::FromAgent, &agent_key).unwrap() else { continue };
+        let report = match envelope.open(Purpose::FromAgent, &agent_key).unwrap() {
+            FromAgent::Report(report) => report,
+            FromAgent::Lease(answer) => {
+                leases.lock().unwrap().push(*answer);
+                let _ = publication.confirmed.send(true);
+                continue;
+            }
+            FromAgent::Hello(_) => continue,
+        };
         assert!(publication.routing_key.starts_with("agent."), "the key to answer to is the job's");
         let (agent_id, report_id) = (report.agent_id, report.report_id);
         let receipt = Receipt { agent_id, report_id, issued_at: SystemClock.now(), refused: None };

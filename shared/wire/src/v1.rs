@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use trustfleet_model::ids::{AgentId, DeviceId, InstanceId, JobId, MessageId, TenantId, TrustpointId};
+use trustfleet_model::ids::{AgentId, DeviceId, InstanceId, JobId, LeaseId, MessageId, TenantId, TrustpointId};
 
+pub use crate::lease::{Lease, LeaseAnswer, LeaseEnd};
 use crate::seal::SealedSecret;
 pub use crate::transcript::Exchanged;
 
@@ -38,6 +39,11 @@ pub enum ToAgent {
     Receipt(Receipt),
     /// End a job (S37); an agent that is older lays the message aside and goes on.
     Stop(Box<Stop>),
+    /// Renew a trustpoint by itself from now on, when the controller is out of reach; only to agents that say in their hello
+    /// that they can.
+    Lease(Box<Lease>),
+    /// And from now on no more.
+    LeaseEnd(Box<LeaseEnd>),
 }
 
 /// From an agent to the controller.
@@ -48,6 +54,8 @@ pub enum FromAgent {
     Hello(Hello),
     /// Something happened to a job.
     Report(Box<Report>),
+    /// What became of a lease.
+    Lease(Box<LeaseAnswer>),
 }
 
 /// An order to an agent.
@@ -184,6 +192,10 @@ pub struct Enroll {
     /// Sender DN of MAC-protected requests; without it the reference value becomes a common name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
+    /// Serial number of the certificate that is to be replaced, upper-case hex: where another one is in use by now nothing
+    /// is asked for. An agent that is older replaces whichever there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
     /// Accept HMAC-SHA1 in answers.
     pub accept_sha1_answers: bool,
     /// Ask for implicit confirmation.
@@ -313,6 +325,9 @@ pub struct Hello {
     /// The process that speaks; an agent that is older does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
+    /// It takes leases; an agent that is older does not, and one whose configuration says so neither.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leases: bool,
 }
 
 /// What happened to a job.
@@ -332,6 +347,9 @@ pub struct Report {
     pub job_id: JobId,
     /// Sequence of the job message that it answers.
     pub sequence: u64,
+    /// The lease by which the agent began the job by itself; the controller learns of such a job by its first report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<LeaseId>,
     /// When it happened, by the agent's clock.
     pub at: Timestamp,
     /// W3C trace context.
