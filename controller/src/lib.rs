@@ -31,6 +31,7 @@ pub mod error;
 pub mod factory;
 pub mod inbox;
 pub mod keys;
+pub mod leases;
 pub mod metrics;
 pub mod outbox;
 pub mod preview;

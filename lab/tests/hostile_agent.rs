@@ -166,6 +166,7 @@ async fn expired_and_foreign_broker_tokens_open_nothing() {
 fn hello(tenant_id: TenantId, agent_id: AgentId) -> FromAgent {
     let (message_id, at) = (uuid::Uuid::from_u128(7).into(), jiff::Timestamp::UNIX_EPOCH);
     FromAgent::Hello(Hello {
+        leases: false,
         tenant_id,
         agent_id,
         message_id,
@@ -204,6 +205,7 @@ fn report(job: &Job, event: Event) -> Report {
         trustpoint_id: job.trustpoint_id,
         job_id: job.job_id,
         sequence: job.sequence,
+        lease_id: None,
         at: job.issued_at,
         traceparent: None,
         event,
@@ -245,6 +247,10 @@ async fn forged_reports_change_nothing_and_are_counted_and_noted_and_repeated_on
     // About a job that was never given, and of another tenant's.
     send(&as_message(Report { job_id: uuid::Uuid::from_u128(1).into(), ..report(&job, started()) }), &key).await;
     refused_as(&lab, "unknown_job", 1.0).await;
+    // As if it had begun one by itself, by a lease that nobody gave.
+    let (job_id, lease_id) = (uuid::Uuid::from_u128(2).into(), Some(uuid::Uuid::from_u128(3).into()));
+    send(&as_message(Report { job_id, lease_id, ..report(&job, started()) }), &key).await;
+    refused_as(&lab, "unknown_lease", 1.0).await;
     send(&as_message(Report { tenant_id: uuid::Uuid::from_u128(1).into(), ..report(&job, started()) }), &key).await;
     refused_as(&lab, "unknown_agent", 1.0).await;
     publish(&connection, REPORTS_EXCHANGE, &session.hello_key, b"\xff{").await.unwrap();

@@ -201,6 +201,7 @@ async fn join_again(
         ..present
     };
     tx.agent_rejoin(&agent).await.map_err(key_taken)?;
+    tx.leases_of_rejoined(agent.tenant_id, agent.id).await?;
     // The quarantine was about the former keys; its order to close connections goes on, but the queue is needed again.
     tx.cut_off_keep_queue(agent.tenant_id, agent.id).await?;
     let order = CutOff {

@@ -186,6 +186,13 @@ pub struct PolicyFlags {
     /// Have renewed all of a fleet when this part of the validity period has elapsed, percent [default of the API: 80]
     #[arg(long, value_name = "PERCENT")]
     renew_latest: Option<u8>,
+    /// Let agents that are cut off renew by themselves when this part of the validity period has elapsed, percent [default of
+    /// the API: half of what is left after --renew-latest]
+    #[arg(long, value_name = "PERCENT")]
+    emergency_at: Option<u8>,
+    /// How long they may after they were last told so, seconds; 0: never [default of the API: 30 days]
+    #[arg(long, value_name = "SECONDS")]
+    lease: Option<u32>,
     /// How certificates are written on the device: pem or der
     #[arg(long, value_name = "FORMAT")]
     file_format: Option<String>,
@@ -258,6 +265,8 @@ impl Flags for PolicyFlags {
         draft.set("auto_update.elapsed_percent", self.renew_at);
         draft.set("auto_update.days_before_expiry", self.renew_days_before);
         draft.set("auto_update.latest_percent", self.renew_latest);
+        draft.set("auto_update.emergency_percent", self.emergency_at);
+        draft.set("auto_update.lease_s", self.lease);
         draft.set("file_format", self.file_format);
         let or_none = |text: String| if text.is_empty() { Value::Null } else { text.into() };
         draft.set("origin_authentication", self.origin_authentication);

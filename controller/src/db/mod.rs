@@ -26,6 +26,7 @@ mod forecast;
 mod history;
 mod joining;
 mod key_encryption;
+mod lease;
 mod listing;
 mod mac_secret;
 mod migrate;
@@ -71,6 +72,7 @@ pub use self::{
     history::{AskedBy, PastCertificate},
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},
+    lease::{DueLease, LeaseGiven, LeasedTrustpoint, ShownLease},
     listing::{
         CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,
         TrustpointFilter,
@@ -81,7 +83,7 @@ pub use self::{
     renewal::{Plan, PlannedTrustpoint},
     revision::{Reference, Revision},
     revocation::{Condemn, DueRevocation, ToRevoke},
-    sender::Sender,
+    sender::{LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,
     tenant::{Counted, Quota, Tenant, TenantState},

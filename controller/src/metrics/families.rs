@@ -35,6 +35,8 @@ pub(super) struct Families {
     pub(super) audit_unchained_age: Gauge,
     pub(super) published: IntCounterVec,
     pub(super) renewals: IntCounterVec,
+    pub(super) leases: IntCounterVec,
+    pub(super) autonomous: IntCounterVec,
     pub(super) services: IntCounterVec,
     pub(super) reports_refused: IntCounterVec,
     pub(super) broker_connected: IntGauge,
@@ -151,6 +153,16 @@ impl Families {
                 "trustfleet_renewals_due_total",
                 "Trustpoints on which something was due without being asked, by what came of it.",
                 &["outcome"],
+            )?,
+            leases: add.counters(
+                "trustfleet_leases_total",
+                "Messages about leases by which agents renew by themselves, by what became of them.",
+                &["outcome"],
+            )?,
+            autonomous: add.counters(
+                "trustfleet_autonomous_renewals_total",
+                "Renewals that agents began by themselves while they were cut off, by result.",
+                &["result"],
             )?,
             services: add.counters(
                 "trustfleet_service_activations_total",

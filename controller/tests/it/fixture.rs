@@ -1,6 +1,10 @@
 //! A tenant with an agent, a device and everything that an enrolment needs, and the agent's own half.
 
-use std::{process::Command as Process, time::Duration};
+use std::{
+    process::Command as Process,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -45,6 +49,8 @@ pub struct Fixture {
     pub device: DeviceId,
     pub trustpoint: TrustpointId,
     pub trustpoint_name: TrustpointName,
+    /// What its agent says of leases in its hello.
+    pub takes_leases: AtomicBool,
     entity: EntityId,
     ca_server: CaServerId,
     policy: PolicyId,
@@ -106,6 +112,7 @@ impl Fixture {
             device,
             trustpoint: TrustpointId::from(uuid::Uuid::nil()),
             trustpoint_name: "mgmt".parse().unwrap(),
+            takes_leases: AtomicBool::new(false),
             entity,
             ca_server,
             policy,
@@ -211,6 +218,7 @@ impl Fixture {
             trustpoint_id: self.trustpoint,
             job_id,
             sequence,
+            lease_id: None,
             at: services.clock.now(),
             traceparent: None,
             event,
@@ -223,6 +231,7 @@ impl Fixture {
         let key = match message {
             FromAgent::Hello(_) => hello_key(agent.id),
             FromAgent::Report(report) => device_reply_key(agent.id, report.device_id),
+            FromAgent::Lease(answer) => device_reply_key(agent.id, answer.device_id),
         };
         self.send_bytes(key, envelope.to_bytes().unwrap()).await;
     }
@@ -247,6 +256,7 @@ impl Fixture {
 
     async fn say_hello(&self, repeated: bool) {
         let hello = Hello {
+            leases: self.takes_leases.load(Ordering::Relaxed),
             repeated,
             tenant_id: self.tenant,
             agent_id: self.agent.id,
@@ -272,7 +282,7 @@ impl Fixture {
         loop {
             match self.next(queue, Duration::from_secs(20)).await.expect("a job comes") {
                 ToAgent::Job(job) => return *job,
-                ToAgent::Receipt(_) | ToAgent::Stop(_) => {}
+                _ => {}
             }
         }
     }

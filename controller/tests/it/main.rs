@@ -29,6 +29,7 @@ mod group_commit;
 mod http_door;
 mod idp;
 mod key_rotation;
+mod leases;
 mod mac_import;
 mod metrics;
 mod outbox;

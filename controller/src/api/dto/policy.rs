@@ -179,6 +179,15 @@ pub struct AutoUpdateBody {
     /// End of the safe window, percent elapsed; default 80. Each trustpoint has its own moment in the window.
     #[schema(minimum = 1, maximum = 99)]
     pub latest_percent: u8,
+    /// Emergency mark, percent elapsed, `latest_percent` to 99: from then on an agent that is cut off from the controller
+    /// renews by itself; null: half of what is left after the safe window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 99)]
+    pub emergency_percent: Option<u8>,
+    /// How long an agent may renew by itself after the controller last said so, seconds: 0 (never), or 10 to 31,622,400;
+    /// default 30 days.
+    #[schema(maximum = 31_622_400)]
+    pub lease_s: u32,
 }
 
 impl Default for AutoUpdateBody {
@@ -189,8 +198,9 @@ impl Default for AutoUpdateBody {
 
 impl From<AutoUpdate> for AutoUpdateBody {
     fn from(auto: AutoUpdate) -> Self {
-        let AutoUpdate { enabled, elapsed_percent, days_before_expiry, latest_percent } = auto;
-        Self { enabled, elapsed_percent, days_before_expiry, latest_percent }
+        let AutoUpdate { enabled, elapsed_percent, days_before_expiry, latest_percent, emergency_percent, lease_s } =
+            auto;
+        Self { enabled, elapsed_percent, days_before_expiry, latest_percent, emergency_percent, lease_s }
     }
 }
 
@@ -294,6 +304,8 @@ impl PolicyUpdate {
                 elapsed_percent: self.auto_update.elapsed_percent,
                 days_before_expiry: self.auto_update.days_before_expiry,
                 latest_percent: self.auto_update.latest_percent,
+                emergency_percent: self.auto_update.emergency_percent,
+                lease_s: self.auto_update.lease_s,
             },
             file_format: self.file_format.into(),
             source: SourceSpec { address: self.source.address, interface: self.source.interface },
