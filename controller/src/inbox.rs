@@ -40,6 +40,7 @@ use crate::{
 
 mod ending;
 mod leases;
+mod nodes;
 mod parse;
 
 /// Unanswered deliveries of one queue at a time.
@@ -262,7 +263,7 @@ impl Inbox {
             return Fate::Refused(Refusal::Quarantined, format!("agent {agent}"));
         }
         match message {
-            FromAgent::Hello(hello) => self.hello(&hello).await,
+            FromAgent::Hello(hello) => self.hello(hello).await,
             FromAgent::Lease(answer) => self.lease_answered(*answer).await,
             FromAgent::Report(report) => {
                 let (span, report_id) = (span(&report), report.report_id);
@@ -285,16 +286,18 @@ impl Inbox {
 
     /// A session begins: everything unfinished is offered again. In one that goes on, only what no queue has taken: the
     /// agent has the rest, and a fleet that says hello every few minutes must cost next to nothing.
-    async fn hello(&self, hello: &Hello) -> Fate {
+    async fn hello(&self, hello: Hello) -> Fate {
         let (tenant, agent, now, repeated) = (hello.tenant_id, hello.agent_id, self.clock.now(), hello.repeated);
         let software = parse::bounded(&hello.software, parse::SOFTWARE_MAX);
         let told = software.clone();
         // A clock that is ahead must not hide who speaks later.
         let (instance, said_at, leases) = (hello.instance, hello.at.min(now), hello.leases);
+        let clock_off_s = hello.clock_off_s;
         let offered: Result<(u64, bool), AppError> = self
             .store
             .system_tx("inbox_hello", async move |tx| {
                 let news = tx.sender_seen(tenant, agent, Some(&told), Some(leases), now).await?;
+                tx.sender_clock(tenant, agent, clock_off_s).await?;
                 if !repeated || news {
                     tx.leases_of_session(tenant, agent, news, now).await?;
                 }
@@ -321,6 +324,12 @@ impl Inbox {
                 }
                 if jobs > 0 {
                     self.new_jobs.notify_one();
+                }
+                // After the rest: what is said of nodes is said again with the next hello.
+                if !hello.nodes.is_empty()
+                    && let Err(error) = self.nodes(tenant, agent, (hello.nodes, said_at)).await
+                {
+                    tracing::warn!(agent.id = %agent, error = %chain(&error), "what an agent saw of nodes is put off");
                 }
                 Fate::Done
             }

@@ -33,6 +33,7 @@ pub mod inbox;
 pub mod keys;
 pub mod leases;
 pub mod metrics;
+pub mod nodes;
 pub mod outbox;
 pub mod preview;
 pub mod program;

@@ -138,7 +138,7 @@ async fn judge(
         cut_off_for,
         job_open: core.book.has_open(known.terms.trustpoint_id),
         staged,
-        standby: false,
+        standby: core.identity.nodes.stands_by(&known.place.device),
         held: held.as_ref().map(|(not_before, not_after, sha256)| Held {
             not_before: *not_before,
             not_after: *not_after,

@@ -17,6 +17,7 @@ use url::{Host, Url};
 use crate::accept::{Accept, AcceptConfig, AcceptError};
 use crate::ca_tls::{CaTlsConfig, ClientError, ClientFiles};
 use crate::domains::FactoryIdentityConfig;
+use crate::nodes::NodeConfig;
 use crate::services::{Accounts, ServiceConfig, Services};
 
 /// The name of the agent, over the one in the file: what makes one file good for many devices.
@@ -83,6 +84,9 @@ pub struct Config {
     /// Traces.
     #[serde(default)]
     pub traces: TracesConfig,
+    /// How it is seen which nodes of hot-standby pairs are active, by the names of devices (S47).
+    #[serde(default)]
+    pub pairs: BTreeMap<ObjectName, NodeConfig>,
     /// Services that use certificates, by the names that jobs call them.
     #[serde(default)]
     pub services: BTreeMap<String, ServiceConfig>,
@@ -299,6 +303,7 @@ impl Config {
         }
         ClientFiles::of(&config.ca_tls).map_err(wrong)?;
         config.factory_identity.check().map_err(wrong)?;
+        NodeConfig::check(&config.pairs).map_err(|detail| wrong(&detail))?;
         config.check_transport("controller_url", &config.controller_url, "http", "https")?;
         Ok(config)
     }

@@ -60,6 +60,7 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
                 Some(Incoming::Up) => {
                     driver.quarantined = false;
                     driver.watch.linked();
+                    core.identity.clock.note(&core.store);
                     core.reports.set_linked(true);
                 }
                 Some(Incoming::Quarantined) => driver.on_quarantine().await,
@@ -94,6 +95,7 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
                 let now = core.identity.clock.now();
                 core.book.forget_old(now).await;
                 core.leases.forget_old(now);
+                core.identity.clock.note(&core.store);
             }
         }
     }

@@ -34,6 +34,7 @@ pub mod jobs;
 pub mod keys;
 pub mod leases;
 pub mod lifecycle;
+pub mod nodes;
 pub mod order;
 pub mod outcome;
 pub mod prepare;

@@ -65,6 +65,8 @@ pub struct Order {
     pub subject: Name,
     /// Alternative names.
     pub sans: Vec<San>,
+    /// Believe the time in verified answers of the CA, where the device knows no better (V13).
+    pub ca_time: bool,
     /// Serial number of the certificate that an update is to replace.
     pub replaces: Option<String>,
     /// Kind of a new key.
@@ -182,6 +184,7 @@ impl Order {
                 },
                 subject,
                 sans,
+                ca_time: enroll.ca_time,
                 replaces: enroll.replaces.clone(),
                 key_type,
                 regenerate_key: enroll.regenerate_key,

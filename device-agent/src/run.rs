@@ -17,6 +17,7 @@ use crate::core::{Core, stopping};
 use crate::driver;
 use crate::identity::{Identity, fresh_instance};
 use crate::keys::{self, IdentityKeys, KeysError};
+use crate::nodes::{self, Nodes};
 use crate::session::{Doors, Membership, SessionError, load_membership};
 use crate::store::{self, Store, StoreError};
 use crate::tls_roots::{TlsRoots, TlsRootsError};
@@ -98,8 +99,8 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
         },
     };
     let (agent_id, name) = (membership.agent_id, membership.name.clone());
-    let identity =
-        Arc::new(Identity { config, membership, keys, clock: AgentClock::default(), instance: fresh_instance() });
+    let (clock, nodes) = (AgentClock::load(&store), Nodes::load(&store, &config.pairs));
+    let identity = Arc::new(Identity { config, membership, keys, clock, nodes, instance: fresh_instance() });
     let http = CmpHttp::new(roots.clone(), client);
     let key_store = keys::open(&identity.config.keys, &identity.keys)?;
     keys::sweep(key_store.as_ref(), &store);
@@ -110,7 +111,10 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     // The link stops after the driver: the last reports should still go.
     let (link_stop_tx, link_stop) = watch::channel(false);
     let link = tokio::spawn(Link { identity, doors, roots }.run(incoming_tx, outgoing, link_stop));
-    driver::run(Arc::new(core), incoming, link_tx).await;
+    let core = Arc::new(core);
+    let watching = tokio::spawn(nodes::watch(Arc::clone(&core)));
+    driver::run(core, incoming, link_tx).await;
+    watching.abort();
     let _ = link_stop_tx.send(true);
     let _ = tokio::time::timeout(Duration::from_secs(5), link).await;
     tracing::info!("agent stopped");

@@ -180,6 +180,16 @@ impl Store {
         self.root.join("jobs")
     }
 
+    /// File of a moment that was right.
+    pub fn clock_file(&self) -> PathBuf {
+        self.root.join("clock.json")
+    }
+
+    /// File of which nodes of pairs are active.
+    pub fn nodes_file(&self) -> PathBuf {
+        self.root.join("nodes.json")
+    }
+
     /// Folder of leases.
     pub fn leases(&self) -> PathBuf {
         self.root.join("leases")

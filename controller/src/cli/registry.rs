@@ -202,6 +202,9 @@ pub struct PolicyFlags {
     /// Address of the device to connect to the CA from; '' takes it back
     #[arg(long, value_name = "IP")]
     source_address: Option<String>,
+    /// Believe the time in verified answers of the CA, on a device that knows no better
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    ca_time: Option<bool>,
     /// Longest time for one request and its answer, seconds, 1 to 600
     #[arg(long, value_name = "SECONDS")]
     message_timeout: Option<u32>,
@@ -275,6 +278,7 @@ impl Flags for PolicyFlags {
         draft.set("recipient", self.recipient.map(or_none));
         draft.set("source.interface", self.source_interface.map(or_none));
         draft.set("source.address", self.source_address.map(or_none));
+        draft.set("ca_time", self.ca_time);
         draft.set("message_timeout_s", self.message_timeout);
         draft.set("total_timeout_s", self.total_timeout);
         Ok(())

@@ -30,6 +30,7 @@ mod lease;
 mod listing;
 mod mac_secret;
 mod migrate;
+mod node;
 mod note;
 mod outbox;
 mod policy;
@@ -78,6 +79,7 @@ pub use self::{
         TrustpointFilter,
     },
     migrate::{SchemaError, migrate, schema_version},
+    node::NodeRow,
     note::Note,
     outbox::{Claim, ClaimedJob},
     renewal::{Plan, PlannedTrustpoint},

@@ -161,6 +161,23 @@ impl SystemTx {
     }
 }
 
+impl SystemTx {
+    /// Notes how far an agent's device's clock is off, where that is news.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn sender_clock(
+        &self,
+        tenant: TenantId,
+        agent: AgentId,
+        clock_off_s: Option<i64>,
+    ) -> Result<(), DbError> {
+        let sql = "/* sender_clock */ UPDATE agents SET clock_off_s = $3
+             WHERE tenant_id = $1 AND agent_id = $2 AND clock_off_s IS DISTINCT FROM $3";
+        self.execute(sql, &[&Id(tenant), &Id(agent), &clock_off_s]).await.map(drop)
+    }
+}
+
 fn lease_facts(row: &Row) -> Result<Option<LeaseFacts>, DbError> {
     let agent: Option<Id<AgentId>> = row.try_get("lease_agent")?;
     let Some(Id(agent_id)) = agent else { return Ok(None) };

@@ -26,6 +26,7 @@ pub(super) struct Families {
     pub(super) active_certificates: IntGaugeVec,
     pub(super) nearest_expiry: GaugeVec,
     pub(super) agents: IntGaugeVec,
+    pub(super) wrong_clocks: IntGaugeVec,
     pub(super) exchanges: IntCounterVec,
     pub(super) refusals: IntCounterVec,
     pub(super) fleet_counted: Gauge,
@@ -104,6 +105,11 @@ impl Families {
                 "trustfleet_agents",
                 "Agents by tenant and by how long ago they were heard of.",
                 &["tenant", "last_seen"],
+            )?,
+            wrong_clocks: add.gauges(
+                "trustfleet_agents_wrong_clock",
+                "Agents whose device's clock differed from the controller's at their last hello, by tenant.",
+                &["tenant"],
             )?,
             exchanges: add.counters(
                 "trustfleet_exchanges_total",

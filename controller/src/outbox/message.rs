@@ -137,6 +137,7 @@ pub(crate) fn enroll(order: &EnrollmentOrder, mac: Option<Mac>) -> Result<Enroll
         regenerate_key: policy.key.regenerate,
         mac,
         replaces: order.replaces.clone(),
+        ca_time: policy.ca_time,
         accept_sha1_answers: policy.mac.accept_sha1_answers || ca.quirks.answers_by_sha1,
         implicit_confirm: policy.implicit_confirm,
         trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,

@@ -2,7 +2,10 @@
 
 use std::{
     process::Command as Process,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,7 @@ use trustfleet_wire::{
     routing::{REPORTS_EXCHANGE, agent_queue, device_reply_key, hello_key},
     seal::OpeningKey,
     sign::{Purpose, SigningKey},
-    v1::{Event, FromAgent, Hello, Issued, Job, Report, ToAgent},
+    v1::{Event, FromAgent, Hello, Issued, Job, NodeSeen, Report, ToAgent},
 };
 
 use crate::support::Place;
@@ -51,6 +54,9 @@ pub struct Fixture {
     pub trustpoint_name: TrustpointName,
     /// What its agent says of leases in its hello.
     pub takes_leases: AtomicBool,
+    /// What it says of its clock, and of the nodes of pairs.
+    pub clock_off_s: Mutex<Option<i64>>,
+    pub nodes: Mutex<Vec<NodeSeen>>,
     entity: EntityId,
     ca_server: CaServerId,
     policy: PolicyId,
@@ -113,6 +119,8 @@ impl Fixture {
             trustpoint: TrustpointId::from(uuid::Uuid::nil()),
             trustpoint_name: "mgmt".parse().unwrap(),
             takes_leases: AtomicBool::new(false),
+            clock_off_s: Mutex::default(),
+            nodes: Mutex::default(),
             entity,
             ca_server,
             policy,
@@ -257,6 +265,8 @@ impl Fixture {
     async fn say_hello(&self, repeated: bool) {
         let hello = Hello {
             leases: self.takes_leases.load(Ordering::Relaxed),
+            clock_off_s: *self.clock_off_s.lock().unwrap(),
+            nodes: self.nodes.lock().unwrap().clone(),
             repeated,
             tenant_id: self.tenant,
             agent_id: self.agent.id,

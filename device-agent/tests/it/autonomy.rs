@@ -120,6 +120,16 @@ async fn without_a_lease_that_holds_an_agent_that_is_cut_off_does_nothing() {
 }
 
 #[tokio::test]
+async fn s47_a_node_that_is_seen_to_stand_by_renews_nothing_by_itself() {
+    let standby = "[pairs.ap-1]\ncommand = [\"/bin/sh\", \"-c\", \"exit 1\"]\nsettle_s = 0\n";
+    let (ca, house, _) = enrolled(standby, 3_600).await;
+    eventually("it is seen to stand by", || house.state().join("nodes.json").exists()).await;
+    house.link(Incoming::Down).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(updates(&ca), 0);
+}
+
+#[tokio::test]
 async fn a_lease_that_orders_anything_but_an_update_without_secrets_is_refused() {
     let (ca, house) = (TestCa::start(), House::start().await);
     let with_secret = house.enroll(1, Request::Kur, &ca);

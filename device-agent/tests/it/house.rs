@@ -16,6 +16,7 @@ use trustfleet_agent::core::Core;
 use trustfleet_agent::driver;
 use trustfleet_agent::identity::Identity;
 use trustfleet_agent::keys::{FileKeyStore, IdentityKeys};
+use trustfleet_agent::nodes::Nodes;
 use trustfleet_agent::session::Membership;
 use trustfleet_agent::store::Store;
 use trustfleet_agent::tls_roots::TlsRoots;
@@ -106,8 +107,10 @@ impl House {
         );
         let file = self.dir.path().join("agent.toml");
         std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file).unwrap();
         let identity = Arc::new(Identity {
-            config: Config::load(&file).unwrap(),
+            nodes: Nodes::load(&store, &config.pairs),
+            config,
             membership: Membership {
                 version: 1,
                 tenant_id: uuid::Uuid::from_u128(1).into(),
@@ -117,7 +120,7 @@ impl House {
                 joined_at: Timestamp::UNIX_EPOCH,
             },
             keys,
-            clock: AgentClock::default(),
+            clock: AgentClock::load(&store),
             instance: trustfleet_agent::identity::fresh_instance(),
         });
         let (stop, stopping) = watch::channel(false);
@@ -127,7 +130,9 @@ impl House {
         let core = Core::new(identity, accept, store, Arc::new(FileKeyStore), services, http, stopping).unwrap();
         let (incoming, received) = mpsc::channel(16);
         let (link, outgoing) = mpsc::channel(64);
-        let driver = tokio::spawn(driver::run(Arc::new(core), received, link));
+        let core = Arc::new(core);
+        let driver = tokio::spawn(driver::run(Arc::clone(&core), received, link));
+        tokio::spawn(trustfleet_agent::nodes::watch(core));
         incoming.send(Incoming::Up).await.unwrap();
         let controller = tokio::spawn(controller(
             outgoing,
@@ -250,6 +255,7 @@ impl House {
             recipient: "/O=Lab/CN=Issuing CA".to_owned(),
             urls: vec![ca.url.clone()],
             source: None,
+            ca_time: false,
             replaces: None,
             key_algorithm: "ecdsa-p256".to_owned(),
             regenerate_key: true,

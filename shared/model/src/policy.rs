@@ -50,6 +50,9 @@ pub struct PolicySpec {
     /// Where connections to the CA come from on the device; not stored where nothing is said (S7).
     #[serde(default, skip_serializing_if = "SourceSpec::is_anywhere")]
     pub source: SourceSpec,
+    /// Believe the time in verified answers of the CA, on a device that knows no better (V13).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ca_time: bool,
     /// Longest time for one request and its answer, seconds, 1 to 600.
     #[serde(default = "default_message_timeout_s")]
     pub message_timeout_s: u32,

@@ -196,6 +196,9 @@ pub struct Enroll {
     /// is asked for. An agent that is older replaces whichever there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+    /// Believe the time in verified answers, where the device knows no better; an agent that is older never does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ca_time: bool,
     /// Accept HMAC-SHA1 in answers.
     pub accept_sha1_answers: bool,
     /// Ask for implicit confirmation.
@@ -328,6 +331,25 @@ pub struct Hello {
     /// It takes leases; an agent that is older does not, and one whose configuration says so neither.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leases: bool,
+    /// How far the device's own clock is behind the controller's, seconds; negative: ahead. Left out: it is right, or the
+    /// agent is older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_off_s: Option<i64>,
+    /// Which of its devices are active nodes of hot-standby pairs and which stand by, where its configuration says how that
+    /// is seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeSeen>,
+}
+
+/// What a device is in its hot-standby pair, as its agent sees it (S47).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSeen {
+    /// Name of the device.
+    pub device: String,
+    /// It is the active node.
+    pub active: bool,
+    /// Since when, by the agent's clock: the same until it changes, also over restarts of the agent.
+    pub since: Timestamp,
 }
 
 /// What happened to a job.

@@ -266,6 +266,10 @@ configured! {
         /// Where connections to the CA come from on the device; by default its routes decide (S7).
         #[serde(default)]
         source: SourceBody,
+        /// Believe the time in verified answers of the CA, on a device without a clock of its own that has not heard the
+        /// controller's time yet; default false (V13).
+        #[serde(default)]
+        ca_time: bool,
         /// Longest time for one request and its answer, seconds, 1 to 600; default 30.
         #[serde(default = "message_timeout_s")]
         #[schema(minimum = 1, maximum = 600)]
@@ -308,6 +312,7 @@ impl PolicyUpdate {
                 lease_s: self.auto_update.lease_s,
             },
             file_format: self.file_format.into(),
+            ca_time: self.ca_time,
             source: SourceSpec { address: self.source.address, interface: self.source.interface },
             message_timeout_s: self.message_timeout_s,
             total_timeout_s: self.total_timeout_s,
@@ -340,6 +345,7 @@ impl From<Configured<PolicyId, PolicySpec>> for PolicyBody {
             },
             auto_update: spec.auto_update.into(),
             file_format: spec.file_format.into(),
+            ca_time: spec.ca_time,
             source: SourceBody { address: spec.source.address, interface: spec.source.interface },
             message_timeout_s: spec.message_timeout_s,
             total_timeout_s: spec.total_timeout_s,
