@@ -158,6 +158,7 @@ impl Leaser {
         let lease_s = leased.context.policy.auto_update.lease_s;
         let content = content(&give.order, give.emergency_percent, lease_s, &leased.device, trustpoint);
         let given = LeaseGiven {
+            claimed_until: due.claimed_until,
             of: (due.tenant_id, due.trustpoint_id),
             lease_id,
             agent_id: give.agent_id,
@@ -167,8 +168,9 @@ impl Leaser {
             ca_server: leased.ca_server,
             expires_at: give.expires_at,
         };
-        let sequence: Result<u64, DbError> =
+        let sequence: Result<Option<u64>, DbError> =
             self.store.system_tx("lease_given", async move |tx| tx.lease_given(&given, now).await).await;
+        let Some(sequence) = sequence? else { return Ok(()) };
         let message = ToAgent::Lease(Box::new(Lease {
             lease_id,
             tenant_id: due.tenant_id,
@@ -177,7 +179,7 @@ impl Leaser {
             device: device.name.to_string(),
             trustpoint_id: due.trustpoint_id,
             trustpoint: trustpoint.name.to_string(),
-            sequence: sequence?,
+            sequence,
             issued_at: now,
             expires_at: give.expires_at,
             emergency_percent: give.emergency_percent,
@@ -201,7 +203,7 @@ impl Leaser {
         (why, again): (NoLease, bool),
         now: Timestamp,
     ) -> Result<(), LeaseError> {
-        let sequence = self.ended(due, why, now).await?;
+        let Some(sequence) = self.ended(due, why, now).await? else { return Ok(()) };
         let message = ToAgent::LeaseEnd(Box::new(LeaseEnd {
             lease_id: given.lease_id,
             tenant_id: due.tenant_id,
@@ -221,18 +223,22 @@ impl Leaser {
         self.look_at(due, again.then_some(now), !sent && !again).await
     }
 
-    async fn ended(&self, due: &DueLease, why: NoLease, now: Timestamp) -> Result<u64, LeaseError> {
-        let of = (due.tenant_id, due.trustpoint_id);
-        let ended: Result<u64, DbError> =
-            self.store.system_tx("lease_ended", async move |tx| tx.lease_ended(of, why.as_str(), now).await).await;
+    async fn ended(&self, due: &DueLease, why: NoLease, now: Timestamp) -> Result<Option<u64>, LeaseError> {
+        let (of, claim) = ((due.tenant_id, due.trustpoint_id), due.claimed_until);
+        let ended: Result<Option<u64>, DbError> = self
+            .store
+            .system_tx("lease_ended", async move |tx| tx.lease_ended(of, claim, why.as_str(), now).await)
+            .await;
         Ok(ended?)
     }
 
     /// Without an answer of the broker the row stays claimed, and is offered again.
     async fn look_at(&self, due: &DueLease, at: Option<Timestamp>, offer_again: bool) -> Result<(), LeaseError> {
-        let of = (due.tenant_id, due.trustpoint_id);
-        let noted: Result<(), DbError> =
-            self.store.system_tx("lease_look_at", async move |tx| tx.lease_look_at(of, at, offer_again).await).await;
+        let (of, claim) = ((due.tenant_id, due.trustpoint_id), due.claimed_until);
+        let noted: Result<(), DbError> = self
+            .store
+            .system_tx("lease_look_at", async move |tx| tx.lease_look_at(of, claim, at, offer_again).await)
+            .await;
         Ok(noted?)
     }
 

@@ -217,7 +217,10 @@ pub async fn on_lease(core: &Arc<Core>, envelope: Envelope, lease: &Lease) -> (V
                 (Verdict::Ack, Some(answer("refused", Some(reason))))
             }
             Ok(place) => match core.leases.take(lease, place, envelope).await {
-                Ok(()) => (Verdict::Ack, Some(answer("held", None))),
+                Ok(()) => {
+                    core.upkeep.leased(lease).await;
+                    (Verdict::Ack, Some(answer("held", None)))
+                }
                 Err(error) => {
                     tracing::error!(lease.id = %lease.lease_id, %error, "a lease cannot be saved");
                     (Verdict::Ack, Some(answer("refused", Some(error.to_string()))))

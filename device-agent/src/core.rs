@@ -25,6 +25,7 @@ use crate::reports::Reports;
 use crate::services::Services;
 use crate::slots::Slots;
 use crate::store::{Store, StoreError};
+use crate::upkeep::Upkeep;
 
 /// Locks of trustpoints that nobody needs are thrown away when there are so many.
 const PLACES_KEPT: usize = 64;
@@ -41,6 +42,8 @@ pub struct Core {
     pub book: JobBook,
     /// What it may renew by itself.
     pub leases: LeaseBook,
+    /// What it keeps fresh.
+    pub upkeep: Upkeep,
     /// Its reports.
     pub reports: Arc<Reports>,
     /// Keys of trustpoints.
@@ -137,6 +140,7 @@ impl Core {
     ) -> Result<Self, StoreError> {
         let book = JobBook::load(&store, &identity.membership.controller_key.0)?;
         let leases = LeaseBook::load(&store, &identity.membership.controller_key.0)?;
+        let upkeep = Upkeep::load(&store)?;
         let exchanges = Arc::new(Semaphore::new(identity.config.parallel_exchanges));
         let reports = Arc::new(Reports::default());
         let (places, stop_orders) = (Mutex::default(), watch::Sender::new(0));
@@ -146,6 +150,7 @@ impl Core {
             store,
             book,
             leases,
+            upkeep,
             reports,
             keys,
             services,

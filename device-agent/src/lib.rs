@@ -49,4 +49,5 @@ pub mod slots;
 pub mod status;
 pub mod store;
 pub mod tls_roots;
+pub mod upkeep;
 pub mod worker;

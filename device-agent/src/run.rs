@@ -21,6 +21,7 @@ use crate::nodes::{self, Nodes};
 use crate::session::{Doors, Membership, SessionError, load_membership};
 use crate::store::{self, Store, StoreError};
 use crate::tls_roots::{TlsRoots, TlsRootsError};
+use crate::upkeep;
 
 /// Waits between tries to join while the controller cannot be reached.
 const JOIN_BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
@@ -113,8 +114,10 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     let link = tokio::spawn(Link { identity, doors, roots }.run(incoming_tx, outgoing, link_stop));
     let core = Arc::new(core);
     let watching = tokio::spawn(nodes::watch(Arc::clone(&core)));
+    let keeping = tokio::spawn(upkeep::keep(Arc::clone(&core)));
     driver::run(core, incoming, link_tx).await;
     watching.abort();
+    keeping.abort();
     let _ = link_stop_tx.send(true);
     let _ = tokio::time::timeout(Duration::from_secs(5), link).await;
     tracing::info!("agent stopped");

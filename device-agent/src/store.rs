@@ -119,7 +119,15 @@ impl Store {
     /// Not writable, or too open.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self { root: root.to_owned() };
-        for folder in [root.to_owned(), store.keys(), store.jobs(), store.devices(), store.exports(), store.leases()] {
+        for folder in [
+            root.to_owned(),
+            store.keys(),
+            store.jobs(),
+            store.devices(),
+            store.exports(),
+            store.leases(),
+            store.upkeep(),
+        ] {
             make_folder(&folder)?;
             check_private(&folder, 0o700)?;
         }
@@ -159,7 +167,7 @@ impl Store {
     /// The disk's.
     pub fn clear_unfinished(&self, _held: &Lock) -> Result<usize, StoreError> {
         // Only what is ours: the root of a file system has a folder that nobody may look into (lost+found).
-        let flat = [self.root.clone(), self.keys(), self.jobs(), self.exports(), self.leases()];
+        let flat = [self.root.clone(), self.keys(), self.jobs(), self.exports(), self.leases(), self.upkeep()];
         let cleared: Result<usize, StoreError> = flat.iter().map(|folder| clear_unfinished(folder, false)).sum();
         Ok(cleared? + clear_unfinished(&self.devices(), true)?)
     }
@@ -178,6 +186,16 @@ impl Store {
     /// Folder of job records.
     pub fn jobs(&self) -> PathBuf {
         self.root.join("jobs")
+    }
+
+    /// Folder of what is kept fresh.
+    pub fn upkeep(&self) -> PathBuf {
+        self.root.join("upkeep")
+    }
+
+    /// File of what is kept fresh of a trustpoint.
+    pub fn upkeep_file(&self, trustpoint: TrustpointId) -> PathBuf {
+        self.upkeep().join(format!("{trustpoint}.json"))
     }
 
     /// File of a moment that was right.
@@ -250,6 +268,14 @@ impl Store {
     /// The folder cannot be read.
     pub fn lease_ids(&self) -> Result<Vec<TrustpointId>, StoreError> {
         ids_in(&self.leases())
+    }
+
+    /// Trustpoints of which something is kept fresh.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn upkeep_ids(&self) -> Result<Vec<TrustpointId>, StoreError> {
+        ids_in(&self.upkeep())
     }
 }
 

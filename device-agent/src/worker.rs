@@ -207,6 +207,7 @@ async fn store(
         }
     };
     tracing::info!(job.id = %job.job_id, certificate.serial = %serial, file = %file, "certificate issued and staged");
+    core.upkeep.ordered(job).await;
     let event = outcome::issued_event(issued, file);
     let state =
         if enroll.activate { State::Activation { serial } } else { State::Nothing { outcome: Outcome::Succeeded } };

@@ -202,6 +202,15 @@ pub struct PolicyFlags {
     /// Address of the device to connect to the CA from; '' takes it back
     #[arg(long, value_name = "IP")]
     source_address: Option<String>,
+    /// Keep CA certificates fresh on the device, by genm
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    fresh_ca_certs: Option<bool>,
+    /// Keep the CRL of the certificate's CA fresh on the device
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    fresh_crls: Option<bool>,
+    /// How often the CA is asked for these, seconds, 10 to 2592000 [default of the API: 86400]
+    #[arg(long, value_name = "SECONDS")]
+    fresh_every: Option<u32>,
     /// Believe the time in verified answers of the CA, on a device that knows no better
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     ca_time: Option<bool>,
@@ -278,6 +287,9 @@ impl Flags for PolicyFlags {
         draft.set("recipient", self.recipient.map(or_none));
         draft.set("source.interface", self.source_interface.map(or_none));
         draft.set("source.address", self.source_address.map(or_none));
+        draft.set("upkeep.ca_certs", self.fresh_ca_certs);
+        draft.set("upkeep.crls", self.fresh_crls);
+        draft.set("upkeep.every_s", self.fresh_every);
         draft.set("ca_time", self.ca_time);
         draft.set("message_timeout_s", self.message_timeout);
         draft.set("total_timeout_s", self.total_timeout);

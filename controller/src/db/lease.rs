@@ -20,6 +20,8 @@ pub struct DueLease {
     pub given: Option<Given>,
     /// Device of what was given last.
     pub given_device: Option<DeviceId>,
+    /// Claimed until then: something has changed since where it says otherwise by now.
+    pub claimed_until: Timestamp,
     /// The tenant is neither suspended nor deleted.
     pub tenant_active: bool,
     /// The trustpoint on its device, alone; none: it is gone.
@@ -72,6 +74,8 @@ pub struct ShownLease {
 /// What is written before a lease is given.
 #[derive(Clone, Debug)]
 pub struct LeaseGiven {
+    /// The claim on it.
+    pub claimed_until: Timestamp,
     /// Tenant and trustpoint.
     pub of: (TenantId, TrustpointId),
     /// The lease.
@@ -149,7 +153,7 @@ impl SystemTx {
              )
              SELECT l.tenant_id, l.trustpoint_id AS leased, l.lease_id, l.agent_id AS lease_agent,
                     l.device_id AS lease_device, l.content, l.given_at, l.expires_at, l.ended_at IS NOT NULL AS ended,
-                    l.offer_again, o.state = 'active' AS tenant_active,
+                    l.offer_again, l.due_at, o.state = 'active' AS tenant_active,
                     t.trustpoint_id, t.state, t.entity_id, t.ca_server_id,
                     d.device_id, d.name, d.agent_id, d.serial, d.mac, d.labels, d.pair, d.standby,
                     e.spec AS entity, e.revision AS entity_revision, c.spec AS ca_server,
@@ -172,15 +176,16 @@ impl SystemTx {
         Ok(self.query(sql, &[&now, &again_at, &limit]).await?.iter().filter_map(readable).collect())
     }
 
-    /// Writes that a lease is given, before the agent learns of it; returns the sequence of the message.
+    /// Writes that a lease is given, before the agent learns of it; returns the sequence of the message, none when
+    /// something has changed since it was claimed: it is looked at anew then.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn lease_given(&self, given: &LeaseGiven, now: Timestamp) -> Result<u64, DbError> {
+    pub async fn lease_given(&self, given: &LeaseGiven, now: Timestamp) -> Result<Option<u64>, DbError> {
         let sql = "/* lease_given */ UPDATE leases SET lease_id = $3, agent_id = $4, device_id = $5, content = $6,
                  entity_id = $7, entity_revision = $8, ca_server_id = $9, ca_server_revision = $10, given_at = $11,
                  expires_at = $12, ended_at = NULL, end_reason = NULL, offer_again = false, sequence = sequence + 1
-             WHERE tenant_id = $1 AND trustpoint_id = $2 RETURNING sequence";
+             WHERE tenant_id = $1 AND trustpoint_id = $2 AND due_at = $13 RETURNING sequence";
         let (tenant, trustpoint) = given.of;
         let row = self
             .query_opt(
@@ -198,41 +203,48 @@ impl SystemTx {
                     &given.ca_server.1,
                     &now,
                     &given.expires_at,
+                    &given.claimed_until,
                 ],
             )
             .await?;
-        sequence(row)
+        row.map(sequence).transpose()
     }
 
-    /// Writes that a lease has ended, before the agent learns of it; returns the sequence of the message.
+    /// Writes that a lease has ended, before the agent learns of it; returns the sequence of the message, none as for
+    /// [`Self::lease_given`].
     ///
     /// # Errors
     /// The database's own.
     pub async fn lease_ended(
         &self,
         (tenant, trustpoint): (TenantId, TrustpointId),
+        claimed_until: Timestamp,
         reason: &str,
         now: Timestamp,
-    ) -> Result<u64, DbError> {
+    ) -> Result<Option<u64>, DbError> {
         let sql = "/* lease_ended */ UPDATE leases SET ended_at = coalesce(ended_at, $3), end_reason = $4,
                  offer_again = false, sequence = sequence + 1
-             WHERE tenant_id = $1 AND trustpoint_id = $2 RETURNING sequence";
-        sequence(self.query_opt(sql, &[&Id(tenant), &Id(trustpoint), &now, &reason]).await?)
+             WHERE tenant_id = $1 AND trustpoint_id = $2 AND due_at = $5 RETURNING sequence";
+        let row = self.query_opt(sql, &[&Id(tenant), &Id(trustpoint), &now, &reason, &claimed_until]).await?;
+        row.map(sequence).transpose()
     }
 
-    /// Notes when to look at a lease next; `offer_again`: its last message has reached no queue.
+    /// Notes when to look at a lease next, unless something has changed since it was claimed; `offer_again`: its last
+    /// message has reached no queue.
     ///
     /// # Errors
     /// The database's own.
     pub async fn lease_look_at(
         &self,
         (tenant, trustpoint): (TenantId, TrustpointId),
+        claimed_until: Timestamp,
         look_at: Option<Timestamp>,
         offer_again: bool,
     ) -> Result<(), DbError> {
-        let sql = "/* lease_look_at */ UPDATE leases SET due_at = $3, offer_again = offer_again OR $4
+        let sql = "/* lease_look_at */ UPDATE leases SET offer_again = offer_again OR $4,
+                 due_at = CASE WHEN due_at = $5 THEN $3 ELSE due_at END
              WHERE tenant_id = $1 AND trustpoint_id = $2";
-        self.execute(sql, &[&Id(tenant), &Id(trustpoint), &look_at, &offer_again]).await.map(drop)
+        self.execute(sql, &[&Id(tenant), &Id(trustpoint), &look_at, &offer_again, &claimed_until]).await.map(drop)
     }
 
     /// Writes what an agent answered. Returns whether there is such a lease of its; an answer to an earlier message changes
@@ -336,8 +348,8 @@ impl TenantTx {
     }
 }
 
-fn sequence(row: Option<Row>) -> Result<u64, DbError> {
-    let sequence: i64 = row.ok_or(DbError::NotFound { kind: "lease" })?.try_get("sequence")?;
+fn sequence(row: Row) -> Result<u64, DbError> {
+    let sequence: i64 = row.try_get("sequence")?;
     Ok(sequence.unsigned_abs())
 }
 
@@ -385,6 +397,7 @@ fn due(row: &Row) -> Result<DueLease, DbError> {
         trustpoint_id,
         given,
         given_device: given_device.map(|Id(device)| device),
+        claimed_until: row.try_get("due_at")?,
         tenant_active: row.try_get("tenant_active")?,
         trustpoint: present.map(|_| leased(row, tenant_id)).transpose()?,
     })

@@ -15,7 +15,7 @@ use trustfleet_wire::{
     routing::device_reply_key,
     seal::{SealContext, seal},
     sign::Purpose,
-    v1::{Blob, Enroll, Job, Mac, Request, Revoke, San, Signer, Source, Stop, Task, ToAgent},
+    v1::{Blob, Enroll, Job, Mac, Request, Revoke, San, Signer, Source, Stop, Task, ToAgent, Upkeep},
 };
 
 use crate::{db::ClaimedJob, keys::Keys, secrets::AtRestError};
@@ -138,6 +138,11 @@ pub(crate) fn enroll(order: &EnrollmentOrder, mac: Option<Mac>) -> Result<Enroll
         mac,
         replaces: order.replaces.clone(),
         ca_time: policy.ca_time,
+        upkeep: (policy.upkeep.ca_certs || policy.upkeep.crls).then(|| Upkeep {
+            ca_certs: policy.upkeep.ca_certs,
+            crls: policy.upkeep.crls,
+            every_s: policy.upkeep.every_s,
+        }),
         accept_sha1_answers: policy.mac.accept_sha1_answers || ca.quirks.answers_by_sha1,
         implicit_confirm: policy.implicit_confirm,
         trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,

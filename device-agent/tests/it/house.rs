@@ -132,7 +132,8 @@ impl House {
         let (link, outgoing) = mpsc::channel(64);
         let core = Arc::new(core);
         let driver = tokio::spawn(driver::run(Arc::clone(&core), received, link));
-        tokio::spawn(trustfleet_agent::nodes::watch(core));
+        tokio::spawn(trustfleet_agent::nodes::watch(Arc::clone(&core)));
+        tokio::spawn(trustfleet_agent::upkeep::keep(core));
         incoming.send(Incoming::Up).await.unwrap();
         let controller = tokio::spawn(controller(
             outgoing,
@@ -256,6 +257,7 @@ impl House {
             urls: vec![ca.url.clone()],
             source: None,
             ca_time: false,
+            upkeep: None,
             replaces: None,
             key_algorithm: "ecdsa-p256".to_owned(),
             regenerate_key: true,

@@ -199,6 +199,9 @@ pub struct Enroll {
     /// Believe the time in verified answers, where the device knows no better; an agent that is older never does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ca_time: bool,
+    /// What of the CA is kept fresh beside the certificate; an agent that is older keeps nothing so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upkeep: Option<Upkeep>,
     /// Accept HMAC-SHA1 in answers.
     pub accept_sha1_answers: bool,
     /// Ask for implicit confirmation.
@@ -221,6 +224,19 @@ pub struct Enroll {
     /// The CA wants the signer's root among extraCerts; an agent that is older leaves it out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub root_in_extra_certs: bool,
+}
+
+/// What of a CA is kept fresh, and how often it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upkeep {
+    /// CA certificates, by genm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ca_certs: bool,
+    /// The CRL, by distribution points and genm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crls: bool,
+    /// Seconds between two times, at most; a CRL is asked for earlier where it ends before.
+    pub every_s: u32,
 }
 
 /// The local side of connections (S7).

@@ -3,7 +3,7 @@
 use trustfleet_model::ids::PolicyId;
 use trustfleet_model::policy::{
     Activation, ActivationByKind, FileFormat, KeyAlgorithm, KeySpec, MacAlgorithm, MacSettings, OriginAuthentication,
-    PolicySpec, SourceSpec,
+    PolicySpec, SourceSpec, UpkeepSpec,
 };
 use trustfleet_model::renewal::AutoUpdate;
 
@@ -204,6 +204,33 @@ impl From<AutoUpdate> for AutoUpdateBody {
     }
 }
 
+/// What of the CA is kept fresh on the device, beside the certificate.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = PolicyUpkeep)]
+pub struct UpkeepBody {
+    /// CA certificates, by genm; default false.
+    pub ca_certs: bool,
+    /// The CRL of the certificate's CA, by its distribution points and by genm; default false.
+    pub crls: bool,
+    /// Seconds between two times, 10 to 2,592,000; default a day. A CRL is asked for earlier where it ends before.
+    #[schema(minimum = 10, maximum = 2_592_000)]
+    pub every_s: u32,
+}
+
+impl Default for UpkeepBody {
+    fn default() -> Self {
+        UpkeepSpec::default().into()
+    }
+}
+
+impl From<UpkeepSpec> for UpkeepBody {
+    fn from(upkeep: UpkeepSpec) -> Self {
+        let UpkeepSpec { ca_certs, crls, every_s } = upkeep;
+        Self { ca_certs, crls, every_s }
+    }
+}
+
 fn origin_authentication() -> OriginAuthenticationBody {
     OriginAuthentication::default().into()
 }
@@ -266,6 +293,9 @@ configured! {
         /// Where connections to the CA come from on the device; by default its routes decide (S7).
         #[serde(default)]
         source: SourceBody,
+        /// What of the CA is kept fresh on the device, beside the certificate; by default nothing.
+        #[serde(default)]
+        upkeep: UpkeepBody,
         /// Believe the time in verified answers of the CA, on a device without a clock of its own that has not heard the
         /// controller's time yet; default false (V13).
         #[serde(default)]
@@ -312,6 +342,7 @@ impl PolicyUpdate {
                 lease_s: self.auto_update.lease_s,
             },
             file_format: self.file_format.into(),
+            upkeep: UpkeepSpec { ca_certs: self.upkeep.ca_certs, crls: self.upkeep.crls, every_s: self.upkeep.every_s },
             ca_time: self.ca_time,
             source: SourceSpec { address: self.source.address, interface: self.source.interface },
             message_timeout_s: self.message_timeout_s,
@@ -345,6 +376,7 @@ impl From<Configured<PolicyId, PolicySpec>> for PolicyBody {
             },
             auto_update: spec.auto_update.into(),
             file_format: spec.file_format.into(),
+            upkeep: spec.upkeep.into(),
             ca_time: spec.ca_time,
             source: SourceBody { address: spec.source.address, interface: spec.source.interface },
             message_timeout_s: spec.message_timeout_s,

@@ -247,6 +247,7 @@ impl Agent {
             urls: vec![self.ca.url.clone()],
             source: None,
             ca_time: false,
+            upkeep: None,
             replaces: None,
             key_algorithm: "ecdsa-p256".to_owned(),
             regenerate_key: true,
