@@ -264,7 +264,9 @@ fn usable(core: &Core, lease: &Lease) -> Result<Place, String> {
     if order.kind != RequestKind::Kur || order.mac.is_some() || !(1..=99).contains(&lease.emergency_percent) {
         return Err("it holds no key update with an emergency mark from 1 to 99 percent".to_owned());
     }
-    core.accept.check(&order).map_err(|error| format!("the agent's own configuration does not allow it: {error}"))?;
+    core.accept
+        .check(&order.talk)
+        .map_err(|error| format!("the agent's own configuration does not allow it: {error}"))?;
     Ok(place)
 }
 

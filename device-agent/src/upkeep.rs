@@ -25,7 +25,7 @@ use trustfleet_wire::v1::{Enroll, Job, Lease, Task};
 
 use crate::core::Core;
 use crate::exchange::{Halt, blocking};
-use crate::order::{Order, Place};
+use crate::order::{Order, Place, Talk};
 use crate::services::{Given, Giving};
 use crate::slots::{Slot, Slots};
 use crate::store::{self, Store, StoreError};
@@ -333,7 +333,7 @@ async fn give(core: &Arc<Core>, record: &Record) -> Result<bool, Halt> {
 /// How a CA is asked for one trustpoint.
 struct Asking {
     core: Arc<Core>,
-    order: Order,
+    talk: Talk,
     credentials: Credentials,
     certificate: Certificate,
     chain: Vec<Certificate>,
@@ -343,19 +343,19 @@ impl Asking {
     fn of(core: &Arc<Core>, record: &Record) -> Result<Option<Self>, String> {
         let words = |violations: Violations| violations.to_string();
         let place = Place::named(&record.device, &record.trustpoint).map_err(words)?;
-        let order = Order::of(&record.enroll).map_err(words)?;
-        core.accept.check(&order).map_err(words)?;
+        let talk = Order::of(&record.enroll).map_err(words)?.talk;
+        core.accept.check(&talk).map_err(words)?;
         let slots = core.slots(&place);
         let current = slots.certificate(Slot::Current).map_err(|error| error.to_string())?;
         let (Some((certificate, _)), Some(folder)) = (current, slots.folder(Slot::Current)) else { return Ok(None) };
         let signer = core.keys.load(&folder).map_err(|error| error.to_string())?;
         let chain = slots.chain(Slot::Current);
         let credentials = Credentials::Signature { signer, certificate: certificate.clone(), chain: chain.clone() };
-        Ok(Some(Self { core: Arc::clone(core), order, credentials, certificate, chain }))
+        Ok(Some(Self { core: Arc::clone(core), talk, credentials, certificate, chain }))
     }
 
     fn anchors(&self) -> &[Certificate] {
-        &self.order.acceptance.anchors
+        &self.talk.acceptance.anchors
     }
 
     /// The CA certificates that it names, as far as they lead to an anchor.
@@ -408,17 +408,17 @@ impl Asking {
         if !self.core.accept.covers(&url) {
             return Ok(Err("accept.ca_urls of the agent's configuration does not list it".to_owned()));
         }
-        let (http, timeout) = (self.core.http.coming_from(&self.order.source), self.order.message_timeout);
+        let (http, timeout) = (self.core.http.coming_from(&self.talk.source), self.talk.message_timeout);
         Ok(blocking(move || http.get(&url, timeout)).await?.map_err(|error| error.to_string()))
     }
 
     /// One question and its verified answer.
     async fn ask(&self, question: Question) -> Result<Result<Information, String>, Halt> {
         let request =
-            InfoRequest { question, recipient: self.order.recipient.clone(), sender: None, extra_certs: Vec::new() };
-        let (core, acceptance) = (Arc::clone(&self.core), self.order.acceptance.clone());
-        let (http, credentials) = (core.http.coming_from(&self.order.source), self.credentials.clone());
-        let (urls, timeout) = (self.order.urls.clone(), self.order.message_timeout);
+            InfoRequest { question, recipient: self.talk.recipient.clone(), sender: None, extra_certs: Vec::new() };
+        let (core, acceptance) = (Arc::clone(&self.core), self.talk.acceptance.clone());
+        let (http, credentials) = (core.http.coming_from(&self.talk.source), self.credentials.clone());
+        let (urls, timeout) = (self.talk.urls.clone(), self.talk.message_timeout);
         blocking(move || {
             let now = || core.identity.clock.now();
             let begun = Transaction::begin(

@@ -110,7 +110,7 @@ impl DeviceState {
             version: 0,
             trustpoints: BTreeMap::from([(trustpoint.id, trustpoint)]),
             open_jobs: BTreeMap::new(),
-            stopped_jobs: BTreeSet::new(),
+            stopped_jobs: BTreeMap::new(),
         }
     }
 

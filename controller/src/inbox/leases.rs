@@ -5,7 +5,7 @@ use trustfleet_wire::v1::{Event, LeaseAnswer, Report};
 
 use super::{Fate, Inbox, ending::made_at, parse};
 use crate::{
-    audit::Requester,
+    audit::{Attempt, Requester},
     db::{DbError, LeaseFacts, Sender},
     device::{Adopt, Command, Reply},
     error::AppError,
@@ -64,9 +64,27 @@ impl Inbox {
         }
         match self.make_known(report, lease_id, &lease).await {
             Ok(Reply::Job { .. }) => Adopted::Job,
-            Ok(_) | Err(AppError::NotFound { .. }) => Adopted::Nothing,
+            Ok(_) | Err(AppError::NotFound { .. }) => {
+                self.after_removal(report, lease_id);
+                Adopted::Nothing
+            }
             Err(AppError::Rejected(rejection)) => refused(Refusal::ForeignJob, rejection.to_string()),
             Err(error) => Adopted::Fate(Fate::Later(error)),
+        }
+    }
+
+    /// There is a certificate of a trustpoint that is gone: worth a line in the audit log.
+    fn after_removal(&self, report: &Report, lease_id: LeaseId) {
+        if let Event::Issued(_) = &report.event {
+            self.refusals.note(Attempt {
+                tenant: report.tenant_id,
+                at: self.clock.now(),
+                requester: Requester::new(format!("agent:{}", report.agent_id), "agent"),
+                action: "renewed_after_removal",
+                object_kind: "trustpoint",
+                object_id: report.trustpoint_id.as_uuid(),
+                detail: serde_json::json!({ "device_id": report.device_id, "lease_id": lease_id }),
+            });
         }
     }
 

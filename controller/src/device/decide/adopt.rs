@@ -10,9 +10,7 @@ use trustfleet_model::{
     trustpoint::{LastRequest, Progress, RequestState, Trustpoint},
 };
 
-use super::{
-    AuditEntry, Changes, Decision, DeviceState, JobInsert, JobKind, OpenJob, Rejection, Reply, changed, unchanged,
-};
+use super::{Changes, Decision, DeviceState, JobInsert, JobKind, OpenJob, Rejection, Reply, changed, unchanged};
 use crate::device::{Adopt, StopNote};
 
 /// The code of a job that an autonomous renewal has overtaken.
@@ -23,27 +21,18 @@ pub(super) fn adopt(state: &DeviceState, adopt: &Adopt, now: Timestamp) -> Resul
     if state.open_jobs.contains_key(&adopt.job_id) {
         return Ok(unchanged(reply));
     }
-    let mut changes = Changes::next(state, now);
     let Some((trustpoint, policy)) = state.trustpoints.get(&adopt.trustpoint_id).zip(adopt.policy.as_ref()) else {
-        // Its history is closed; that there is a certificate of it is worth a line.
-        changes.audit.push(AuditEntry {
-            requester: adopt.requested_by.clone(),
-            action: "renewed_after_removal",
-            object_kind: "trustpoint",
-            object_id: adopt.trustpoint_id.as_uuid(),
-            before: None,
-            after: None,
-            detail: serde_json::json!({ "device": state.device.name, "lease_id": adopt.lease_id }),
-        });
-        return Ok(changed(changes, Reply::Known));
+        return Ok(unchanged(Reply::Known)); // its history is closed
     };
+    let mut changes = Changes::next(state, now);
     if let Some((job_id, _)) = state.job_under_way(trustpoint) {
         let begun = !matches!(trustpoint.request, RequestState::Agent { .. });
         changes.finish(job_id, JobState::Failed, |update| {
             update.failure = Some(overtaken(begun));
             update.stop = Some(StopNote::Requested);
         });
-        changes.state.stopped_jobs.insert(job_id);
+        let stopped = state.open_jobs.get(&job_id).cloned();
+        changes.state.stopped_jobs.extend(stopped.map(|open| (job_id, open)));
         changes.outbox.push(job_id);
         let detail = serde_json::json!({ "by": adopt.job_id });
         changes.audit_of_job(adopt.requested_by.clone(), "job_overtaken", job_id.as_uuid(), detail);
@@ -61,7 +50,9 @@ pub(super) fn adopt(state: &DeviceState, adopt: &Adopt, now: Timestamp) -> Resul
         agent_id: adopt.agent_id,
         kind,
         public_key_sha256: None,
+        started: true,
         stop_requested: false,
+        condemned: None,
     };
     changes.state.open_jobs.insert(job_id, open);
     let total = jiff::SignedDuration::from_secs(policy.total_timeout_s.into());
@@ -80,6 +71,9 @@ pub(super) fn adopt(state: &DeviceState, adopt: &Adopt, now: Timestamp) -> Resul
         },
         lease_id: Some(adopt.lease_id),
         traceparent: None,
+        certificate_id: None,
+        endpoint: None,
+        deadline: None,
     });
     let detail = serde_json::json!({
         "device": state.device.name,
@@ -165,13 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_renewed_of_a_trustpoint_that_is_gone_leaves_a_line_and_no_job() {
+    fn what_was_renewed_of_a_trustpoint_that_is_gone_makes_no_job() {
         let state = in_use();
         let command = adopt_of(&state, 90);
         let mut gone = state;
         gone.trustpoints.clear();
-        let made = changes(&gone, &command);
-        assert!(made.jobs.is_empty() && made.trustpoints.is_empty());
-        assert_eq!(made.audit[0].action, "renewed_after_removal");
+        assert_eq!(same(&gone, &command), Reply::Known);
     }
 }
