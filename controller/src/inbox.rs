@@ -42,6 +42,7 @@ mod ending;
 mod leases;
 mod nodes;
 mod parse;
+mod roots;
 
 /// Unanswered deliveries of one queue at a time.
 const PREFETCH: u16 = 64;
@@ -330,6 +331,11 @@ impl Inbox {
                     && let Err(error) = self.nodes(tenant, agent, (hello.nodes, said_at)).await
                 {
                     tracing::warn!(agent.id = %agent, error = %chain(&error), "what an agent saw of nodes is put off");
+                }
+                if !hello.roots.is_empty()
+                    && let Err(error) = self.roots(tenant, agent, hello.roots).await
+                {
+                    tracing::warn!(agent.id = %agent, error = %chain(&error), "roots that an agent offers are put off");
                 }
                 Fate::Done
             }

@@ -245,6 +245,9 @@ pub async fn on_end(core: &Arc<Core>, end: &LeaseEnd) -> (Verdict, Option<LeaseA
                 // It has ended for this process; not acknowledged, the message comes again after the next connect.
                 return (Verdict::Later, None);
             }
+            if end.reason == "trustpoint_removed" {
+                core.upkeep.forget(end.trustpoint_id).await;
+            }
             (Verdict::Ack, Some(end.answer(fresh(core, now), now, "ended")))
         }
     }

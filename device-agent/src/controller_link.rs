@@ -250,6 +250,7 @@ impl Link {
             leases: self.identity.config.autonomy,
             clock_off_s: self.identity.clock.off_s(),
             nodes: self.identity.nodes.told(),
+            roots: self.identity.roots.told(),
         });
         let sealed = Envelope::seal(&hello, Purpose::FromAgent, &self.identity.keys.sign);
         let bytes = sealed.and_then(|envelope| envelope.to_bytes());
@@ -270,6 +271,7 @@ impl Link {
         let mut hello_due = next_hello();
         let mut nodes = self.identity.nodes.changes();
         let mut nodes_told = self.identity.nodes.told();
+        let mut roots = self.identity.roots.changes();
         loop {
             tokio::select! {
                 () = stopping(stop) => {
@@ -304,6 +306,8 @@ impl Link {
                 }
                 // A node of a pair has become active, or stands by: told at once, and once more if the controller had to wait.
                 Ok(()) = nodes.changed() => hello_due = Instant::now(),
+                // The CA told of a root that follows another one.
+                Ok(()) = roots.changed() => hello_due = Instant::now(),
                 () = sleep_until(hello_due) => {
                     let lately = std::mem::take(&mut nodes_told) != self.identity.nodes.told();
                     nodes_told = self.identity.nodes.told();

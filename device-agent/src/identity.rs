@@ -10,6 +10,7 @@ use crate::clock::AgentClock;
 use crate::config::Config;
 use crate::keys::IdentityKeys;
 use crate::nodes::Nodes;
+use crate::roots::FollowingRoots;
 use crate::session::Membership;
 
 /// What every part of the running agent shares.
@@ -25,6 +26,8 @@ pub struct Identity {
     pub clock: AgentClock,
     /// Which nodes of pairs are active.
     pub nodes: Nodes,
+    /// Roots that follow anchors of its orders.
+    pub roots: FollowingRoots,
     /// This process: a copy of the agent's state that runs elsewhere has another.
     pub instance: InstanceId,
 }

@@ -42,6 +42,7 @@ pub mod queue;
 pub mod record;
 pub mod recorder;
 pub mod reports;
+pub mod roots;
 pub mod run;
 pub mod services;
 pub mod session;

@@ -18,6 +18,7 @@ use crate::driver;
 use crate::identity::{Identity, fresh_instance};
 use crate::keys::{self, IdentityKeys, KeysError};
 use crate::nodes::{self, Nodes};
+use crate::roots::FollowingRoots;
 use crate::session::{Doors, Membership, SessionError, load_membership};
 use crate::store::{self, Store, StoreError};
 use crate::tls_roots::{TlsRoots, TlsRootsError};
@@ -101,7 +102,8 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     };
     let (agent_id, name) = (membership.agent_id, membership.name.clone());
     let (clock, nodes) = (AgentClock::load(&store), Nodes::load(&store, &config.pairs));
-    let identity = Arc::new(Identity { config, membership, keys, clock, nodes, instance: fresh_instance() });
+    let (following, instance) = (FollowingRoots::default(), fresh_instance());
+    let identity = Arc::new(Identity { config, membership, keys, clock, nodes, roots: following, instance });
     let http = CmpHttp::new(roots.clone(), client);
     let key_store = keys::open(&identity.config.keys, &identity.keys)?;
     keys::sweep(key_store.as_ref(), &store);

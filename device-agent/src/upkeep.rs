@@ -3,7 +3,8 @@
 //! The policy says what and how often; what is needed for it lies in a file for each trustpoint, as its last order or lease had
 //! it. CA certificates are asked for by genm, CRLs by the distribution points of the certificate in use and by genm where
 //! these give none. Nothing counts that does not lead to a configured anchor; what changed is written beside the slots, and
-//! the trustpoint's services are given their copies anew. No anchor is ever added or replaced.
+//! the trustpoint's services are given their copies anew. No anchor is ever added or replaced: a root that follows one is
+//! told to the controller.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ use trustfleet_model::field::Violations;
 use trustfleet_model::ids::{JobId, TrustpointId};
 use trustfleet_pki::Certificate;
 use trustfleet_pki::chain::verify_signer;
-use trustfleet_wire::v1::{Enroll, Job, Lease, Task};
+use trustfleet_wire::v1::{Blob, Enroll, Job, Lease, RootOffered, Task};
 
 use crate::core::Core;
 use crate::exchange::{Halt, blocking};
@@ -57,6 +58,9 @@ struct Record {
     enroll: Enroll,
     #[serde(default)]
     done: Done,
+    /// Roots that follow anchors, as the CA told.
+    #[serde(default)]
+    offered: Vec<RootOffered>,
     /// Files were changed, and services have not got their copies yet.
     #[serde(default)]
     to_give: bool,
@@ -73,6 +77,15 @@ struct Done {
     /// Failures since then, and when the last one was.
     failures: u32,
     failed_at: Option<Timestamp>,
+}
+
+impl Record {
+    /// Roots that its orders do not have as anchors yet.
+    fn untrusted(&self) -> Vec<RootOffered> {
+        let wanted = self.enroll.upkeep.as_ref().is_some_and(|upkeep| upkeep.roots);
+        let trusted = |offered: &&RootOffered| self.enroll.trust_anchors.contains(&offered.root);
+        self.offered.iter().filter(|_| wanted).filter(|offered| !trusted(offered)).cloned().collect()
+    }
 }
 
 /// When to look after a trustpoint next; `every_s`: what the policy says. Two agents that began together come apart by a
@@ -137,6 +150,7 @@ impl Upkeep {
             services: services.to_vec(),
             enroll: Enroll { mac: None, ..enroll.clone() },
             done: Done::default(),
+            offered: Vec::new(),
             to_give: false,
         };
         let saved = blocking(move || {
@@ -144,21 +158,29 @@ impl Upkeep {
                 return store::remove(&path);
             }
             let before: Option<Record> = store::load_json(&path).unwrap_or_default();
-            let (done, to_give) = before.map(|before| (before.done, before.to_give)).unwrap_or_default();
-            store::save_json(&path, &Record { done, to_give, ..record })
+            let (done, offered, to_give) =
+                before.map(|before| (before.done, before.offered, before.to_give)).unwrap_or_default();
+            store::save_json(&path, &Record { done, offered, to_give, ..record })
         });
         match saved.await {
-            Ok(Ok(())) if wanted => {
-                self.due().insert(id, Timestamp::MIN);
-            }
+            // Looking finds out what is no more to be looked after.
             Ok(Ok(())) => {
-                self.due().remove(&id);
+                self.due().insert(id, Timestamp::MIN);
             }
             Ok(Err(error)) => {
                 tracing::warn!(trustpoint.id = %id, %error, "what to look after is not noted on the disk")
             }
             Err(_) => {}
         }
+    }
+
+    /// There is no such trustpoint any more.
+    pub async fn forget(&self, id: TrustpointId) {
+        let path = self.store.upkeep_file(id);
+        if let Ok(Err(error)) = blocking(move || store::remove(&path)).await {
+            tracing::warn!(trustpoint.id = %id, %error, "a removed trustpoint is still looked after");
+        }
+        self.due().insert(id, Timestamp::MIN);
     }
 
     fn due(&self) -> MutexGuard<'_, BTreeMap<TrustpointId, Timestamp>> {
@@ -200,19 +222,23 @@ async fn look(core: &Arc<Core>, id: TrustpointId) -> Result<Option<Timestamp>, H
     let record = blocking(move || store::load_json::<Record>(&file)).await?;
     let mut record = match record {
         Ok(Some(record)) if record.version == VERSION => record,
-        Ok(None) => return Ok(None),
+        Ok(None) => {
+            core.identity.roots.set(id, Vec::new());
+            return Ok(None);
+        }
         Ok(Some(_)) | Err(_) => {
             tracing::error!(trustpoint.id = %id, "what to look after cannot be read; it waits for the next order");
             return Ok(None);
         }
     };
     let Some(settings) = record.enroll.upkeep.clone() else { return Ok(None) };
+    core.identity.roots.set(id, record.untrusted());
     let now = core.identity.clock.now();
     let due = due_at(&record.done, settings.every_s, id, now);
     if due > now && !record.to_give {
         return Ok(Some(due));
     }
-    let outcome = if due > now { Ok(()) } else { refresh(core, &mut record, now).await? };
+    let outcome = if due > now { Ok(()) } else { refresh(core, id, &mut record, now).await? };
     match outcome {
         Ok(()) => {}
         Err(reason) => {
@@ -221,6 +247,7 @@ async fn look(core: &Arc<Core>, id: TrustpointId) -> Result<Option<Timestamp>, H
             tracing::warn!(device = %record.device, trustpoint = %record.trustpoint, reason, "CA certificates or CRLs are not fresh");
         }
     }
+    core.identity.roots.set(id, record.untrusted());
     // Before the services: what is cut off from here on is given after the restart.
     save(&path, &record).await?;
     if record.to_give && give(core, &record).await? {
@@ -240,7 +267,12 @@ async fn save(path: &std::path::Path, record: &Record) -> Result<(), Halt> {
 }
 
 /// Asks for everything that the policy wants; what changed is on the disk then.
-async fn refresh(core: &Arc<Core>, record: &mut Record, now: Timestamp) -> Result<Result<(), String>, Halt> {
+async fn refresh(
+    core: &Arc<Core>,
+    id: TrustpointId,
+    record: &mut Record,
+    now: Timestamp,
+) -> Result<Result<(), String>, Halt> {
     let Some(settings) = record.enroll.upkeep.clone() else { return Ok(Ok(())) };
     let asking = match Asking::of(core, record) {
         Ok(Some(asking)) => asking,
@@ -266,6 +298,12 @@ async fn refresh(core: &Arc<Core>, record: &mut Record, now: Timestamp) -> Resul
             // There is none that is newer.
             Ok(None) => {}
             Err(reason) => troubles.push(format!("CRL: {reason}")),
+        }
+    }
+    if settings.roots {
+        match asking.following(id).await? {
+            Ok(found) => record.offered = found,
+            Err(reason) => troubles.push(format!("roots: {reason}")),
         }
     }
     record.to_give |= changed && !record.services.is_empty();
@@ -364,6 +402,23 @@ impl Asking {
             Information::CaCerts(found) => leading(&found, self.anchors(), now),
             _ => Vec::new(),
         }))
+    }
+
+    /// Roots that follow the anchors, verified by them (V12).
+    async fn following(&self, trustpoint_id: TrustpointId) -> Result<Result<Vec<RootOffered>, String>, Halt> {
+        let mut found = Vec::new();
+        for old in self.anchors().iter().filter(|anchor| anchor.is_self_issued()) {
+            match self.ask(Question::RootCaUpdate { old: old.clone() }).await? {
+                Ok(Information::RootCaUpdate(Some(update))) => found.push(RootOffered {
+                    trustpoint_id,
+                    root: Blob(update.new_root.as_der().to_vec()),
+                    with_old: Blob(update.new_with_old.as_der().to_vec()),
+                }),
+                Ok(_) => {}
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        Ok(Ok(found))
     }
 
     /// A CRL that is newer than the one at hand, of the CA that issued the certificate in use, verified.

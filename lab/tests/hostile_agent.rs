@@ -169,6 +169,7 @@ fn hello(tenant_id: TenantId, agent_id: AgentId) -> FromAgent {
         leases: false,
         clock_off_s: None,
         nodes: Vec::new(),
+        roots: Vec::new(),
         tenant_id,
         agent_id,
         message_id,

@@ -124,3 +124,36 @@ async fn a_crl_comes_from_its_distribution_point_and_by_genm_where_that_gives_ru
     *content.lock().unwrap() = der.clone();
     lab.eventually("the distribution point's is taken", || (fs::read(&crl).ok()? == der).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_root_that_follows_an_anchor_is_offered_and_is_one_when_two_administrators_want_it() {
+    let lab = Lab::start().await;
+    let mut policy = policy();
+    policy["upkeep"] = json!({ "roots": true, "every_s": 10 });
+    let fleet = lab.fleet(&["gw-1"], &policy).await;
+    let (_gw, files) = fleet.start_agent("gw-1").await.unwrap();
+    fleet.add_device("gw-1", "gw-1").unwrap();
+    fleet.enrolled("gw-1", &fleet.enroll("gw-1", "ir").unwrap(), LIMIT).await.unwrap();
+    let offered = || fleet.get("ca-servers/default/offered-roots").unwrap()["items"][0].clone();
+    let root = lab.eventually("it is offered", || Some(offered()).filter(|root| root["sha256"].is_string())).await;
+    assert_eq!(root["taken"], false, "{root}");
+    let anchors = || fleet.get("ca-servers/default").unwrap()["trust_anchors"].as_array().unwrap().clone();
+    let before = anchors();
+    assert!(!before.contains(&root["certificate"]), "nobody has taken it");
+
+    let settings = json!({ "display_name": "lab", "allow_weak_algorithms": false, "four_eyes": true });
+    lab.house.platform.put(fleet.path("").trim_end_matches('/'), &settings).unwrap();
+    let take = format!("ca-servers/default/offered-roots/{}/take", root["sha256"].as_str().unwrap());
+    let change = fleet.post(&take, &Value::Null).unwrap();
+    assert_eq!((&change["state"], &change["operation"]), (&json!("pending"), &json!("ca_server_update")), "{change}");
+    assert_eq!(anchors(), before);
+    let approve = format!("changes/{}/approve", change["id"].as_str().unwrap());
+    lab.house.platform.post(&fleet.path(&approve), &json!({})).unwrap();
+    assert_eq!(offered()["taken"], true);
+    assert_eq!(anchors().len(), before.len() + 1);
+
+    // With the next order the device trusts it, and has no more to tell.
+    fleet.enrolled("gw-1", &fleet.enroll("gw-1", "kur").unwrap(), LIMIT).await.unwrap();
+    let trusted = fs::read_to_string(files.state.join("devices/gw-1/default/current/anchors.pem")).unwrap();
+    assert_eq!(trusted.matches("BEGIN CERTIFICATE").count(), before.len() + 1);
+}

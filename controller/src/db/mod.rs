@@ -32,6 +32,7 @@ mod mac_secret;
 mod migrate;
 mod node;
 mod note;
+mod offered_root;
 mod outbox;
 mod policy;
 mod renewal;
@@ -81,6 +82,7 @@ pub use self::{
     migrate::{SchemaError, migrate, schema_version},
     node::NodeRow,
     note::Note,
+    offered_root::{OfferedRoot, SpokenOf},
     outbox::{Claim, ClaimedJob},
     renewal::{Plan, PlannedTrustpoint},
     revision::{Reference, Revision},

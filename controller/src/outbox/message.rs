@@ -138,9 +138,10 @@ pub(crate) fn enroll(order: &EnrollmentOrder, mac: Option<Mac>) -> Result<Enroll
         mac,
         replaces: order.replaces.clone(),
         ca_time: policy.ca_time,
-        upkeep: (policy.upkeep.ca_certs || policy.upkeep.crls).then(|| Upkeep {
+        upkeep: (policy.upkeep.ca_certs || policy.upkeep.crls || policy.upkeep.roots).then(|| Upkeep {
             ca_certs: policy.upkeep.ca_certs,
             crls: policy.upkeep.crls,
+            roots: policy.upkeep.roots,
             every_s: policy.upkeep.every_s,
         }),
         accept_sha1_answers: policy.mac.accept_sha1_answers || ca.quirks.answers_by_sha1,

@@ -57,6 +57,8 @@ pub struct Fixture {
     /// What it says of its clock, and of the nodes of pairs.
     pub clock_off_s: Mutex<Option<i64>>,
     pub nodes: Mutex<Vec<NodeSeen>>,
+    /// Roots that it offers.
+    pub roots: Mutex<Vec<trustfleet_wire::v1::RootOffered>>,
     entity: EntityId,
     ca_server: CaServerId,
     policy: PolicyId,
@@ -121,6 +123,7 @@ impl Fixture {
             takes_leases: AtomicBool::new(false),
             clock_off_s: Mutex::default(),
             nodes: Mutex::default(),
+            roots: Mutex::default(),
             entity,
             ca_server,
             policy,
@@ -267,6 +270,7 @@ impl Fixture {
             leases: self.takes_leases.load(Ordering::Relaxed),
             clock_off_s: *self.clock_off_s.lock().unwrap(),
             nodes: self.nodes.lock().unwrap().clone(),
+            roots: self.roots.lock().unwrap().clone(),
             repeated,
             tenant_id: self.tenant,
             agent_id: self.agent.id,

@@ -37,6 +37,7 @@ mod quotas;
 mod renewal;
 mod reports;
 mod revocation;
+mod roots;
 mod running;
 mod same_statements;
 mod schema;

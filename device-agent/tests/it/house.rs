@@ -110,6 +110,7 @@ impl House {
         let config = Config::load(&file).unwrap();
         let identity = Arc::new(Identity {
             nodes: Nodes::load(&store, &config.pairs),
+            roots: trustfleet_agent::roots::FollowingRoots::default(),
             config,
             membership: Membership {
                 version: 1,

@@ -236,13 +236,15 @@ pub struct UpkeepSpec {
     pub ca_certs: bool,
     /// The CRL of the certificate's CA, by its distribution points and by genm.
     pub crls: bool,
+    /// Roots that follow the trust anchors, by genm (rootCaCert): offered to operators.
+    pub roots: bool,
     /// Seconds between two times, 10 to 30 days; a CRL is asked for earlier where it ends before.
     pub every_s: u32,
 }
 
 impl Default for UpkeepSpec {
     fn default() -> Self {
-        Self { ca_certs: false, crls: false, every_s: 86_400 }
+        Self { ca_certs: false, crls: false, roots: false, every_s: 86_400 }
     }
 }
 

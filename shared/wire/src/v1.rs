@@ -235,6 +235,9 @@ pub struct Upkeep {
     /// The CRL, by distribution points and genm.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub crls: bool,
+    /// Roots that follow the trust anchors, by genm: told in the hello, and not trusted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub roots: bool,
     /// Seconds between two times, at most; a CRL is asked for earlier where it ends before.
     pub every_s: u32,
 }
@@ -355,6 +358,20 @@ pub struct Hello {
     /// is seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeSeen>,
+    /// Roots that follow anchors of its orders, as CAs told; until the orders have them as anchors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<RootOffered>,
+}
+
+/// A root that follows a trust anchor, as its CA told (rootCaKeyUpdate).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootOffered {
+    /// A trustpoint whose orders have the anchor; there may be more of them.
+    pub trustpoint_id: TrustpointId,
+    /// The new root, DER: newWithNew.
+    pub root: Blob,
+    /// Its key, certified by the anchor, DER: newWithOld.
+    pub with_old: Blob,
 }
 
 /// What a device is in its hot-standby pair, as its agent sees it (S47).

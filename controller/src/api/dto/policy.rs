@@ -213,6 +213,9 @@ pub struct UpkeepBody {
     pub ca_certs: bool,
     /// The CRL of the certificate's CA, by its distribution points and by genm; default false.
     pub crls: bool,
+    /// Roots that follow the CA server's trust anchors, by genm: offered there, and trusted by nobody before an operator
+    /// takes them; default false.
+    pub roots: bool,
     /// Seconds between two times, 10 to 2,592,000; default a day. A CRL is asked for earlier where it ends before.
     #[schema(minimum = 10, maximum = 2_592_000)]
     pub every_s: u32,
@@ -224,10 +227,17 @@ impl Default for UpkeepBody {
     }
 }
 
+impl From<UpkeepBody> for UpkeepSpec {
+    fn from(upkeep: UpkeepBody) -> Self {
+        let UpkeepBody { ca_certs, crls, roots, every_s } = upkeep;
+        Self { ca_certs, crls, roots, every_s }
+    }
+}
+
 impl From<UpkeepSpec> for UpkeepBody {
     fn from(upkeep: UpkeepSpec) -> Self {
-        let UpkeepSpec { ca_certs, crls, every_s } = upkeep;
-        Self { ca_certs, crls, every_s }
+        let UpkeepSpec { ca_certs, crls, roots, every_s } = upkeep;
+        Self { ca_certs, crls, roots, every_s }
     }
 }
 
@@ -342,7 +352,7 @@ impl PolicyUpdate {
                 lease_s: self.auto_update.lease_s,
             },
             file_format: self.file_format.into(),
-            upkeep: UpkeepSpec { ca_certs: self.upkeep.ca_certs, crls: self.upkeep.crls, every_s: self.upkeep.every_s },
+            upkeep: self.upkeep.into(),
             ca_time: self.ca_time,
             source: SourceSpec { address: self.source.address, interface: self.source.interface },
             message_timeout_s: self.message_timeout_s,
