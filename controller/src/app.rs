@@ -32,6 +32,7 @@ use crate::{
     error::AppError,
     inbox::Inbox,
     keys::{KeyError, Keys},
+    leases::Leaser,
     metrics::Metrics,
     outbox::Outbox,
     purge,
@@ -324,6 +325,13 @@ impl Core {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         };
+        let leaser = Leaser {
+            store: store.clone(),
+            broker: broker.clone(),
+            keys: Arc::clone(&keys),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        };
         let binder = Binder { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let revoker = Revoker { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let spreader = Spreader {
@@ -336,6 +344,7 @@ impl Core {
             Part { name: "the spreading of renewals", task: backend.spawn(steady::keep(spreader, intake.clone())) },
             Part { name: "the revoker", task: backend.spawn(steady::keep(revoker, intake.clone())) },
             Part { name: "the binder", task: backend.spawn(steady::keep(binder, intake.clone())) },
+            Part { name: "the leases", task: backend.spawn(leaser.keep(intake.clone())) },
             Part { name: "the renewal", task: backend.spawn(steady::keep(renewal, intake.clone())) },
             Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
             Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },

@@ -39,7 +39,10 @@ use crate::{
 };
 
 mod ending;
+mod leases;
+mod nodes;
 mod parse;
+mod roots;
 
 /// Unanswered deliveries of one queue at a time.
 const PREFETCH: u16 = 64;
@@ -236,15 +239,18 @@ impl Inbox {
             Err(error @ WireError::UnknownVersion(_)) => return Fate::Refused(Refusal::UnknownVersion, chain(&error)),
             Err(error) => return Fate::Refused(Refusal::Unreadable, chain(&error)),
         };
-        let (tenant, agent, job) = match &claimed {
-            FromAgent::Hello(hello) => (hello.tenant_id, hello.agent_id, None),
-            FromAgent::Report(report) => (report.tenant_id, report.agent_id, Some(report.job_id)),
+        let (tenant, agent, job, lease) = match &claimed {
+            FromAgent::Hello(hello) => (hello.tenant_id, hello.agent_id, None, None),
+            FromAgent::Report(report) => (report.tenant_id, report.agent_id, Some(report.job_id), report.lease_id),
+            FromAgent::Lease(answer) => (answer.tenant_id, answer.agent_id, None, None),
         };
         if writer.is_some_and(|writer| writer != agent) {
             return Fate::Refused(Refusal::ForeignSender, format!("in the name of agent {agent}"));
         }
-        let found: Result<_, AppError> =
-            self.store.system_tx("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, job).await?)).await;
+        let found: Result<_, AppError> = self
+            .store
+            .system_tx("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, job, lease).await?))
+            .await;
         let sender = match found {
             Ok(Some(sender)) => sender,
             Ok(None) => return Fate::Refused(Refusal::UnknownAgent, format!("agent {agent}")),
@@ -258,10 +264,11 @@ impl Inbox {
             return Fate::Refused(Refusal::Quarantined, format!("agent {agent}"));
         }
         match message {
-            FromAgent::Hello(hello) => self.hello(&hello).await,
+            FromAgent::Hello(hello) => self.hello(hello).await,
+            FromAgent::Lease(answer) => self.lease_answered(*answer).await,
             FromAgent::Report(report) => {
                 let (span, report_id) = (span(&report), report.report_id);
-                let mut fate = self.report(*report, &sender).instrument(span.clone()).await;
+                let mut fate = self.report(*report, sender).instrument(span.clone()).await;
                 // It is its agent's own, and will never be taken: without an answer it would be repeated for ever.
                 if let Fate::Refused(refusal, _) = &fate
                     && let Err(error) = self.answer(agent, report_id, Some(*refusal)).await
@@ -280,16 +287,21 @@ impl Inbox {
 
     /// A session begins: everything unfinished is offered again. In one that goes on, only what no queue has taken: the
     /// agent has the rest, and a fleet that says hello every few minutes must cost next to nothing.
-    async fn hello(&self, hello: &Hello) -> Fate {
+    async fn hello(&self, hello: Hello) -> Fate {
         let (tenant, agent, now, repeated) = (hello.tenant_id, hello.agent_id, self.clock.now(), hello.repeated);
         let software = parse::bounded(&hello.software, parse::SOFTWARE_MAX);
         let told = software.clone();
         // A clock that is ahead must not hide who speaks later.
-        let (instance, said_at) = (hello.instance, hello.at.min(now));
+        let (instance, said_at, leases) = (hello.instance, hello.at.min(now), hello.leases);
+        let clock_off_s = hello.clock_off_s;
         let offered: Result<(u64, bool), AppError> = self
             .store
             .system_tx("inbox_hello", async move |tx| {
-                tx.sender_seen(tenant, agent, Some(&told), now).await?;
+                let news = tx.sender_seen(tenant, agent, Some(&told), Some(leases), now).await?;
+                tx.sender_clock(tenant, agent, clock_off_s).await?;
+                if !repeated || news {
+                    tx.leases_of_session(tenant, agent, news, now).await?;
+                }
                 let twice = match instance {
                     Some(instance) => tx.agent_heard(tenant, agent, instance, said_at).await?,
                     None => false,
@@ -314,14 +326,47 @@ impl Inbox {
                 if jobs > 0 {
                     self.new_jobs.notify_one();
                 }
+                // After the rest: what is said of nodes is said again with the next hello.
+                if !hello.nodes.is_empty()
+                    && let Err(error) = self.nodes(tenant, agent, (hello.nodes, said_at)).await
+                {
+                    tracing::warn!(agent.id = %agent, error = %chain(&error), "what an agent saw of nodes is put off");
+                }
+                if !hello.roots.is_empty()
+                    && let Err(error) = self.roots(tenant, agent, hello.roots).await
+                {
+                    tracing::warn!(agent.id = %agent, error = %chain(&error), "roots that an agent offers are put off");
+                }
                 Fate::Done
             }
             Err(error) => Fate::Later(error),
         }
     }
 
-    async fn report(&self, report: Report, sender: &Sender) -> Fate {
+    async fn report(&self, report: Report, mut sender: Sender) -> Fate {
         // Before any actor is woken: a report may name whatever device it likes.
+        if let (None, Some(lease)) = (sender.job, report.lease_id) {
+            match self.adopt(&report, lease, &sender).await {
+                leases::Adopted::Job => {}
+                leases::Adopted::Fate(fate) => return fate,
+                leases::Adopted::Nothing => {
+                    return match self.answer(report.agent_id, report.report_id, None).await {
+                        Ok(()) => Fate::Done,
+                        Err(error) => Fate::Later(error),
+                    };
+                }
+            }
+            let (tenant, agent, job) = (report.tenant_id, report.agent_id, report.job_id);
+            let again: Result<_, AppError> = self
+                .store
+                .system_tx("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, Some(job), None).await?))
+                .await;
+            match again {
+                Ok(Some(known)) => sender = known,
+                Ok(None) => return Fate::Refused(Refusal::UnknownAgent, format!("agent {agent}")),
+                Err(error) => return Fate::Later(error),
+            }
+        }
         match sender.job {
             None => return Fate::Refused(Refusal::UnknownJob, Rejection::UnknownJob.to_string()),
             Some(job) if job.agent_id != report.agent_id || job.device_id != report.device_id => {
@@ -333,9 +378,9 @@ impl Inbox {
         let now = self.clock.now();
         if now.duration_since(sender.last_seen_at).as_secs() >= SEEN_EVERY_S {
             let (tenant, agent) = (report.tenant_id, report.agent_id);
-            let seen: Result<(), AppError> = self
+            let seen: Result<bool, AppError> = self
                 .store
-                .system_tx("inbox_seen", async move |tx| Ok(tx.sender_seen(tenant, agent, None, now).await?))
+                .system_tx("inbox_seen", async move |tx| Ok(tx.sender_seen(tenant, agent, None, None, now).await?))
                 .await;
             if let Err(error) = seen {
                 return Fate::Later(error);
@@ -348,11 +393,11 @@ impl Inbox {
             Err(error) => return Fate::Later(error),
         };
         // After its end a job can still tell of a failed activation: that is no exchange.
-        let kind = sender.job.filter(|_| !sender.finished).map(|job| job.kind);
-        let mut command = parse::report(report, sender, certificate_id, now);
+        let kind = sender.job.filter(|_| !sender.finished).map(|job| (job.kind, sender.autonomous));
+        let mut command = parse::report(report, &sender, certificate_id, now);
         // Of a revocation it is the key of whoever signs.
         if let ReportEvent::Started { public_key_sha256 } = &command.event
-            && kind != Some(JobKind::Revoke)
+            && kind.is_none_or(|(kind, _)| kind != JobKind::Revoke)
         {
             match self.key_holder(tenant, command.trustpoint_id, public_key_sha256.clone()).await {
                 Ok(holder) => command.key_held_by = holder,

@@ -29,7 +29,7 @@ use crate::{
     telemetry::chain,
 };
 
-mod message;
+pub(crate) mod message;
 
 /// Rows claimed at a time.
 const BATCH: u16 = 128;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_model::{
     clock::Clock,
-    ids::JobId,
+    ids::{JobId, TenantId, TrustpointId},
     job::RequestKind,
     renewal::{Due, next_action},
 };
@@ -72,9 +72,12 @@ impl Renewal {
         let now = self.clock.now();
         self.store
             .system_tx("trustpoints_plan", async move |tx| -> Result<usize, DbError> {
-                let plans = plans(&tx.trustpoints_to_plan(BATCH).await?, now);
+                let rows = tx.trustpoints_to_plan(BATCH).await?;
+                let plans = plans(&rows, now);
                 if !plans.is_empty() {
                     tx.trustpoints_planned(&plans).await?;
+                    // What moves a renewal may begin or end a lease.
+                    tx.leases_look(&leased(&rows), now).await?;
                 }
                 Ok(plans.len())
             })
@@ -136,6 +139,18 @@ impl Renewal {
         };
         self.registry.ask(tenant, device, command).await
     }
+}
+
+/// Those that were planned, each with whether it may want a lease.
+fn leased(rows: &[Result<PlannedTrustpoint, Plan>]) -> Vec<(TenantId, TrustpointId, bool)> {
+    let of = |row: &Result<PlannedTrustpoint, Plan>| match row {
+        Ok(PlannedTrustpoint { tenant_id, trustpoint, policy, .. }) => {
+            let by_itself = trustpoint.auto_update.unwrap_or(policy.auto_update.enabled);
+            (*tenant_id, trustpoint.id, by_itself && trustpoint.active.is_some())
+        }
+        Err(plan) => (plan.tenant_id, plan.trustpoint_id, false),
+    };
+    rows.iter().map(of).collect()
 }
 
 fn plans(rows: &[Result<PlannedTrustpoint, Plan>], now: Timestamp) -> Vec<Plan> {

@@ -87,6 +87,11 @@ impl Accept {
         Ok(Self { servers: config.ca_urls.clone(), anchors })
     }
 
+    /// Whether a URL may be called at all.
+    pub fn covers(&self, url: &str) -> bool {
+        self.servers.as_ref().is_none_or(|servers| servers.iter().any(|on| covers(on, url)))
+    }
+
     /// Whether an order stays inside; everything that does not is named, with the key that it offends.
     ///
     /// # Errors

@@ -282,6 +282,26 @@ impl CmpHttp {
         Err(HttpError::NotCmp { url: url.to_owned(), status, text })
     }
 
+    /// Gets a file: a CRL of a distribution point. Blocks for at most `timeout`; redirects are not followed.
+    ///
+    /// # Errors
+    /// There is none, or it has more than [`ANSWER_MAX`] bytes.
+    pub fn get(&self, url: &str, timeout: Duration) -> Result<Vec<u8>, HttpError> {
+        let got = self.agent(url)?.get(url).config().timeout_global(Some(timeout)).build().call();
+        let mut response = got.map_err(|error| classify(url, &error))?;
+        let status = response.status().as_u16();
+        let body = match response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec() {
+            Ok(body) => body,
+            Err(ureq::Error::BodyExceedsLimit(_)) => return Err(HttpError::TooLong { url: url.to_owned() }),
+            Err(error) => return Err(HttpError::NoAnswer { url: url.to_owned(), detail: error.to_string() }),
+        };
+        if status == 200 {
+            return Ok(body);
+        }
+        let detail = format!("HTTP status {status}");
+        Err(HttpError::NoAnswer { url: url.to_owned(), detail })
+    }
+
     /// Posts without caring for the answer (an error message to the CA, E1).
     pub fn tell(&self, url: &str, message: &[u8], timeout: Duration) {
         if let Err(error) = self.post(url, message, timeout) {

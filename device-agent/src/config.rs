@@ -17,6 +17,7 @@ use url::{Host, Url};
 use crate::accept::{Accept, AcceptConfig, AcceptError};
 use crate::ca_tls::{CaTlsConfig, ClientError, ClientFiles};
 use crate::domains::FactoryIdentityConfig;
+use crate::nodes::NodeConfig;
 use crate::services::{Accounts, ServiceConfig, Services};
 
 /// The name of the agent, over the one in the file: what makes one file good for many devices.
@@ -66,6 +67,10 @@ pub struct Config {
     /// Form of the log on stderr.
     #[serde(default)]
     pub log_format: LogFormat,
+    /// Take leases: renew certificates without the controller while it is out of reach and they are past their emergency
+    /// mark.
+    #[serde(default = "default_autonomy")]
+    pub autonomy: bool,
     /// Most exchanges with CAs at the same time, 1 to 64.
     #[serde(default = "default_parallel_exchanges")]
     pub parallel_exchanges: usize,
@@ -79,6 +84,9 @@ pub struct Config {
     /// Traces.
     #[serde(default)]
     pub traces: TracesConfig,
+    /// How it is seen which nodes of hot-standby pairs are active, by the names of devices (S47).
+    #[serde(default)]
+    pub pairs: BTreeMap<ObjectName, NodeConfig>,
     /// Services that use certificates, by the names that jobs call them.
     #[serde(default)]
     pub services: BTreeMap<String, ServiceConfig>,
@@ -153,6 +161,9 @@ impl KeysConfig {
     }
 }
 
+const fn default_autonomy() -> bool {
+    true
+}
 const fn default_parallel_exchanges() -> usize {
     8
 }
@@ -292,6 +303,7 @@ impl Config {
         }
         ClientFiles::of(&config.ca_tls).map_err(wrong)?;
         config.factory_identity.check().map_err(wrong)?;
+        NodeConfig::check(&config.pairs).map_err(|detail| wrong(&detail))?;
         config.check_transport("controller_url", &config.controller_url, "http", "https")?;
         Ok(config)
     }
@@ -441,6 +453,7 @@ mod tests {
         let config = parse(include_str!("../agent.example.toml")).unwrap();
         assert_eq!(config.parallel_exchanges, default_parallel_exchanges());
         assert_eq!(config.hello_s, default_hello_s());
+        assert_eq!(config.autonomy, default_autonomy());
         assert_eq!(config.log_format, LogFormat::default());
         assert!(!config.insecure_plaintext);
     }

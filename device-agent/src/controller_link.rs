@@ -36,6 +36,8 @@ use crate::tls_roots::TlsRoots;
 const RECONNECT: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(120) };
 /// Longest time to connect and to get ready.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
+/// What was said of nodes of pairs is said again after so long: the controller lets pairs rest between two changes.
+const NODES_AGAIN: Duration = Duration::from_secs(45);
 /// Unacked messages at a time.
 const PREFETCH: u16 = 16;
 /// lapin holds 32 frames in each direction, and touches all of that in time: 512 KB. Brokers take nothing smaller; longer
@@ -245,6 +247,10 @@ impl Link {
             software: SOFTWARE.to_owned(),
             repeated,
             instance: Some(self.identity.instance),
+            leases: self.identity.config.autonomy,
+            clock_off_s: self.identity.clock.off_s(),
+            nodes: self.identity.nodes.told(),
+            roots: self.identity.roots.told(),
         });
         let sealed = Envelope::seal(&hello, Purpose::FromAgent, &self.identity.keys.sign);
         let bytes = sealed.and_then(|envelope| envelope.to_bytes());
@@ -263,6 +269,9 @@ impl Link {
         let mut renewal = Renewal::new(&up.session);
         let next_hello = || Instant::now() + hello_wait(self.identity.config.hello_s, self.identity.random_u64());
         let mut hello_due = next_hello();
+        let mut nodes = self.identity.nodes.changes();
+        let mut nodes_told = self.identity.nodes.told();
+        let mut roots = self.identity.roots.changes();
         loop {
             tokio::select! {
                 () = stopping(stop) => {
@@ -295,8 +304,17 @@ impl Link {
                         }
                     }
                 }
+                // A node of a pair has become active, or stands by: told at once, and once more if the controller had to wait.
+                Ok(()) = nodes.changed() => hello_due = Instant::now(),
+                // The CA told of a root that follows another one.
+                Ok(()) = roots.changed() => hello_due = Instant::now(),
                 () = sleep_until(hello_due) => {
+                    let lately = std::mem::take(&mut nodes_told) != self.identity.nodes.told();
+                    nodes_told = self.identity.nodes.told();
                     hello_due = next_hello();
+                    if lately {
+                        hello_due = hello_due.min(Instant::now() + NODES_AGAIN);
+                    }
                     match self.hello(&up, true).await {
                         Ok(confirm) => {
                             tokio::spawn(async move {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 use tracing::Span;
 use trustfleet_model::clock::Clock as _;
-use trustfleet_model::ids::{AgentId, DeviceId, JobId, MessageId, TenantId, TrustpointId};
+use trustfleet_model::ids::{AgentId, DeviceId, JobId, LeaseId, MessageId, TenantId, TrustpointId};
 use trustfleet_telemetry::{continue_from, current_traceparent, in_trace, trace_span};
 use trustfleet_wire::Envelope;
 use trustfleet_wire::routing::REPORTS_EXCHANGE;
@@ -18,12 +18,14 @@ use crate::cmp_http::CmpHttp;
 use crate::identity::Identity;
 use crate::jobs::{Entry, JobBook, Live};
 use crate::keys::KeyStore;
+use crate::leases::LeaseBook;
 use crate::order::Place;
 use crate::record::{Outgoing, State};
 use crate::reports::Reports;
 use crate::services::Services;
 use crate::slots::Slots;
 use crate::store::{Store, StoreError};
+use crate::upkeep::Upkeep;
 
 /// Locks of trustpoints that nobody needs are thrown away when there are so many.
 const PLACES_KEPT: usize = 64;
@@ -38,6 +40,10 @@ pub struct Core {
     pub store: Store,
     /// Its jobs.
     pub book: JobBook,
+    /// What it may renew by itself.
+    pub leases: LeaseBook,
+    /// What it keeps fresh.
+    pub upkeep: Upkeep,
     /// Its reports.
     pub reports: Arc<Reports>,
     /// Keys of trustpoints.
@@ -72,6 +78,14 @@ pub struct About {
     pub reply_to: String,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// The lease by which the agent began it.
+    pub lease_id: Option<LeaseId>,
+}
+
+impl From<&Live> for About {
+    fn from(live: &Live) -> Self {
+        Self { lease_id: live.lease_id, ..Self::from(&live.job) }
+    }
 }
 
 impl From<&Job> for About {
@@ -84,6 +98,7 @@ impl From<&Job> for About {
             job_id: job.job_id,
             reply_to: job.reply_to.clone(),
             traceparent: job.traceparent.clone(),
+            lease_id: None,
         }
     }
 }
@@ -98,6 +113,7 @@ impl From<&Stop> for About {
             job_id: stop.job_id,
             reply_to: stop.reply_to.clone(),
             traceparent: stop.traceparent.clone(),
+            lease_id: None,
         }
     }
 }
@@ -109,7 +125,7 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
-    /// Puts the parts together and reads the job records back. Jobs may order what `accept` says.
+    /// Puts the parts together and reads job records and leases back. Jobs may order what `accept` says.
     ///
     /// # Errors
     /// The records' folder cannot be read.
@@ -123,10 +139,27 @@ impl Core {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, StoreError> {
         let book = JobBook::load(&store, &identity.membership.controller_key.0)?;
+        let leases = LeaseBook::load(&store, &identity.membership.controller_key.0)?;
+        let upkeep = Upkeep::load(&store)?;
         let exchanges = Arc::new(Semaphore::new(identity.config.parallel_exchanges));
         let reports = Arc::new(Reports::default());
         let (places, stop_orders) = (Mutex::default(), watch::Sender::new(0));
-        Ok(Self { identity, accept, store, book, reports, keys, services, http, exchanges, stop, places, stop_orders })
+        Ok(Self {
+            identity,
+            accept,
+            store,
+            book,
+            leases,
+            upkeep,
+            reports,
+            keys,
+            services,
+            http,
+            exchanges,
+            stop,
+            places,
+            stop_orders,
+        })
     }
 
     /// The slots of a trustpoint.
@@ -189,6 +222,7 @@ impl Core {
             trustpoint_id: job.trustpoint_id,
             job_id: job.job_id,
             sequence,
+            lease_id: job.lease_id,
             at: now,
             traceparent: span.in_scope(current_traceparent).or_else(|| job.traceparent.clone()),
             event,
@@ -242,7 +276,7 @@ impl Core {
     }
 
     fn seal_all(&self, live: &Live, events: Vec<Event>) -> Result<(Vec<Outgoing>, Vec<Span>), StoreError> {
-        let about = About::from(&live.job);
+        let about = About::from(live);
         events.into_iter().map(|event| self.report(&about, live.record.sequence, event)).collect()
     }
 

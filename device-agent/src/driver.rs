@@ -6,15 +6,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::Span;
 use trustfleet_cmp::text::sanitise;
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::JobId;
 use trustfleet_wire::sign::Purpose;
-use trustfleet_wire::v1::{Event, Failed, Job, Receipt, Stop, ToAgent};
+use trustfleet_wire::v1::{Event, Failed, Job, LeaseAnswer, Receipt, Stop, ToAgent};
 use trustfleet_wire::{Envelope, WireError};
 
+use crate::autonomy::{self, Watch};
 use crate::controller_link::{Incoming, Publication, Verdict};
 use crate::core::{About, Core};
 use crate::jobs::{Entry, Live};
@@ -36,9 +37,15 @@ const UNSAVED_MAX: Duration = Duration::from_secs(30);
 
 /// Runs the agent until it is told to stop or its link ends for good. Unfinished jobs are taken up where they stopped.
 pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: mpsc::Sender<Publication>) {
-    let reporter = tokio::spawn(Arc::clone(&core.reports).run(Arc::clone(&core.identity), link));
-    let mut driver =
-        Driver { core: Arc::clone(&core), workers: JoinSet::new(), queue: Queue::default(), quarantined: false };
+    let reporter = tokio::spawn(Arc::clone(&core.reports).run(Arc::clone(&core.identity), link.clone()));
+    let mut driver = Driver {
+        core: Arc::clone(&core),
+        workers: JoinSet::new(),
+        queue: Queue::default(),
+        watch: Watch::default(),
+        link,
+        quarantined: false,
+    };
     driver.take_up_again().await;
     let mut housekeeping = interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,15 +53,21 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
     let mut next_place = Box::pin(Arc::clone(&core.exchanges).acquire_owned());
     loop {
         let late = driver.queue.first_end().map(|end| driver.until(end));
+        let look = driver.watch.due();
         tokio::select! {
             () = core.stopping() => break,
             message = incoming.recv() => match message {
                 Some(Incoming::Up) => {
                     driver.quarantined = false;
+                    driver.watch.linked();
+                    core.identity.clock.note(&core.store);
                     core.reports.set_linked(true);
                 }
-                Some(Incoming::Quarantined) => driver.quarantined = true,
-                Some(Incoming::Down) => core.reports.set_linked(false),
+                Some(Incoming::Quarantined) => driver.on_quarantine().await,
+                Some(Incoming::Down) => {
+                    driver.watch.cut_off();
+                    core.reports.set_linked(false);
+                }
                 Some(Incoming::Message { bytes, verdict }) => driver.on_message(&bytes, verdict).await,
                 None => break,
             },
@@ -69,11 +82,21 @@ pub async fn run(core: Arc<Core>, mut incoming: mpsc::Receiver<Incoming>, link: 
                     driver.start(job, None).await;
                 }
             }
+            () = sleep_until(look.unwrap_or_else(tokio::time::Instant::now)), if look.is_some() && !driver.quarantined => {
+                for begun in driver.watch.look(&core).await {
+                    driver.queue.add(begun.job_id, begun.sequence, begun.start_before);
+                }
+            }
             Some(ended) = driver.workers.join_next() => match ended {
-                Ok(job) => core.book.rest(job),
+                Ok(job) => driver.on_rest(job).await,
                 Err(error) => tracing::error!(%error, "a worker died; its job goes on after a restart of the agent"),
             },
-            _ = housekeeping.tick() => core.book.forget_old(core.identity.clock.now()).await,
+            _ = housekeeping.tick() => {
+                let now = core.identity.clock.now();
+                core.book.forget_old(now).await;
+                core.leases.forget_old(now);
+                core.identity.clock.note(&core.store);
+            }
         }
     }
     let finish = async { while driver.workers.join_next().await.is_some() {} };
@@ -87,6 +110,9 @@ struct Driver {
     core: Arc<Core>,
     workers: JoinSet<JobId>,
     queue: Queue,
+    /// Whether there is a link, and what is to be renewed without one.
+    watch: Watch,
+    link: mpsc::Sender<Publication>,
     /// What was ordered before waits, and is returned when its permit has run out.
     quarantined: bool,
 }
@@ -110,7 +136,7 @@ impl Driver {
             }
         }
         for (id, rest) in self.core.book.resting() {
-            if let Rest::Waits { sequence, start_before } = rest {
+            if let Rest::Waits { sequence, start_before, .. } = rest {
                 self.queue.add(id, sequence, start_before);
             }
         }
@@ -131,6 +157,23 @@ impl Driver {
         }
     }
 
+    /// Work on a job has come to its end, or to where the agent stops.
+    async fn on_rest(&self, job: JobId) {
+        if let Ok(Some(entry)) = self.core.book.get(job).await {
+            autonomy::ended(&self.core, &entry.snapshot().await).await;
+        }
+        self.core.book.rest(job);
+    }
+
+    /// The controller lets the agent in no more: what it may do by itself ends at once.
+    async fn on_quarantine(&mut self) {
+        self.quarantined = true;
+        let ended = self.core.leases.end_all().await;
+        if ended > 0 {
+            tracing::warn!(leases = ended, "the agent is in quarantine: its leases have ended");
+        }
+    }
+
     /// From now until then, at least a moment.
     fn until(&self, then: Timestamp) -> Duration {
         let left = then.duration_since(self.core.identity.clock.now());
@@ -145,6 +188,16 @@ impl Driver {
         match opened {
             Ok((envelope, ToAgent::Job(job))) => self.on_job(envelope, *job, verdict).await,
             Ok((_, ToAgent::Stop(stop))) => self.on_stop(&stop, verdict).await,
+            Ok((envelope, ToAgent::Lease(lease))) => {
+                let (told, answer) = autonomy::on_lease(&self.core, envelope, &lease).await;
+                self.answer(lease.reply_to, answer);
+                let _ = verdict.send(told);
+            }
+            Ok((_, ToAgent::LeaseEnd(end))) => {
+                let (told, answer) = autonomy::on_end(&self.core, &end).await;
+                self.answer(end.reply_to, answer);
+                let _ = verdict.send(told);
+            }
             Ok((_, ToAgent::Receipt(receipt))) => {
                 self.on_receipt(&receipt).await;
                 let _ = verdict.send(Verdict::Ack);
@@ -197,7 +250,7 @@ impl Driver {
                     last_report: None,
                     stop: false,
                 };
-                let saved = self.core.book.insert(record, job.clone()).await;
+                let saved = self.core.book.insert(Live { record, job: job.clone(), lease_id: None }).await;
                 if saved.is_ok() {
                     self.queue.add(job_id, job.sequence, job.start_before);
                 }
@@ -231,6 +284,12 @@ impl Driver {
                 tracing::error!(job.id = %job_id, %error, "a job cannot be saved: it fails before anything is sent");
                 self.tell_unsaved(&About::from(&job), job.sequence, outcome::of_store(&error, false), verdict);
             }
+        }
+    }
+
+    fn answer(&self, reply_to: String, answer: Option<LeaseAnswer>) {
+        if let Some(answer) = answer {
+            autonomy::send(&self.core, &self.link, reply_to, answer);
         }
     }
 

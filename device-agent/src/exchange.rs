@@ -199,7 +199,14 @@ impl Running<'_> {
                         }
                     };
                     recorder::received(&mut exchange.transcript, &answer, self.core.identity.clock.now());
+                    let believed = matches!(&self.errand, Errand::Enroll(order) if order.ca_time);
+                    let said = believed.then(|| message_time(&answer)).flatten();
                     step = self.handle(*transaction, Some(answer)).await?;
+                    if let Some(said) = said.filter(|_| !matches!(step, Step::Failed { .. }))
+                        && self.core.identity.clock.hear_ca(said)
+                    {
+                        tracing::warn!(ca.time = %said, "the device's clock is behind the CA's, which the policy believes");
+                    }
                 }
                 Step::Wait { transaction, seconds } => {
                     seat = None;
@@ -526,6 +533,11 @@ fn is_poll(message: &[u8]) -> bool {
 fn is_revoked_already(error: &CmpError) -> bool {
     let CmpError::Refused(refusal) = error else { return false };
     refusal.unauthenticated.is_none() && refusal.failure.contains(&FailureBit::CertRevoked)
+}
+
+/// What time it is according to a message: informative, unless the policy believes its CA (V13).
+fn message_time(message: &[u8]) -> Option<Timestamp> {
+    PkiMessage::from_der(message).ok()?.header.message_time?.timestamp()
 }
 
 /// Runs what blocks (disk, signing, HTTP) beside the loop.

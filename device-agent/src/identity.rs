@@ -9,6 +9,8 @@ use trustfleet_model::ids::InstanceId;
 use crate::clock::AgentClock;
 use crate::config::Config;
 use crate::keys::IdentityKeys;
+use crate::nodes::Nodes;
+use crate::roots::FollowingRoots;
 use crate::session::Membership;
 
 /// What every part of the running agent shares.
@@ -22,6 +24,10 @@ pub struct Identity {
     pub keys: IdentityKeys,
     /// The time.
     pub clock: AgentClock,
+    /// Which nodes of pairs are active.
+    pub nodes: Nodes,
+    /// Roots that follow anchors of its orders.
+    pub roots: FollowingRoots,
     /// This process: a copy of the agent's state that runs elsewhere has another.
     pub instance: InstanceId,
 }

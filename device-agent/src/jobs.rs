@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use trustfleet_model::ids::JobId;
+use trustfleet_model::ids::{JobId, LeaseId, TrustpointId};
 use trustfleet_wire::sign::Purpose;
 use trustfleet_wire::v1::{Job, ToAgent};
 
@@ -51,6 +51,8 @@ pub struct Live {
     pub record: JobRecord,
     /// The message in it.
     pub job: Job,
+    /// The lease by which the agent began it by itself; none: the controller asked for it.
+    pub lease_id: Option<LeaseId>,
 }
 
 impl JobBook {
@@ -121,21 +123,35 @@ impl JobBook {
         active.chain(waiting).collect()
     }
 
+    /// Whether a job for a trustpoint has not ended.
+    pub fn has_open(&self, trustpoint: TrustpointId) -> bool {
+        let jobs = self.jobs();
+        // One that changes at this moment may be the one.
+        let open = |entry: &Entry| {
+            entry
+                .held
+                .try_lock()
+                .map_or(true, |held| held.live.job.trustpoint_id == trustpoint && !held.live.record.state.is_final())
+        };
+        let waits = |rest: &Rest| matches!(rest, Rest::Waits { trustpoint_id, .. } if *trustpoint_id == trustpoint);
+        jobs.active.values().any(|entry| open(entry)) || jobs.resting.values().any(waits)
+    }
+
     /// Takes up a new job: afterwards its record is on the disk, and it rests.
     ///
     /// # Errors
     /// The disk's; the job is not taken up then.
-    pub async fn insert(&self, record: JobRecord, job: Job) -> Result<(), StoreError> {
-        save(&self.store, record.clone()).await?;
-        let id = record.job_id;
-        let rest = lifecycle::rest(&record, &job);
+    pub async fn insert(&self, live: Live) -> Result<(), StoreError> {
+        save(&self.store, live.record.clone()).await?;
+        let id = live.record.job_id;
+        let rest = lifecycle::rest(&live.record, &live.job);
         let mut jobs = self.jobs();
         match rest {
             Some(rest) => {
                 jobs.resting.insert(id, rest);
             }
             None => {
-                jobs.active.insert(id, Arc::new(Entry::saved(&self.store, Live { record, job })));
+                jobs.active.insert(id, Arc::new(Entry::saved(&self.store, live)));
             }
         }
         Ok(())
@@ -240,7 +256,12 @@ fn read(store: &Store, id: JobId, controller_key: &[u8]) -> Result<Live, StoreEr
         return Err(corrupt(format!("it has version {}; this release reads version {VERSION}", record.version)));
     }
     match record.envelope.open(Purpose::ToAgent, controller_key) {
-        Ok(ToAgent::Job(job)) if job.job_id == id && record.job_id == id => Ok(Live { record, job: *job }),
+        Ok(ToAgent::Job(job)) if job.job_id == id && record.job_id == id => {
+            Ok(Live { record, job: *job, lease_id: None })
+        }
+        Ok(ToAgent::Lease(lease)) if record.job_id == id => {
+            Ok(Live { record, job: lease.job(id), lease_id: Some(lease.lease_id) })
+        }
         Ok(_) => Err(corrupt("it holds another message than its name says".to_owned())),
         Err(error) => Err(corrupt(error.to_string())),
     }
@@ -283,7 +304,7 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let (record, job) = message(&key);
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        book.insert(record, job.clone()).await.unwrap();
+        book.insert(Live { record, job: job.clone(), lease_id: None }).await.unwrap();
         let entry = book.get(job.job_id).await.unwrap().unwrap();
         let succeeded = |live: &mut Live| live.record.state = State::Nothing { outcome: Outcome::Succeeded };
         entry.change(succeeded).await.unwrap();
@@ -300,7 +321,7 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let (record, job) = message(&key);
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        book.insert(record, job.clone()).await.unwrap();
+        book.insert(Live { record, job: job.clone(), lease_id: None }).await.unwrap();
         let entry = book.get(job.job_id).await.unwrap().unwrap();
         fs::remove_dir_all(store.jobs()).unwrap();
         fs::write(store.jobs(), b"in the way").unwrap();
@@ -331,7 +352,7 @@ mod tests {
         let (record, job) = message(&key);
         let id = job.job_id;
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        book.insert(record, job.clone()).await.unwrap();
+        book.insert(Live { record, job: job.clone(), lease_id: None }).await.unwrap();
         assert!(book.active().is_empty() && book.unfinished() == [id], "it waits for its turn on the disk");
         let entry = book.get(id).await.unwrap().unwrap();
         book.rest(id);
@@ -356,7 +377,7 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let (record, job) = message(&key);
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        book.insert(record, job.clone()).await.unwrap();
+        book.insert(Live { record, job: job.clone(), lease_id: None }).await.unwrap();
         fs::remove_file(store.job_file(job.job_id)).unwrap();
         assert!(book.get(job.job_id).await.is_err());
     }
@@ -369,7 +390,7 @@ mod tests {
         let (record, job) = message(&key);
         let id = job.job_id;
         let book = JobBook::load(&store, &key.public_key()).unwrap();
-        book.insert(record, job.clone()).await.unwrap();
+        book.insert(Live { record, job: job.clone(), lease_id: None }).await.unwrap();
         let away = dir.path().join("away");
         fs::rename(store.jobs(), &away).unwrap();
         let entry = book.get(id).await;

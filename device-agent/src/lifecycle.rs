@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use trustfleet_model::ids::AgentId;
+use trustfleet_model::ids::{AgentId, TrustpointId};
 use trustfleet_wire::v1::{Job, Stop, Task};
 
 use crate::backoff::Backoff;
@@ -155,6 +155,8 @@ pub enum Rest {
         sequence: u64,
         /// The end of its permit.
         start_before: Timestamp,
+        /// Its trustpoint.
+        trustpoint_id: TrustpointId,
     },
     /// It has ended and is answered for.
     Ended {
@@ -174,7 +176,11 @@ impl Rest {
 pub fn rest(record: &JobRecord, job: &Job) -> Option<Rest> {
     match record.state {
         _ if !record.reports.is_empty() => None,
-        State::Start => Some(Rest::Waits { sequence: record.sequence, start_before: job.start_before }),
+        State::Start => Some(Rest::Waits {
+            sequence: record.sequence,
+            start_before: job.start_before,
+            trustpoint_id: job.trustpoint_id,
+        }),
         State::Nothing { .. } => {
             let remembered_until = record.received_at.checked_add(REMEMBER).unwrap_or(record.received_at);
             Some(Rest::Ended { forget_at: job.expires_at.max(remembered_until) })
@@ -352,7 +358,10 @@ pub(crate) mod tests {
     #[test]
     fn a_job_rests_before_its_turn_and_after_its_end_and_not_in_between() {
         let waits = rest(&record(5, State::Start), &job(5));
-        assert_eq!(waits, Some(Rest::Waits { sequence: 5, start_before: at(600) }));
+        assert_eq!(
+            waits,
+            Some(Rest::Waits { sequence: 5, start_before: at(600), trustpoint_id: job(5).trustpoint_id })
+        );
         assert_eq!(rest(&record(5, State::Activation { serial: "0A".to_owned() }), &job(5)), None);
     }
 

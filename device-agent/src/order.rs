@@ -38,9 +38,17 @@ impl Place {
     /// # Errors
     /// Both names, where both are wrong.
     pub fn of(job: &Job) -> Result<Self, Violations> {
+        Self::named(&job.device, &job.trustpoint)
+    }
+
+    /// The place of a trustpoint on a device.
+    ///
+    /// # Errors
+    /// Both names, where both are wrong.
+    pub fn named(device: &str, trustpoint: &str) -> Result<Self, Violations> {
         let mut violations = Violations::new();
-        let device = violations.check("device", "S1", job.device.parse::<ObjectName>());
-        let trustpoint = violations.check("trustpoint", "S17", job.trustpoint.parse::<TrustpointName>());
+        let device = violations.check("device", "S1", device.parse::<ObjectName>());
+        let trustpoint = violations.check("trustpoint", "S17", trustpoint.parse::<TrustpointName>());
         match (device, trustpoint) {
             (Some(device), Some(trustpoint)) => Ok(Self { device, trustpoint }),
             _ => Err(violations),
@@ -57,6 +65,10 @@ pub struct Order {
     pub subject: Name,
     /// Alternative names.
     pub sans: Vec<San>,
+    /// Believe the time in verified answers of the CA, where the device knows no better (V13).
+    pub ca_time: bool,
+    /// Serial number of the certificate that an update is to replace.
+    pub replaces: Option<String>,
     /// Kind of a new key.
     pub key_type: KeyType,
     /// New key in an update (S3).
@@ -172,6 +184,8 @@ impl Order {
                 },
                 subject,
                 sans,
+                ca_time: enroll.ca_time,
+                replaces: enroll.replaces.clone(),
                 key_type,
                 regenerate_key: enroll.regenerate_key,
                 mac,
@@ -211,7 +225,7 @@ mod tests {
         let text = include_str!("../../shared/wire/tests/golden/v1/to_agent_job_enroll_mac.json");
         match serde_json::from_str(text).unwrap() {
             ToAgent::Job(job) => *job,
-            ToAgent::Receipt(_) | ToAgent::Stop(_) => panic!("not a job"),
+            _ => panic!("not a job"),
         }
     }
 

@@ -52,6 +52,7 @@ impl Prepare {
     }
 
     fn enroll(&self, order: &Order, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
+        self.check_replaced(order)?;
         let credentials = self.credentials(order)?;
         self.first_message(order, credentials, self.key(order)?, now)
     }
@@ -185,6 +186,22 @@ impl Prepare {
         let own = Domains::new(&self.core.store, &self.core.identity.config.factory_identity).all_cas();
         let known: Vec<&Certificate> = talk.acceptance.anchors.iter().chain(&own).collect();
         root_of(last, &known).into_iter().filter(|root| !chain.contains(root)).collect()
+    }
+
+    /// What the controller wants replaced may have been replaced since, by the agent itself.
+    fn check_replaced(&self, order: &Order) -> Result<(), Box<Failed>> {
+        let Some(meant) = &order.replaces else { return Ok(()) };
+        let current = self.slots.certificate(Slot::Current).map_err(|error| outcome::of_store(&error, false))?;
+        match current.map(|(certificate, _)| certificate.serial_hex()) {
+            Some(serial) if serial != *meant => {
+                let message = format!(
+                    "the certificate {meant} was to be renewed, and {serial} is in use instead of it: nothing was sent"
+                );
+                Err(outcome::of_configuration("replaced_already", &message))
+            }
+            // That there is none is told by what looks for it.
+            _ => Ok(()),
+        }
     }
 
     fn key(&self, order: &Order) -> Result<Arc<dyn Signer>, Box<Failed>> {

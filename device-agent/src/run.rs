@@ -17,9 +17,12 @@ use crate::core::{Core, stopping};
 use crate::driver;
 use crate::identity::{Identity, fresh_instance};
 use crate::keys::{self, IdentityKeys, KeysError};
+use crate::nodes::{self, Nodes};
+use crate::roots::FollowingRoots;
 use crate::session::{Doors, Membership, SessionError, load_membership};
 use crate::store::{self, Store, StoreError};
 use crate::tls_roots::{TlsRoots, TlsRootsError};
+use crate::upkeep;
 
 /// Waits between tries to join while the controller cannot be reached.
 const JOIN_BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
@@ -98,8 +101,9 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
         },
     };
     let (agent_id, name) = (membership.agent_id, membership.name.clone());
-    let identity =
-        Arc::new(Identity { config, membership, keys, clock: AgentClock::default(), instance: fresh_instance() });
+    let (clock, nodes) = (AgentClock::load(&store), Nodes::load(&store, &config.pairs));
+    let (following, instance) = (FollowingRoots::default(), fresh_instance());
+    let identity = Arc::new(Identity { config, membership, keys, clock, nodes, roots: following, instance });
     let http = CmpHttp::new(roots.clone(), client);
     let key_store = keys::open(&identity.config.keys, &identity.keys)?;
     keys::sweep(key_store.as_ref(), &store);
@@ -110,7 +114,12 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     // The link stops after the driver: the last reports should still go.
     let (link_stop_tx, link_stop) = watch::channel(false);
     let link = tokio::spawn(Link { identity, doors, roots }.run(incoming_tx, outgoing, link_stop));
-    driver::run(Arc::new(core), incoming, link_tx).await;
+    let core = Arc::new(core);
+    let watching = tokio::spawn(nodes::watch(Arc::clone(&core)));
+    let keeping = tokio::spawn(upkeep::keep(Arc::clone(&core)));
+    driver::run(core, incoming, link_tx).await;
+    watching.abort();
+    keeping.abort();
     let _ = link_stop_tx.send(true);
     let _ = tokio::time::timeout(Duration::from_secs(5), link).await;
     tracing::info!("agent stopped");

@@ -7,6 +7,7 @@
 //!                           previous -> versions/…   was in use before
 //!                           exports.json             copies for services, as they were last written
 //!                           activation.json          only while services are given a certificate
+//!                           ca.pem, crl.der          kept fresh, where the policy says so
 //! ```
 //! A key and its certificate share a folder, so that one link moves both at once. Links are replaced atomically; every
 //! function can be repeated after a crash at any point and comes to the same end.
@@ -259,6 +260,24 @@ impl Slots {
             Some(job) => store::replace_link(&self.link(slot), &relative(job)),
             None => store::remove(&self.link(slot)),
         }
+    }
+
+    /// File of CA certificates that the CA named since, PEM ([`crate::upkeep`]).
+    pub fn ca_file(&self) -> PathBuf {
+        self.root.join("ca.pem")
+    }
+
+    /// File of the CRL of the CA that issued the certificate in use, DER.
+    pub fn crl_file(&self) -> PathBuf {
+        self.root.join("crl.der")
+    }
+
+    /// Makes the trustpoint's folder.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn make_root(&self) -> Result<(), StoreError> {
+        store::make_folder(&self.root)
     }
 
     /// File of an activation's journal ([`crate::services`]).

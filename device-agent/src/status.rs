@@ -249,7 +249,11 @@ fn jobs(store: &Store) -> BTreeMap<Place, JobStatus> {
     let mut newest: BTreeMap<Place, (u64, JobStatus)> = BTreeMap::new();
     for id in store.job_ids().unwrap_or_default() {
         let Ok(Some(record)) = store::load_json::<JobRecord>(&store.job_file(id)) else { continue };
-        let Ok(ToAgent::Job(job)) = record.envelope.peek() else { continue };
+        let job = match record.envelope.peek() {
+            Ok(ToAgent::Job(job)) => *job,
+            Ok(ToAgent::Lease(lease)) => lease.job(id),
+            _ => continue,
+        };
         let Ok(place) = Place::of(&job) else { continue };
         let entry = (record.sequence, job_status(&record));
         if newest.get(&place).is_none_or(|(sequence, _)| *sequence <= record.sequence) {

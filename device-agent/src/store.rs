@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trustfleet_model::field::{ObjectName, TrustpointName};
-use trustfleet_model::ids::JobId;
+use trustfleet_model::ids::{JobId, TrustpointId};
 
 /// Longest file that is read, bytes: a record holds a job message and some certificates.
 const FILE_MAX: u64 = 8 * 1024 * 1024;
@@ -119,7 +119,15 @@ impl Store {
     /// Not writable, or too open.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self { root: root.to_owned() };
-        for folder in [root.to_owned(), store.keys(), store.jobs(), store.devices(), store.exports()] {
+        for folder in [
+            root.to_owned(),
+            store.keys(),
+            store.jobs(),
+            store.devices(),
+            store.exports(),
+            store.leases(),
+            store.upkeep(),
+        ] {
             make_folder(&folder)?;
             check_private(&folder, 0o700)?;
         }
@@ -159,7 +167,7 @@ impl Store {
     /// The disk's.
     pub fn clear_unfinished(&self, _held: &Lock) -> Result<usize, StoreError> {
         // Only what is ours: the root of a file system has a folder that nobody may look into (lost+found).
-        let flat = [self.root.clone(), self.keys(), self.jobs(), self.exports()];
+        let flat = [self.root.clone(), self.keys(), self.jobs(), self.exports(), self.leases(), self.upkeep()];
         let cleared: Result<usize, StoreError> = flat.iter().map(|folder| clear_unfinished(folder, false)).sum();
         Ok(cleared? + clear_unfinished(&self.devices(), true)?)
     }
@@ -178,6 +186,36 @@ impl Store {
     /// Folder of job records.
     pub fn jobs(&self) -> PathBuf {
         self.root.join("jobs")
+    }
+
+    /// Folder of what is kept fresh.
+    pub fn upkeep(&self) -> PathBuf {
+        self.root.join("upkeep")
+    }
+
+    /// File of what is kept fresh of a trustpoint.
+    pub fn upkeep_file(&self, trustpoint: TrustpointId) -> PathBuf {
+        self.upkeep().join(format!("{trustpoint}.json"))
+    }
+
+    /// File of a moment that was right.
+    pub fn clock_file(&self) -> PathBuf {
+        self.root.join("clock.json")
+    }
+
+    /// File of which nodes of pairs are active.
+    pub fn nodes_file(&self) -> PathBuf {
+        self.root.join("nodes.json")
+    }
+
+    /// Folder of leases.
+    pub fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+
+    /// File of a trustpoint's lease.
+    pub fn lease_file(&self, trustpoint: TrustpointId) -> PathBuf {
+        self.leases().join(format!("{trustpoint}.json"))
     }
 
     /// Folder of all devices.
@@ -221,17 +259,36 @@ impl Store {
     /// # Errors
     /// The folder cannot be read.
     pub fn job_ids(&self) -> Result<Vec<JobId>, StoreError> {
-        let jobs = self.jobs();
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&jobs).map_err(StoreError::io("reading", &jobs))? {
-            let name = entry.map_err(StoreError::io("reading", &jobs))?.file_name();
-            let id: Option<JobId> =
-                name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok());
-            ids.extend(id);
-        }
-        ids.sort();
-        Ok(ids)
+        ids_in(&self.jobs())
     }
+
+    /// Trustpoints of which there is a lease, or was one.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn lease_ids(&self) -> Result<Vec<TrustpointId>, StoreError> {
+        ids_in(&self.leases())
+    }
+
+    /// Trustpoints of which something is kept fresh.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn upkeep_ids(&self) -> Result<Vec<TrustpointId>, StoreError> {
+        ids_in(&self.upkeep())
+    }
+}
+
+/// The ids that the JSON files of a folder are named after, in their order.
+fn ids_in<T: std::str::FromStr + Ord>(folder: &Path) -> Result<Vec<T>, StoreError> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(folder).map_err(StoreError::io("reading", folder))? {
+        let name = entry.map_err(StoreError::io("reading", folder))?.file_name();
+        let id: Option<T> = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok());
+        ids.extend(id);
+    }
+    ids.sort();
+    Ok(ids)
 }
 
 /// Reads a private file of ours as JSON; `None` when there is none.

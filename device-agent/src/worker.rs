@@ -171,9 +171,11 @@ async fn wait_for_turn(core: &Core, entry: &Entry, place: &Place) -> Result<Opti
 }
 
 async fn return_permit(core: &Core, entry: &Entry) -> Result<(), Halt> {
-    let job = entry.snapshot().await.job;
+    let Live { job, lease_id, .. } = entry.snapshot().await;
     tracing::info!(job.id = %job.job_id, start_before = %job.start_before, "the permit has run out; the job goes back");
-    core.settle(entry, State::Nothing { outcome: Outcome::PermitExpired }, vec![Event::PermitExpired]).await;
+    // What the agent would have begun by itself has nobody to go back to.
+    let told = if lease_id.is_none() { vec![Event::PermitExpired] } else { Vec::new() };
+    core.settle(entry, State::Nothing { outcome: Outcome::PermitExpired }, told).await;
     Ok(())
 }
 
@@ -205,6 +207,7 @@ async fn store(
         }
     };
     tracing::info!(job.id = %job.job_id, certificate.serial = %serial, file = %file, "certificate issued and staged");
+    core.upkeep.ordered(job).await;
     let event = outcome::issued_event(issued, file);
     let state =
         if enroll.activate { State::Activation { serial } } else { State::Nothing { outcome: Outcome::Succeeded } };

@@ -166,6 +166,10 @@ async fn expired_and_foreign_broker_tokens_open_nothing() {
 fn hello(tenant_id: TenantId, agent_id: AgentId) -> FromAgent {
     let (message_id, at) = (uuid::Uuid::from_u128(7).into(), jiff::Timestamp::UNIX_EPOCH);
     FromAgent::Hello(Hello {
+        leases: false,
+        clock_off_s: None,
+        nodes: Vec::new(),
+        roots: Vec::new(),
         tenant_id,
         agent_id,
         message_id,
@@ -204,6 +208,7 @@ fn report(job: &Job, event: Event) -> Report {
         trustpoint_id: job.trustpoint_id,
         job_id: job.job_id,
         sequence: job.sequence,
+        lease_id: None,
         at: job.issued_at,
         traceparent: None,
         event,
@@ -250,6 +255,10 @@ async fn forged_reports_change_nothing_and_are_counted_and_noted_and_repeated_on
     publish(&connection, REPORTS_EXCHANGE, &session.hello_key, b"\xff{").await.unwrap();
     // Of many in a minute the audit log has the first five; the metric has all.
     lab.metric_becomes("trustfleet_reports_refused_total{reason=\"unreadable\"}", 1.0).await;
+    // As if it had begun one by itself, by a lease that nobody gave.
+    let (job_id, lease_id) = (uuid::Uuid::from_u128(2).into(), Some(uuid::Uuid::from_u128(3).into()));
+    send(&as_message(Report { job_id, lease_id, ..report(&job, started()) }), &key).await;
+    lab.metric_becomes("trustfleet_reports_refused_total{reason=\"unknown_lease\"}", 1.0).await;
     assert_eq!((state(&own), state(&foreign)), (json!("awaiting_agent"), json!("awaiting_agent")));
 
     // A genuine one, again and again: also after another has followed.

@@ -231,6 +231,7 @@ fn span(tenant: TenantId, device: DeviceId, command: &Command) -> Span {
         Command::SetMac(_) => "device set_mac",
         Command::SetServices(_) => "device set_services",
         Command::RemoveTrustpoint(_) => "device remove_trustpoint",
+        Command::Adopt(_) => "device adopt",
         Command::Enroll(_) => "device enroll",
         Command::DryRun(_) => "device dry_run",
         Command::Rebind(_) => "device rebind",

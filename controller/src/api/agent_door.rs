@@ -117,6 +117,7 @@ async fn take_in(
         quarantine: None,
         cut_off_at: None,
         live_twice_at: None,
+        clock_off_s: None,
     };
     let until = services.last_broker_token_ends(now)?;
     let joined = services
@@ -198,9 +199,11 @@ async fn join_again(
         joined_at: new.joined_at,
         quarantine: None,
         live_twice_at: None,
+        clock_off_s: None,
         ..present
     };
     tx.agent_rejoin(&agent).await.map_err(key_taken)?;
+    tx.leases_of_rejoined(agent.tenant_id, agent.id).await?;
     // The quarantine was about the former keys; its order to close connections goes on, but the queue is needed again.
     tx.cut_off_keep_queue(agent.tenant_id, agent.id).await?;
     let order = CutOff {

@@ -74,7 +74,9 @@ pub async fn quarantine(call: Call, body: Body<QuarantineCreate>) -> Result<Http
                     until,
                 };
                 tx.cut_off_insert(&order, call.now).await?;
-                let detail = json!({"name": name.as_str(), "reason": &reason, "key_id": key_id});
+                let leases = tx.leases_of_quarantined(agent.id, call.now).await?;
+                let detail =
+                    json!({"name": name.as_str(), "reason": &reason, "key_id": key_id, "leases_ended": leases});
                 call.note(tx, "agent_quarantined", "agent", agent.id.as_uuid(), detail).await?;
             }
             Ok(tx.agent_fetch(&name).await?)

@@ -213,6 +213,20 @@ pub const ROUTES: &[Route] = &[
         "ca_server_revisions",
         || get().to(ca_servers::revisions),
     ),
+    route(
+        "GET",
+        "/v1/tenants/{tenant}/ca-servers/{ca_server}/offered-roots",
+        Tenant(Viewer),
+        "ca_server_offered_roots",
+        || get().to(ca_servers::offered_roots),
+    ),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/ca-servers/{ca_server}/offered-roots/{root}/take",
+        Tenant(Admin),
+        "ca_server_take_root",
+        || post().to(ca_servers::take_root),
+    ),
     route("POST", "/v1/tenants/{tenant}/ca-servers/{ca_server}/dry-run", Tenant(Operator), "ca_server_dry_run", || {
         post().to(ca_servers::dry_run)
     }),

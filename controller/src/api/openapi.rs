@@ -81,6 +81,8 @@ use crate::error::AppError;
         ca_servers::remove,
         ca_servers::revisions,
         ca_servers::dry_run,
+        ca_servers::offered_roots,
+        ca_servers::take_root,
         bindings::list,
         bindings::create,
         bindings::show,
@@ -161,7 +163,7 @@ use crate::error::AppError;
 struct Document;
 
 /// What the parts of a path are.
-const SEGMENTS: [(&str, &str); 16] = [
+const SEGMENTS: [(&str, &str); 17] = [
     ("binding", "Name of the binding"),
     ("block", "Id of the block"),
     ("factory_ca", "Name of the factory CA"),
@@ -172,6 +174,7 @@ const SEGMENTS: [(&str, &str); 16] = [
     ("agent", "Name of the agent"),
     ("entity", "Name of the entity"),
     ("ca_server", "Name of the CA server"),
+    ("root", "SHA-256 of the offered root, hex"),
     ("policy", "Name of the policy"),
     ("change", "Id of the change"),
     ("device", "Name of the device"),

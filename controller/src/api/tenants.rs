@@ -327,6 +327,7 @@ async fn change(
             change(&mut tenant)?;
             tenant.updated_at = call.now;
             tx.tenant_update(&tenant).await?;
+            tx.leases_of_tenant(tenant.id, call.now).await?;
             let (before, after) = differences(&before, &as_shown(&tenant));
             let detail = json!({"name": name.as_str()});
             let note = Note::new(call.now, &requester, action, "tenant", tenant.id.as_uuid(), detail)

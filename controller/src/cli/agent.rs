@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::{
@@ -69,6 +69,7 @@ const AGENTS: &[Column] = &[
     Column::new("NAME", |item, _| text(item, "/name")),
     Column::new("STATE", |item, _| text(item, "/state")),
     Column::new("SOFTWARE", |item, _| text(item, "/software")),
+    Column::new("CLOCK", |item, _| clock(item)),
     Column::new("JOINED", |item, now| ago(item, "/joined_at", now)),
     Column::new("LAST SEEN", |item, now| ago(item, "/last_seen_at", now)),
     Column::new("LIVE TWICE", |item, now| ago(item, "/live_twice_at", now)),
@@ -76,6 +77,15 @@ const AGENTS: &[Column] = &[
     Column::new("ID", |item, _| text(item, "/id")),
 ];
 const FIRST: &[&str] = &["name", "id", "state", "quarantine", "software"];
+
+/// How far the device's clock is off.
+fn clock(item: &Value) -> String {
+    match item["clock_off_s"].as_i64() {
+        None => "-".to_owned(),
+        Some(behind @ 0..) => format!("{behind} s behind"),
+        Some(ahead) => format!("{} s ahead", ahead.unsigned_abs()),
+    }
+}
 
 /// Runs a verb on agents.
 pub(super) fn run(session: &Session, verb: AgentVerb) -> Result<(), CliError> {

@@ -116,12 +116,18 @@ const DEVICES: &[Column] = &[
     Column::new("TRUSTPOINTS", |item, _| text(item, "/trustpoints")),
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
 ];
-const FIRST: &[&str] = &["name", "id", "agent", "serial", "mac", "labels", "pair", "standby"];
+const FIRST: &[&str] =
+    &["name", "id", "agent", "serial", "mac", "labels", "pair", "standby", "node_active", "node_since"];
 
 fn pair_of(item: &Value) -> String {
+    let seen = match (item["standby"].as_bool(), item["node_active"].as_bool()) {
+        (Some(true), Some(true)) => ", seen as active",
+        (Some(false), Some(false)) => ", seen as standby",
+        _ => "",
+    };
     match item["pair"].as_str() {
-        Some(pair) if item["standby"] == true => format!("{pair} (standby)"),
-        Some(pair) => format!("{pair} (active)"),
+        Some(pair) if item["standby"] == true => format!("{pair} (standby{seen})"),
+        Some(pair) => format!("{pair} (active{seen})"),
         None => "-".to_owned(),
     }
 }

@@ -85,6 +85,23 @@ pub enum CaServerVerb {
         /// Its name
         name: String,
     },
+    /// List roots that follow its trust anchors, as the CA told agents; nobody trusts them for that
+    Offered {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Make an offered root a trust anchor, beside those that there are
+    TakeRoot {
+        /// Its name
+        name: String,
+        /// SHA-256 of the root, as `offered` shows it
+        sha256: String,
+        /// Why: kept with the revision and in the audit log (of a change that waits for approval in the latter alone)
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
 }
 /// Verbs on policies.
 #[derive(Debug, Subcommand)]
@@ -186,6 +203,13 @@ pub struct PolicyFlags {
     /// Have renewed all of a fleet when this part of the validity period has elapsed, percent [default of the API: 80]
     #[arg(long, value_name = "PERCENT")]
     renew_latest: Option<u8>,
+    /// Let agents that are cut off renew by themselves when this part of the validity period has elapsed, percent [default of
+    /// the API: half of what is left after --renew-latest]
+    #[arg(long, value_name = "PERCENT")]
+    emergency_at: Option<u8>,
+    /// How long they may after they were last told so, seconds; 0: never [default of the API: 30 days]
+    #[arg(long, value_name = "SECONDS")]
+    lease: Option<u32>,
     /// How certificates are written on the device: pem or der
     #[arg(long, value_name = "FORMAT")]
     file_format: Option<String>,
@@ -195,6 +219,21 @@ pub struct PolicyFlags {
     /// Address of the device to connect to the CA from; '' takes it back
     #[arg(long, value_name = "IP")]
     source_address: Option<String>,
+    /// Keep CA certificates fresh on the device, by genm
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    fresh_ca_certs: Option<bool>,
+    /// Keep the CRL of the certificate's CA fresh on the device
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    fresh_crls: Option<bool>,
+    /// Look for roots that follow the CA's trust anchors; they are offered, see `trustfleet ca-server offered`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    look_for_roots: Option<bool>,
+    /// How often the CA is asked for these, seconds, 10 to 2592000 [default of the API: 86400]
+    #[arg(long, value_name = "SECONDS")]
+    fresh_every: Option<u32>,
+    /// Believe the time in verified answers of the CA, on a device that knows no better
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    ca_time: Option<bool>,
     /// Longest time for one request and its answer, seconds, 1 to 600
     #[arg(long, value_name = "SECONDS")]
     message_timeout: Option<u32>,
@@ -258,6 +297,8 @@ impl Flags for PolicyFlags {
         draft.set("auto_update.elapsed_percent", self.renew_at);
         draft.set("auto_update.days_before_expiry", self.renew_days_before);
         draft.set("auto_update.latest_percent", self.renew_latest);
+        draft.set("auto_update.emergency_percent", self.emergency_at);
+        draft.set("auto_update.lease_s", self.lease);
         draft.set("file_format", self.file_format);
         let or_none = |text: String| if text.is_empty() { Value::Null } else { text.into() };
         draft.set("origin_authentication", self.origin_authentication);
@@ -266,6 +307,11 @@ impl Flags for PolicyFlags {
         draft.set("recipient", self.recipient.map(or_none));
         draft.set("source.interface", self.source_interface.map(or_none));
         draft.set("source.address", self.source_address.map(or_none));
+        draft.set("upkeep.ca_certs", self.fresh_ca_certs);
+        draft.set("upkeep.crls", self.fresh_crls);
+        draft.set("upkeep.roots", self.look_for_roots);
+        draft.set("upkeep.every_s", self.fresh_every);
+        draft.set("ca_time", self.ca_time);
         draft.set("message_timeout_s", self.message_timeout);
         draft.set("total_timeout_s", self.total_timeout);
         Ok(())
@@ -337,6 +383,14 @@ const REVISIONS: &[Column] = &[
     Column::new("MADE", |item, now| ago(item, "/created_at", now)),
 ];
 
+const OFFERED: &[Column] = &[
+    Column::new("SHA256", |item, _| text(item, "/sha256")),
+    Column::new("SUBJECT", |item, _| text(item, "/subject")),
+    Column::new("ENDS", |item, _| text(item, "/not_after")),
+    Column::new("TAKEN", |item, _| text(item, "/taken")),
+    Column::new("OFFERED", |item, now| ago(item, "/offered_at", now)),
+];
+
 const DRY_RUN_FIRST: &[&str] =
     &["name", "revision", "before", "after", "trustpoints", "under_way", "renewals", "unready", "unready_examples"];
 
@@ -386,6 +440,20 @@ pub(super) fn run_ca_server(session: &Session, verb: CaServerVerb) -> Result<(),
                 output::print(&summary)?;
             }
             session.print_list(&days, DAYS, "trustfleet ca-endpoint respread, by a platform administrator")
+        }
+        CaServerVerb::Offered { name, page } => {
+            let list = session.list(&[CA_SERVERS.path, &name, "offered-roots"], &page, &[])?;
+            session.print_list(
+                &list,
+                OFFERED,
+                "compare SHA256 with what the CA says, then ca-server take-root NAME SHA256",
+            )
+        }
+        CaServerVerb::TakeRoot { name, sha256, reason } => {
+            let path = [CA_SERVERS.path, name.as_str(), "offered-roots", sha256.as_str(), "take"];
+            let why: Vec<_> = reason.map(|reason| ("reason", reason)).into_iter().collect();
+            let object = session.call_with(Method::POST, &path, None, &why, &[])?;
+            print(session, &CA_SERVERS, &object, "jobs accepted from now on use this revision")
         }
     }
 }

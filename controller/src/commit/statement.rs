@@ -48,14 +48,20 @@ WITH i AS (
 ), trustpoints_removed AS (
     DELETE FROM trustpoints t USING u JOIN jsonb_to_recordset($7) AS r(n int, trustpoint_id uuid) USING (n)
     WHERE t.tenant_id = u.tenant_id AND t.device_id = u.device_id AND t.trustpoint_id = r.trustpoint_id
+), leases_of_removed AS (
+    UPDATE leases l SET due_at = u.at FROM u JOIN jsonb_to_recordset($7) AS r(n int, trustpoint_id uuid) USING (n)
+    WHERE l.tenant_id = u.tenant_id AND l.trustpoint_id = r.trustpoint_id
 ), jobs_made AS (
     INSERT INTO jobs (tenant_id, job_id, device_id, trustpoint_id, agent_id, kind, state, request_key, requested_by,
-                      task, traceparent, certificate_id, endpoint, deadline, created_at, updated_at)
-    SELECT u.tenant_id, j.job_id, u.device_id, j.trustpoint_id, j.agent_id, j.kind, 'awaiting_publish', j.request_key,
-           j.requested_by, j.task, j.traceparent, j.certificate_id, j.endpoint, j.deadline, u.at, u.at
+                      task, traceparent, certificate_id, endpoint, deadline, lease_id, started_at, created_at, updated_at)
+    SELECT u.tenant_id, j.job_id, u.device_id, j.trustpoint_id, j.agent_id, j.kind,
+           CASE WHEN j.lease_id IS NULL THEN 'awaiting_publish' ELSE 'awaiting_ca' END, j.request_key,
+           j.requested_by, j.task, j.traceparent, j.certificate_id, j.endpoint, j.deadline, j.lease_id,
+           CASE WHEN j.lease_id IS NOT NULL THEN u.at END, u.at, u.at
     FROM u JOIN jsonb_to_recordset($8) AS j(n int, job_id uuid, trustpoint_id uuid, agent_id uuid, kind text,
                                             request_key text, requested_by text, task jsonb, traceparent text,
-                                            certificate_id uuid, endpoint text, deadline timestamptz) USING (n)
+                                            certificate_id uuid, endpoint text, deadline timestamptz,
+                                            lease_id uuid) USING (n)
 ), endpoints_known AS (
     INSERT INTO ca_endpoints (endpoint)
     SELECT DISTINCT j.endpoint FROM u JOIN jsonb_to_recordset($8) AS j(n int, endpoint text) USING (n)
@@ -293,6 +299,7 @@ fn new_job(n: i32, job: &JobInsert) -> Value {
         "certificate_id": job.certificate_id,
         "endpoint": job.endpoint,
         "deadline": job.deadline,
+        "lease_id": job.lease_id,
     })
 }
 

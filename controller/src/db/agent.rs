@@ -46,6 +46,8 @@ pub struct Agent {
     pub cut_off_at: Option<Timestamp>,
     /// When two processes with its keys were last found alive at once.
     pub live_twice_at: Option<Timestamp>,
+    /// How far its device's clock was behind the controller's at its last hello, seconds; negative: ahead.
+    pub clock_off_s: Option<i64>,
 }
 
 /// How an agent first joined.
@@ -87,7 +89,7 @@ pub struct Quarantine {
 macro_rules! columns {
     () => {
         "a.tenant_id, a.agent_id, a.name, a.sign_key, a.seal_key, a.software, a.labels, a.serial, a.joined_by, a.joined_at, a.last_seen_at, \
-         a.quarantined_at, a.quarantine_reason, a.live_twice_at, \
+         a.quarantined_at, a.quarantine_reason, a.live_twice_at, a.clock_off_s, \
          (SELECT max(c.done_at) FROM broker_cut_offs c WHERE c.tenant_id = a.tenant_id AND c.agent_id = a.agent_id \
           AND c.with_queue) AS cut_off_at"
     };
@@ -305,5 +307,6 @@ fn read(row: &Row) -> Result<Agent, DbError> {
         quarantine: since.zip(reason).map(|(since, reason)| Quarantine { since, reason }),
         cut_off_at: columns.read("cut_off_at")?,
         live_twice_at: columns.read("live_twice_at")?,
+        clock_off_s: columns.read("clock_off_s")?,
     })
 }

@@ -21,6 +21,8 @@ pub struct RegisteredDevice {
     pub agent: Option<ObjectName>,
     /// How many trustpoints it has.
     pub trustpoints: u32,
+    /// Whether it is the active node of its pair, as its agent sees it, and since when.
+    pub node: Option<(bool, Timestamp)>,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -66,7 +68,7 @@ impl TenantTx {
     /// [`DbError::NotFound`].
     pub async fn registered_device_fetch(&self, name: &ObjectName) -> Result<RegisteredDevice, DbError> {
         let sql = "/* registered_device_fetch */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
-                   d.labels, d.pair, d.standby, d.created_at, d.updated_at, a.name AS agent, \
+                   d.labels, d.pair, d.standby, d.node_active, d.node_since, d.created_at, d.updated_at, a.name AS agent, \
                    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
                    AS trustpoints \
                    FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
@@ -86,7 +88,7 @@ impl TenantTx {
         limit: i64,
     ) -> Result<Vec<RegisteredDevice>, DbError> {
         let sql = "/* registered_device_list */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
-                   d.labels, d.pair, d.standby, d.created_at, d.updated_at, a.name AS agent, \
+                   d.labels, d.pair, d.standby, d.node_active, d.node_since, d.created_at, d.updated_at, a.name AS agent, \
                    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
                    AS trustpoints \
                    FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
@@ -101,7 +103,9 @@ impl TenantTx {
     /// [`DbError::NotFound`], or [`DbError::Conflict`] when the agent is gone.
     pub async fn registered_device_update(&self, device: &Device, now: Timestamp) -> Result<(), DbError> {
         let sql = "/* registered_device_update */ UPDATE devices SET agent_id = $3, serial = $4, mac = $5, labels = $6, \
-                   pair = $9, standby = $10, bindings_revision = 0, version = version + 1, updated_at = $7, \
+                   pair = $9, standby = $10, bindings_revision = 0, \
+                   node_active = CASE WHEN agent_id = $3 AND pair = $9 THEN node_active END, \
+                   node_since = CASE WHEN agent_id = $3 AND pair = $9 THEN node_since END, version = version + 1, updated_at = $7, \
                    updated_by = $8 WHERE tenant_id = $1 AND device_id = $2";
         let (agent, labels, serial, mac) = columns(device)?;
         let count = self
@@ -187,10 +191,12 @@ fn columns(device: &Device) -> Result<Written<'_>, DbError> {
 
 fn read(row: &Row, tenant: TenantId) -> Result<RegisteredDevice, DbError> {
     let columns = Columns::new(row, "devices", "device_id");
+    let node: (Option<bool>, Option<Timestamp>) = (columns.read("node_active")?, columns.read("node_since")?);
     Ok(RegisteredDevice {
         device: super::row::device(row, tenant)?,
         agent: columns.parse_opt::<String, _>("agent")?,
         trustpoints: columns.parse::<i64, _>("trustpoints")?,
+        node: node.0.zip(node.1),
         created_at: columns.read("created_at")?,
         updated_at: columns.read("updated_at")?,
     })

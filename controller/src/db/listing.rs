@@ -9,10 +9,12 @@ use trustfleet_model::dry_run::DryRun;
 use trustfleet_model::field::{ObjectName, TrustpointName};
 use trustfleet_model::ids::{CertificateId, DeviceId, JobId, TrustpointId};
 use trustfleet_model::job::{Failure, JobState};
+use trustfleet_model::renewal::AutoUpdate;
 use trustfleet_model::service::InService;
 use trustfleet_model::trustpoint::Trustpoint;
 
 use super::column::Columns;
+use super::lease::{LEASE, ShownLease, shown};
 use super::tx::Id;
 use super::{DbError, TenantTx};
 use crate::device::JobKind;
@@ -32,6 +34,10 @@ pub struct ListedTrustpoint {
     pub policy: ObjectName,
     /// When something is to be done without being asked.
     pub next_action_at: Option<Timestamp>,
+    /// What its policy says of renewal.
+    pub auto_update: AutoUpdate,
+    /// Its lease.
+    pub lease: Option<ShownLease>,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
@@ -55,6 +61,8 @@ pub struct ListedJob {
     pub state: JobState,
     /// Who asked for it.
     pub requested_by: String,
+    /// Its agent began it by itself.
+    pub autonomous: bool,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// Public-key fingerprint.
@@ -147,14 +155,16 @@ pub struct CertificateFilter<'a> {
 }
 
 const TRUSTPOINT: &str = "t.trustpoint_id, t.state, t.next_action_at, t.updated_at, d.name AS device, e.name AS entity, \
-    c.name AS ca_server, p.name AS policy FROM trustpoints t \
+    c.name AS ca_server, p.name AS policy, p.spec -> 'auto_update' AS policy_auto_update";
+
+const TRUSTPOINT_FROM: &str = "FROM trustpoints t \
     JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id \
     JOIN entities e ON e.tenant_id = t.tenant_id AND e.entity_id = t.entity_id \
     JOIN ca_servers c ON c.tenant_id = t.tenant_id AND c.ca_server_id = t.ca_server_id \
     JOIN policies p ON p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id";
 
 const JOB: &str = "j.job_id, j.kind, j.state, j.requested_by, j.failure, j.public_key_sha256, j.transaction_id, \
-    j.created_at, j.stop_requested_at, j.device_id, j.published_at, j.started_at, j.finished_at, j.in_service, j.dry_run, j.updated_at, d.name AS device, \
+    j.created_at, j.lease_id IS NOT NULL AS autonomous, j.stop_requested_at, j.device_id, j.published_at, j.started_at, j.finished_at, j.in_service, j.dry_run, j.updated_at, d.name AS device, \
     t.name AS trustpoint, a.name AS agent FROM jobs j \
     JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id \
     JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
@@ -177,8 +187,10 @@ impl TenantTx {
         device: DeviceId,
         name: &TrustpointName,
     ) -> Result<ListedTrustpoint, DbError> {
+        let (lease, lease_from) = LEASE;
         let sql = format!(
-            "/* listed_trustpoint_fetch */ SELECT {TRUSTPOINT} WHERE t.tenant_id = $1 AND t.device_id = $2 AND t.name = $3"
+            "/* listed_trustpoint_fetch */ SELECT {TRUSTPOINT}, {lease} {TRUSTPOINT_FROM} {lease_from} \
+             WHERE t.tenant_id = $1 AND t.device_id = $2 AND t.name = $3"
         );
         let row = self.query_opt(&sql, &[&Id(device), &name.as_str()]).await?;
         read_trustpoint(&row.ok_or(DbError::NotFound { kind: "trustpoint" })?)
@@ -193,8 +205,9 @@ impl TenantTx {
         filter: TrustpointFilter<'_>,
         limit: i64,
     ) -> Result<Vec<ListedTrustpoint>, DbError> {
+        let (lease, lease_from) = LEASE;
         let sql = format!(
-            "/* listed_trustpoint_list */ SELECT {TRUSTPOINT} WHERE t.tenant_id = $1 \
+            "/* listed_trustpoint_list */ SELECT {TRUSTPOINT}, {lease} {TRUSTPOINT_FROM} {lease_from} WHERE t.tenant_id = $1 \
              AND ($2::text IS NULL OR d.name = $2) AND ($3::text IS NULL OR t.status = $3) \
              AND ($4::uuid IS NULL OR t.trustpoint_id > $4) ORDER BY t.trustpoint_id LIMIT $5"
         );
@@ -280,6 +293,8 @@ fn read_trustpoint(row: &Row) -> Result<ListedTrustpoint, DbError> {
         ca_server: columns.parse::<String, _>("ca_server")?,
         policy: columns.parse::<String, _>("policy")?,
         next_action_at: columns.read("next_action_at")?,
+        auto_update: columns.json_opt("policy_auto_update")?.unwrap_or_default(),
+        lease: shown(row)?,
         updated_at: columns.read("updated_at")?,
     })
 }
@@ -299,6 +314,7 @@ fn read_job(row: &Row) -> Result<ListedJob, DbError> {
         kind: JobKind::from_word(kind).ok_or_else(|| unknown("kind", kind))?,
         state: JobState::ALL.into_iter().find(|s| s.as_str() == state).ok_or_else(|| unknown("state", state))?,
         requested_by: columns.read("requested_by")?,
+        autonomous: columns.read("autonomous")?,
         failure: columns.json_opt("failure")?,
         public_key_sha256: columns.read("public_key_sha256")?,
         transaction_id: columns.read("transaction_id")?,

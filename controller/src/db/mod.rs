@@ -26,10 +26,13 @@ mod forecast;
 mod history;
 mod joining;
 mod key_encryption;
+mod lease;
 mod listing;
 mod mac_secret;
 mod migrate;
+mod node;
 mod note;
+mod offered_root;
 mod outbox;
 mod policy;
 mod renewal;
@@ -71,17 +74,20 @@ pub use self::{
     history::{AskedBy, PastCertificate},
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},
+    lease::{DueLease, LeaseGiven, LeasedTrustpoint, ShownLease},
     listing::{
         CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,
         TrustpointFilter,
     },
     migrate::{SchemaError, migrate, schema_version},
+    node::NodeRow,
     note::Note,
+    offered_root::{OfferedRoot, SpokenOf},
     outbox::{Claim, ClaimedJob},
     renewal::{Plan, PlannedTrustpoint},
     revision::{Reference, Revision},
     revocation::{Condemn, DueRevocation, ToRevoke},
-    sender::Sender,
+    sender::{LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,
     tenant::{Counted, Quota, Tenant, TenantState},

@@ -163,10 +163,20 @@ impl SystemTx {
     /// # Errors
     /// The database's own.
     pub async fn outbox_offer_again(&self, tenant: TenantId, agent: AgentId, now: Timestamp) -> Result<u64, DbError> {
+        // What an agent began by itself is never sent to it. One that it should have ended long ago it has lost: told to stop
+        // it, it says so.
+        self.execute(
+            "/* outbox_offer_again: lost */ UPDATE jobs SET stop_pending = true, stop_requested_at = $3
+             WHERE tenant_id = $1 AND agent_id = $2 AND lease_id IS NOT NULL AND finished_at IS NULL
+               AND NOT stop_pending AND (task ->> 'ends_by')::timestamptz < $3",
+            &[&Id(tenant), &Id(agent), &now],
+        )
+        .await?;
         self.execute(
             "/* outbox_offer_again */ INSERT INTO outbox (tenant_id, job_id, created_at, endpoint, deadline)
              SELECT tenant_id, job_id, $3, CASE WHEN NOT stop_pending THEN endpoint END, deadline FROM jobs
-             WHERE tenant_id = $1 AND agent_id = $2 AND (finished_at IS NULL OR stop_pending) ORDER BY job_id
+             WHERE tenant_id = $1 AND agent_id = $2
+               AND (finished_at IS NULL AND lease_id IS NULL OR stop_pending) ORDER BY job_id
              ON CONFLICT (tenant_id, job_id) DO UPDATE SET claimed_until = NULL",
             &[&Id(tenant), &Id(agent), &now],
         )

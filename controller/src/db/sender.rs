@@ -1,7 +1,8 @@
 //! What the inbox must know about the sender of a message before it believes a word of it.
 
 use jiff::Timestamp;
-use trustfleet_model::ids::{AgentId, JobId, TenantId, TrustpointId};
+use tokio_postgres::Row;
+use trustfleet_model::ids::{AgentId, DeviceId, JobId, LeaseId, TenantId, TrustpointId};
 
 use super::{DbError, SystemTx, tx::Id};
 use crate::device::{JobFacts, JobKind};
@@ -25,10 +26,27 @@ pub struct Sender {
     pub in_outbox: bool,
     /// The CA endpoint that the job's exchange counts for, and whether that has given no answer lately.
     pub endpoint: Option<(String, bool)>,
+    /// Whether its agent had begun it by itself.
+    pub autonomous: bool,
+    /// The lease that the message names, where the agent's tenant has given one of that id.
+    pub lease: Option<LeaseFacts>,
+}
+
+/// What a lease says of who may use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseFacts {
+    /// The agent that has it, or had it.
+    pub agent_id: AgentId,
+    /// Its device.
+    pub device_id: DeviceId,
+    /// Its trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// When it ended, or will.
+    pub ends_at: Timestamp,
 }
 
 impl SystemTx {
-    /// The agent that a message claims to be from, and the job that it names; none: no such agent.
+    /// The agent that a message claims to be from, and the job and the lease that it names; none: no such agent.
     ///
     /// # Errors
     /// The database's own; rows that cannot be read.
@@ -37,19 +55,23 @@ impl SystemTx {
         tenant: TenantId,
         agent: AgentId,
         job: Option<JobId>,
+        lease: Option<LeaseId>,
     ) -> Result<Option<Sender>, DbError> {
         let row = self
             .query_opt(
                 "/* sender_fetch */ SELECT a.sign_key, a.last_seen_at,
                         a.quarantined_at IS NOT NULL AS quarantined, j.job_id, j.agent_id, j.device_id,
-                        j.trustpoint_id, j.kind, j.sequence, j.endpoint,
+                        j.trustpoint_id, j.kind, j.sequence, j.endpoint, j.lease_id IS NOT NULL AS autonomous,
                         EXISTS (SELECT FROM ca_endpoints e WHERE e.endpoint = j.endpoint AND e.failures > 0) AS is_ill,
+                        l.agent_id AS lease_agent, l.device_id AS lease_device, l.trustpoint_id AS lease_trustpoint,
+                        least(l.expires_at, l.ended_at) AS lease_ends_at,
                         j.finished_at IS NOT NULL AS finished,
                         EXISTS (SELECT FROM outbox o WHERE o.tenant_id = j.tenant_id AND o.job_id = j.job_id)
                             AS in_outbox
                  FROM agents a LEFT JOIN jobs j ON j.tenant_id = a.tenant_id AND j.job_id = $3
+                 LEFT JOIN leases l ON l.tenant_id = a.tenant_id AND l.lease_id = $4
                  WHERE a.tenant_id = $1 AND a.agent_id = $2",
-                &[&Id(tenant), &Id(agent), &job.map(|job| job.as_uuid())],
+                &[&Id(tenant), &Id(agent), &job.map(|job| job.as_uuid()), &lease.map(|lease| lease.as_uuid())],
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
@@ -66,6 +88,7 @@ impl SystemTx {
                 Some(JobFacts { agent_id, device_id, trustpoint_id, kind })
             }
         };
+        let lease = lease_facts(&row)?;
         Ok(Some(Sender {
             sign_key: row.try_get("sign_key")?,
             last_seen_at: row.try_get("last_seen_at")?,
@@ -75,6 +98,8 @@ impl SystemTx {
             sequence: row.try_get("sequence")?,
             in_outbox: row.try_get("in_outbox")?,
             endpoint: row.try_get::<_, Option<String>>("endpoint")?.zip(Some(row.try_get("is_ill")?)),
+            autonomous: row.try_get("autonomous")?,
+            lease,
         }))
     }
 
@@ -107,7 +132,8 @@ impl SystemTx {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    /// Notes that an agent was heard of, and its software's version where it told.
+    /// Notes that an agent was heard of, and what it told of itself in a hello: its software's version, and whether it
+    /// takes leases. Returns whether that is news.
     ///
     /// # Errors
     /// The database's own; no such agent.
@@ -116,16 +142,45 @@ impl SystemTx {
         tenant: TenantId,
         agent: AgentId,
         software: Option<&str>,
+        leases: Option<bool>,
         now: Timestamp,
-    ) -> Result<(), DbError> {
-        let count = self
-            .execute(
-                "/* sender_seen */ UPDATE agents
-                 SET last_seen_at = greatest(last_seen_at, $3), software = coalesce($4, software)
-                 WHERE tenant_id = $1 AND agent_id = $2",
-                &[&Id(tenant), &Id(agent), &now, &software],
+    ) -> Result<bool, DbError> {
+        let row = self
+            .query_opt(
+                "/* sender_seen */ WITH old AS (
+                     SELECT takes_leases FROM agents WHERE tenant_id = $1 AND agent_id = $2 FOR UPDATE
+                 ) UPDATE agents a
+                 SET last_seen_at = greatest(last_seen_at, $3), software = coalesce($4, software),
+                     takes_leases = coalesce($5, a.takes_leases)
+                 FROM old WHERE tenant_id = $1 AND agent_id = $2
+                 RETURNING coalesce($5, old.takes_leases) <> old.takes_leases AS news",
+                &[&Id(tenant), &Id(agent), &now, &software, &leases],
             )
             .await?;
-        DbError::one_row(count, "agent")
+        Ok(row.ok_or(DbError::NotFound { kind: "agent" })?.try_get("news")?)
     }
+}
+
+impl SystemTx {
+    /// Notes how far an agent's device's clock is off, where that is news.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn sender_clock(
+        &self,
+        tenant: TenantId,
+        agent: AgentId,
+        clock_off_s: Option<i64>,
+    ) -> Result<(), DbError> {
+        let sql = "/* sender_clock */ UPDATE agents SET clock_off_s = $3
+             WHERE tenant_id = $1 AND agent_id = $2 AND clock_off_s IS DISTINCT FROM $3";
+        self.execute(sql, &[&Id(tenant), &Id(agent), &clock_off_s]).await.map(drop)
+    }
+}
+
+fn lease_facts(row: &Row) -> Result<Option<LeaseFacts>, DbError> {
+    let agent: Option<Id<AgentId>> = row.try_get("lease_agent")?;
+    let Some(Id(agent_id)) = agent else { return Ok(None) };
+    let (Id(device_id), Id(trustpoint_id)) = (row.try_get("lease_device")?, row.try_get("lease_trustpoint")?);
+    Ok(Some(LeaseFacts { agent_id, device_id, trustpoint_id, ends_at: row.try_get("lease_ends_at")? }))
 }

@@ -159,12 +159,16 @@ impl SystemTx {
 
     async fn stats_agents(&self, count: &mut Count, now: Timestamp) -> Result<(), DbError> {
         let sql = "/* stats_agents */
-            SELECT n.tenant_id, width_bucket(date_part('epoch', $2 - a.last_seen_at), $3::float8[]), count(*)
+            SELECT n.tenant_id, width_bucket(date_part('epoch', $2 - a.last_seen_at), $3::float8[]), count(*),
+                   count(a.clock_off_s)
             FROM agents a LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = a.tenant_id
             GROUP BY 1, 2";
         for row in self.query(sql, &[&count.named, &now, &LastSeen::LIMITS_S.to_vec()]).await? {
             let counted = (band(&row, 1, LastSeen::ALL, "last_seen_at")?, row.try_get(2)?);
-            count.of(&row)?.agents.push(counted);
+            let wrong_clocks: i64 = row.try_get(3)?;
+            let tenant = count.of(&row)?;
+            tenant.agents.push(counted);
+            tenant.wrong_clocks += wrong_clocks;
         }
         Ok(())
     }

@@ -178,7 +178,8 @@ id_params!(
     ApplicantId,
     ChangeId,
     BindingId,
-    BlockId
+    BlockId,
+    LeaseId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

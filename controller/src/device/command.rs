@@ -8,7 +8,7 @@ use trustfleet_model::{
     dry_run::DryRun,
     entity::EntitySpec,
     field::{ObjectName, TrustpointName},
-    ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, MessageId, PolicyId, TrustpointId},
+    ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, LeaseId, MessageId, PolicyId, TrustpointId},
     job::{Failure, MacCredentials, RequestKind},
     policy::PolicySpec,
     revocation::RevocationReason,
@@ -48,6 +48,8 @@ pub enum Command {
     Activate(Activate),
     /// Have a certificate revoked.
     Revoke(Box<Revoke>),
+    /// An agent tells of a job that it began by itself, by a lease; signature and lease are verified already.
+    Adopt(Box<Adopt>),
     /// An agent says what happened to a job; signature and sender are verified already.
     Report(Box<Report>),
     /// End a job that has no certificate yet (S37).
@@ -217,6 +219,27 @@ pub struct EnrollContext {
     pub policy_revision: u32,
     /// The job that was made for the same idempotency key, however long ago.
     pub known_job: Option<JobId>,
+}
+
+/// A job that an agent began by itself.
+#[derive(Clone, Debug)]
+pub struct Adopt {
+    /// Its id, of the agent's choice.
+    pub job_id: JobId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The trustpoint of the lease.
+    pub trustpoint_id: TrustpointId,
+    /// The lease.
+    pub lease_id: LeaseId,
+    /// The trustpoint's policy as it is now; none: the trustpoint is gone.
+    pub policy: Option<PolicySpec>,
+    /// The policy's revision.
+    pub policy_revision: u32,
+    /// The lease had ended when the agent began, as far as the ids' times tell.
+    pub lease_ended: bool,
+    /// Who says so.
+    pub requested_by: Requester,
 }
 
 /// Put the staged certificate into use; where none is staged, give the one in use to the trustpoint's services once more.

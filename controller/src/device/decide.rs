@@ -18,8 +18,10 @@ use super::{
     TrustpointChange, Unbind, Undeliverable,
 };
 
+mod adopt;
 mod configure;
 mod dry_run;
+pub(super) mod lease;
 mod order;
 mod renew;
 mod report;
@@ -128,6 +130,7 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
         Command::RemoveTrustpoint(remove) => configure::remove_trustpoint(state, remove, now),
         Command::Rebind(rebind) => configure::rebind(state, rebind, now),
         Command::Unbind(unbind) => configure::unbind(state, unbind, now),
+        Command::Adopt(adopt) => adopt::adopt(state, adopt, now),
         Command::Enroll(enroll) => self::enroll(state, enroll, now),
         Command::DryRun(wanted) => dry_run::dry_run(state, wanted, now),
         Command::Renew(renew) => renew::renew(state, renew, now),
@@ -185,6 +188,7 @@ fn new_enrollment(
         request_key: enroll.request_key.clone(),
         requested_by: enroll.requested_by.actor.clone(),
         task: JobTask::Enroll(Box::new(order)),
+        lease_id: None,
         traceparent: enroll.traceparent.clone(),
         certificate_id: None,
     };
@@ -225,6 +229,7 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
             services: trustpoint.services.clone(),
             replaced_is_revoked: activate.replaced_is_revoked,
         },
+        lease_id: None,
         traceparent: activate.traceparent.clone(),
         certificate_id: None,
         endpoint: None,

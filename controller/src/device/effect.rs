@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use trustfleet_model::{
     certificate::Slot,
     dry_run::DryRun,
-    ids::{AgentId, CertificateId, JobId, SecretId, TrustpointId},
+    ids::{AgentId, CertificateId, JobId, LeaseId, SecretId, TrustpointId},
     job::{Failure, JobState, JobTask},
     revocation::Revocation,
     service::InService,
@@ -105,6 +105,8 @@ pub struct JobInsert {
     pub requested_by: String,
     /// The order itself.
     pub task: JobTask,
+    /// The lease by which its agent has begun it already.
+    pub lease_id: Option<LeaseId>,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// The certificate that it asks to revoke.

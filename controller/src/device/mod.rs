@@ -12,11 +12,14 @@ pub use crate::audit::Requester;
 
 pub use self::{
     command::{
-        Activate, AddTrustpoint, Bound, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, Rebind,
+        Activate, AddTrustpoint, Adopt, Bound, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, Rebind,
         RemoveTrustpoint, Renew, Reply, Report, ReportEvent, ResetStatistics, Revoke, RevokeContext, SetAutoUpdate,
         SetMac, SetServices, Stop, Unbind, Undeliverable,
     },
-    decide::{Rejection, decide},
+    decide::{
+        Rejection, decide,
+        lease::{Digest, Give, Given, Keeper, LeaseStep, NoLease, Subject, emergency_at, lease_step},
+    },
     effect::{
         AuditEntry, CertificateInsert, Changes, Decision, JobInsert, JobTold, JobUpdate, RevocationChange, SlotChange,
         StopNote, TrustpointChange,

@@ -103,6 +103,17 @@ impl JobKind {
 }
 
 impl DeviceState {
+    /// A device with one trustpoint and nothing under way, to be looked at.
+    pub fn alone(device: Device, trustpoint: Trustpoint) -> Self {
+        Self {
+            device,
+            version: 0,
+            trustpoints: BTreeMap::from([(trustpoint.id, trustpoint)]),
+            open_jobs: BTreeMap::new(),
+            stopped_jobs: BTreeMap::new(),
+        }
+    }
+
     /// The trustpoint of a name.
     pub fn trustpoint(&self, name: &TrustpointName) -> Option<&Trustpoint> {
         self.trustpoints.values().find(|trustpoint| &trustpoint.name == name)

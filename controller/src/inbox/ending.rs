@@ -71,17 +71,30 @@ fn reasons(failure: &Failure) -> Vec<FailInfo> {
 
 /// How long ago a job was accepted: its id was made then.
 fn age(job: JobId, now: Timestamp) -> Option<SignedDuration> {
+    Some(now.duration_since(made_at(job)?))
+}
+
+/// When a job's id was made, by the clock of whoever made it.
+pub(super) fn made_at(job: JobId) -> Option<Timestamp> {
     let (seconds, nanoseconds) = job.as_uuid().get_timestamp()?.to_unix();
-    let accepted = Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanoseconds).ok()?).ok()?;
-    Some(now.duration_since(accepted))
+    Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanoseconds).ok()?).ok()
 }
 
 impl Inbox {
     /// Counts the end of a job that had not ended before.
-    pub(super) async fn count(&self, tenant: TenantId, kind: JobKind, ending: &Ending, now: Timestamp) {
+    pub(super) async fn count(
+        &self,
+        tenant: TenantId,
+        (kind, autonomous): (JobKind, bool),
+        ending: &Ending,
+        now: Timestamp,
+    ) {
         match (kind, ending.result) {
             (JobKind::Enroll(request), Some(result)) => {
                 self.name_tenant(tenant).await;
+                if autonomous {
+                    self.metrics.autonomous(result);
+                }
                 self.metrics.exchange_ended(tenant, request, result, &ending.reasons);
             }
             // The certificate is in use before its exchange's own end is told: that one is still to come.

@@ -26,6 +26,7 @@ pub(super) struct Families {
     pub(super) active_certificates: IntGaugeVec,
     pub(super) nearest_expiry: GaugeVec,
     pub(super) agents: IntGaugeVec,
+    pub(super) wrong_clocks: IntGaugeVec,
     pub(super) exchanges: IntCounterVec,
     pub(super) refusals: IntCounterVec,
     pub(super) fleet_counted: Gauge,
@@ -35,6 +36,8 @@ pub(super) struct Families {
     pub(super) audit_unchained_age: Gauge,
     pub(super) published: IntCounterVec,
     pub(super) renewals: IntCounterVec,
+    pub(super) leases: IntCounterVec,
+    pub(super) autonomous: IntCounterVec,
     pub(super) services: IntCounterVec,
     pub(super) reports_refused: IntCounterVec,
     pub(super) broker_connected: IntGauge,
@@ -103,6 +106,11 @@ impl Families {
                 "Agents by tenant and by how long ago they were heard of.",
                 &["tenant", "last_seen"],
             )?,
+            wrong_clocks: add.gauges(
+                "trustfleet_agents_wrong_clock",
+                "Agents whose device's clock differed from the controller's at their last hello, by tenant.",
+                &["tenant"],
+            )?,
             exchanges: add.counters(
                 "trustfleet_exchanges_total",
                 "Exchanges with CAs by tenant, kind of the request and result; a failure names who is to blame.",
@@ -151,6 +159,16 @@ impl Families {
                 "trustfleet_renewals_due_total",
                 "Trustpoints on which something was due without being asked, by what came of it.",
                 &["outcome"],
+            )?,
+            leases: add.counters(
+                "trustfleet_leases_total",
+                "Messages about leases by which agents renew by themselves, by what became of them.",
+                &["outcome"],
+            )?,
+            autonomous: add.counters(
+                "trustfleet_autonomous_renewals_total",
+                "Renewals that agents began by themselves while they were cut off, by result.",
+                &["result"],
             )?,
             services: add.counters(
                 "trustfleet_service_activations_total",

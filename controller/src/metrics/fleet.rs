@@ -28,6 +28,8 @@ pub struct TenantCount {
     pub nearest_expiry: Option<Timestamp>,
     /// Agents.
     pub agents: Vec<(LastSeen, i64)>,
+    /// Agents whose device's clock is wrong.
+    pub wrong_clocks: i64,
 }
 
 impl TenantCount {
@@ -92,6 +94,7 @@ impl Families {
         for last_seen in LastSeen::ALL {
             self.agents.with_label_values(&[tenant, last_seen.as_str()]).set(count.agents_in(*last_seen));
         }
+        self.wrong_clocks.with_label_values(&[tenant]).set(count.wrong_clocks);
         self.start_tenant(tenant);
     }
 
@@ -121,6 +124,7 @@ impl Families {
             let _ = self.active_certificates.remove_label_values(&[tenant, time_left.as_str(), renewal.as_str()]);
         }
         let _ = self.nearest_expiry.remove_label_values(&[tenant]);
+        let _ = self.wrong_clocks.remove_label_values(&[tenant]);
         for last_seen in LastSeen::ALL {
             let _ = self.agents.remove_label_values(&[tenant, last_seen.as_str()]);
         }

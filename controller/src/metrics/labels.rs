@@ -64,6 +64,20 @@ words! {
 }
 
 words! {
+    /// What became of a message about a lease.
+    LeaseOutcome {
+        /// A lease is in its agent's queue.
+        Given = "given",
+        /// The end of one is.
+        Ended = "ended",
+        /// The agent has no queue, or the broker did not confirm: it will be offered again.
+        Returned = "returned",
+        /// It could not be made or written; it is tried again.
+        Failed = "failed",
+    }
+}
+
+words! {
     /// Why an agent's message was laid aside; also in the dead letter's header `x-reason`.
     Refusal {
         /// Not an envelope, or not a payload.
@@ -78,6 +92,8 @@ words! {
         UnknownJob = "unknown_job",
         /// About a job of another agent, device or trustpoint.
         ForeignJob = "foreign_job",
+        /// About a job begun by a lease that was never given.
+        UnknownLease = "unknown_lease",
         /// About something that its job cannot lead to.
         WrongKind = "wrong_kind",
         /// From an agent in quarantine.

@@ -28,7 +28,8 @@ pub use self::{
     fleet::{PoolUse, TenantCount},
     labels::{
         ConnectionRole, ConnectionState, CutOffOutcome, Denial, DoorRefusal, ExchangeResult, FailInfo, LastSeen,
-        OTHER_OPERATION, PublishOutcome, Refusal, Renewal, RenewalOutcome, StatusClass, TimeLeft, TxOutcome,
+        LeaseOutcome, OTHER_OPERATION, PublishOutcome, Refusal, Renewal, RenewalOutcome, StatusClass, TimeLeft,
+        TxOutcome,
     },
 };
 use crate::{db::Stats, device::JobKind};
@@ -105,6 +106,12 @@ impl Metrics {
         }
         for outcome in RenewalOutcome::ALL {
             families.renewals.with_label_values(&[outcome.as_str()]);
+        }
+        for outcome in LeaseOutcome::ALL {
+            families.leases.with_label_values(&[outcome.as_str()]);
+        }
+        for result in ExchangeResult::all() {
+            families.autonomous.with_label_values(&[result.as_str()]);
         }
         for result in ServiceResult::ALL {
             families.services.with_label_values(&[result.as_str()]);
@@ -248,6 +255,15 @@ impl Metrics {
 
     pub(crate) fn renewal(&self, outcome: RenewalOutcome) {
         self.families.renewals.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn lease(&self, outcome: LeaseOutcome) {
+        self.families.leases.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// A renewal that its agent had begun by itself has ended.
+    pub(crate) fn autonomous(&self, result: ExchangeResult) {
+        self.families.autonomous.with_label_values(&[result.as_str()]).inc();
     }
 
     pub(crate) fn service(&self, result: ServiceResult) {

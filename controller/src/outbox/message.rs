@@ -15,7 +15,7 @@ use trustfleet_wire::{
     routing::device_reply_key,
     seal::{SealContext, seal},
     sign::Purpose,
-    v1::{Blob, Enroll, Job, Mac, Request, Revoke, San, Signer, Source, Stop, Task, ToAgent},
+    v1::{Blob, Enroll, Job, Mac, Request, Revoke, San, Signer, Source, Stop, Task, ToAgent, Upkeep},
 };
 
 use crate::{db::ClaimedJob, keys::Keys, secrets::AtRestError};
@@ -51,15 +51,21 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         );
     }
     let (task, policy_revision) = match &job.task {
-        JobTask::Enroll(order) => (Task::Enroll(Box::new(enroll(job, order, keys)?)), order.policy_revision),
+        JobTask::Enroll(order) => {
+            (Task::Enroll(Box::new(enroll(order, mac(job, order, keys)?)?)), order.policy_revision)
+        }
         JobTask::Activate { serial, .. } => (Task::Activate { serial: serial.clone() }, 0),
         JobTask::Revoke(order) => (Task::Revoke(Box::new(revoke(order)?)), order.policy_revision),
-        JobTask::DryRun(order) => (Task::DryRun(Box::new(enroll(job, order, keys)?)), order.policy_revision),
+        JobTask::DryRun(order) => {
+            (Task::DryRun(Box::new(enroll(order, mac(job, order, keys)?)?)), order.policy_revision)
+        }
+        JobTask::Autonomous { .. } => return Err(failure("begun_by_agent", "the agent has begun it by itself")),
     };
     let (services, replaced_is_revoked) = match &job.task {
         JobTask::Enroll(order) | JobTask::DryRun(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
         JobTask::Activate { services, replaced_is_revoked, .. } => (services, *replaced_is_revoked),
         JobTask::Revoke(_) => (&Vec::new(), false),
+        JobTask::Autonomous { .. } => (&Vec::new(), false),
     };
     let message = ToAgent::Job(Box::new(Job {
         job_id: job.job_id,
@@ -86,29 +92,29 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
     sealed(&message, keys)
 }
 
-fn sealed(message: &ToAgent, keys: &Keys) -> Result<Vec<u8>, Box<Failure>> {
+pub(crate) fn sealed(message: &ToAgent, keys: &Keys) -> Result<Vec<u8>, Box<Failure>> {
     Envelope::seal(message, Purpose::ToAgent, &keys.signing)
         .and_then(|envelope| envelope.to_bytes())
         .map_err(|error| failure("unwritable_job", error.to_string()))
 }
 
-fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enroll, Box<Failure>> {
+fn mac(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Option<Mac>, Box<Failure>> {
+    let Some(credentials) = &order.mac else { return Ok(None) };
+    let context = SealContext { agent_id: job.agent_id, job_id: job.job_id, trustpoint_id: job.trustpoint_id };
+    let secret = open_secret(job, credentials.secret_id, keys)?;
+    let sealed = seal(secret.expose(), &job.seal_key, &context)
+        .map_err(|error| failure("unsealable_secret", error.to_string()))?;
+    Ok(Some(Mac {
+        reference: credentials.reference.clone(),
+        secret: sealed,
+        algorithm: word(&order.policy.mac.algorithm)?,
+        iterations: order.policy.mac.iterations,
+    }))
+}
+
+/// An order on the wire, with MAC credentials or without.
+pub(crate) fn enroll(order: &EnrollmentOrder, mac: Option<Mac>) -> Result<Enroll, Box<Failure>> {
     let (ca, policy) = (&order.ca_server, &order.policy);
-    let mac = match &order.mac {
-        None => None,
-        Some(credentials) => {
-            let context = SealContext { agent_id: job.agent_id, job_id: job.job_id, trustpoint_id: job.trustpoint_id };
-            let secret = open_secret(job, credentials.secret_id, keys)?;
-            let sealed = seal(secret.expose(), &job.seal_key, &context)
-                .map_err(|error| failure("unsealable_secret", error.to_string()))?;
-            Some(Mac {
-                reference: credentials.reference.clone(),
-                secret: sealed,
-                algorithm: word(&policy.mac.algorithm)?,
-                iterations: policy.mac.iterations,
-            })
-        }
-    };
     Ok(Enroll {
         request: match order.kind {
             RequestKind::Ir => Request::Ir,
@@ -130,6 +136,14 @@ fn enroll(job: &ClaimedJob, order: &EnrollmentOrder, keys: &Keys) -> Result<Enro
         key_algorithm: word(&policy.key.algorithm)?,
         regenerate_key: policy.key.regenerate,
         mac,
+        replaces: order.replaces.clone(),
+        ca_time: policy.ca_time,
+        upkeep: (policy.upkeep.ca_certs || policy.upkeep.crls || policy.upkeep.roots).then(|| Upkeep {
+            ca_certs: policy.upkeep.ca_certs,
+            crls: policy.upkeep.crls,
+            roots: policy.upkeep.roots,
+            every_s: policy.upkeep.every_s,
+        }),
         accept_sha1_answers: policy.mac.accept_sha1_answers || ca.quirks.answers_by_sha1,
         implicit_confirm: policy.implicit_confirm,
         trust_anchors: certificates("trust_anchors", &ca.trust_anchors)?,

@@ -49,7 +49,7 @@ async fn job_soon(fixture: &Fixture, queue: &mut Subscription) -> Option<Job> {
     loop {
         match fixture.next(queue, QUIET).await? {
             ToAgent::Job(job) => return Some(*job),
-            ToAgent::Receipt(_) | ToAgent::Stop(_) => {}
+            ToAgent::Receipt(_) | ToAgent::Stop(_) | ToAgent::Lease(_) | ToAgent::LeaseEnd(_) => {}
         }
     }
 }

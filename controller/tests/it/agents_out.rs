@@ -89,6 +89,10 @@ async fn an_agent_in_quarantine_opens_no_session_and_gets_no_job_until_it_is_rel
     assert_eq!(house.get(&job_at, &viewer).await.str("/state"), "awaiting_publish");
     let hello = |sign: &SigningKey| {
         let hello = FromAgent::Hello(Hello {
+            leases: false,
+            clock_off_s: None,
+            nodes: Vec::new(),
+            roots: Vec::new(),
             tenant_id: agent.answer.tenant_id,
             agent_id: agent.answer.agent_id,
             message_id: uuid::Uuid::from_u128(1).into(),

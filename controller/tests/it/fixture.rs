@@ -1,6 +1,13 @@
 //! A tenant with an agent, a device and everything that an enrolment needs, and the agent's own half.
 
-use std::{process::Command as Process, time::Duration};
+use std::{
+    process::Command as Process,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -20,7 +27,7 @@ use trustfleet_wire::{
     routing::{REPORTS_EXCHANGE, agent_queue, device_reply_key, hello_key},
     seal::OpeningKey,
     sign::{Purpose, SigningKey},
-    v1::{Event, FromAgent, Hello, Issued, Job, Report, ToAgent},
+    v1::{Event, FromAgent, Hello, Issued, Job, NodeSeen, Report, ToAgent},
 };
 
 use crate::support::Place;
@@ -45,6 +52,13 @@ pub struct Fixture {
     pub device: DeviceId,
     pub trustpoint: TrustpointId,
     pub trustpoint_name: TrustpointName,
+    /// What its agent says of leases in its hello.
+    pub takes_leases: AtomicBool,
+    /// What it says of its clock, and of the nodes of pairs.
+    pub clock_off_s: Mutex<Option<i64>>,
+    pub nodes: Mutex<Vec<NodeSeen>>,
+    /// Roots that it offers.
+    pub roots: Mutex<Vec<trustfleet_wire::v1::RootOffered>>,
     entity: EntityId,
     ca_server: CaServerId,
     policy: PolicyId,
@@ -106,6 +120,10 @@ impl Fixture {
             device,
             trustpoint: TrustpointId::from(uuid::Uuid::nil()),
             trustpoint_name: "mgmt".parse().unwrap(),
+            takes_leases: AtomicBool::new(false),
+            clock_off_s: Mutex::default(),
+            nodes: Mutex::default(),
+            roots: Mutex::default(),
             entity,
             ca_server,
             policy,
@@ -211,6 +229,7 @@ impl Fixture {
             trustpoint_id: self.trustpoint,
             job_id,
             sequence,
+            lease_id: None,
             at: services.clock.now(),
             traceparent: None,
             event,
@@ -223,6 +242,7 @@ impl Fixture {
         let key = match message {
             FromAgent::Hello(_) => hello_key(agent.id),
             FromAgent::Report(report) => device_reply_key(agent.id, report.device_id),
+            FromAgent::Lease(answer) => device_reply_key(agent.id, answer.device_id),
         };
         self.send_bytes(key, envelope.to_bytes().unwrap()).await;
     }
@@ -247,6 +267,10 @@ impl Fixture {
 
     async fn say_hello(&self, repeated: bool) {
         let hello = Hello {
+            leases: self.takes_leases.load(Ordering::Relaxed),
+            clock_off_s: *self.clock_off_s.lock().unwrap(),
+            nodes: self.nodes.lock().unwrap().clone(),
+            roots: self.roots.lock().unwrap().clone(),
             repeated,
             tenant_id: self.tenant,
             agent_id: self.agent.id,
@@ -272,7 +296,7 @@ impl Fixture {
         loop {
             match self.next(queue, Duration::from_secs(20)).await.expect("a job comes") {
                 ToAgent::Job(job) => return *job,
-                ToAgent::Receipt(_) | ToAgent::Stop(_) => {}
+                _ => {}
             }
         }
     }

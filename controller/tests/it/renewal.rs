@@ -23,7 +23,7 @@ pub async fn enrolled(fixture: &Fixture) -> trustfleet_controller::broker::Subsc
 }
 
 /// What an operator's change of the policy does.
-async fn set_policy(fixture: &Fixture, auto_update: serde_json::Value) {
+pub async fn set_policy(fixture: &Fixture, auto_update: serde_json::Value) {
     let spec = json!({ "key": { "algorithm": "ecdsa-p256" }, "auto_update": auto_update });
     let sql = "UPDATE policies SET spec = $1, revision = revision + 1";
     fixture.admin.execute(sql, &[&spec]).await.unwrap();

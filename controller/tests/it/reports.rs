@@ -8,7 +8,7 @@ use trustfleet_wire::{
     Envelope,
     routing::{DEAD_LETTER_QUEUE, device_reply_key},
     sign::{Purpose, SigningKey},
-    v1::{Event, Failed, FromAgent, ToAgent},
+    v1::{Event, Failed, FromAgent, NodeSeen, ToAgent},
 };
 
 use crate::{
@@ -150,6 +150,49 @@ async fn a_failure_is_told_at_the_job_and_at_the_trustpoint_and_nothing_is_store
     assert_eq!(fixture.value::<String>("SELECT status FROM trustpoints").await, "failed");
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM certificates").await, 0);
     assert_ne!(fixture.enroll().await, job_id, "a failed job does not stand in the way of the next");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn s53_a_clock_that_is_wrong_is_known_and_counted_until_it_is_right() {
+    let fixture = Fixture::new().await;
+    let gauge = async |wanted: &str| {
+        until("the gauge to follow", async || {
+            let (text, _) = fixture.services().metrics.render().unwrap();
+            text.contains(&format!("trustfleet_agents_wrong_clock{{tenant=\"acme\"}} {wanted}\n")).then_some(())
+        })
+        .await;
+    };
+    *fixture.clock_off_s.lock().unwrap() = Some(-86_400);
+    fixture.hello().await;
+    gauge("1").await;
+    assert_eq!(fixture.value::<i64>("SELECT clock_off_s FROM agents").await, -86_400);
+    *fixture.clock_off_s.lock().unwrap() = None;
+    fixture.hello_again().await;
+    gauge("0").await;
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn s47_two_nodes_that_both_call_themselves_active_move_their_pair_once() {
+    let fixture = Fixture::new().await;
+    let other = fixture.add_device("ap-2").await;
+    let pair = "UPDATE devices SET pair = 'p', standby = (device_id = $1)";
+    fixture.admin.execute(pair, &[&other.as_uuid()]).await.unwrap();
+    let since = fixture.services().clock.now();
+    let says = |device: &str| NodeSeen { device: device.to_owned(), active: true, since };
+    let active = "SELECT name FROM devices WHERE NOT standby";
+    *fixture.nodes.lock().unwrap() = vec![says("ap-1"), says("ap-2"), says("ap-3")];
+    fixture.hello().await;
+    until("the one that stood by takes over", async || (fixture.value::<String>(active).await == "ap-2").then_some(()))
+        .await;
+    for _ in 0..3 {
+        fixture.hello_again().await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(fixture.value::<String>(active).await, "ap-2");
+    let noted = "SELECT count(*) FROM audit WHERE action = 'device_switched_over' AND actor LIKE 'agent:%'";
+    assert_eq!(fixture.value::<i64>(noted).await, 1);
     fixture.core.stop().await;
 }
 

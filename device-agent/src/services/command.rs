@@ -18,7 +18,7 @@ const READ_ON: Duration = Duration::from_millis(300);
 
 /// A program to run.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// Whole path, then arguments.
     pub words: Vec<String>,
     /// Its environment besides `PATH` and `LC_ALL`: nothing of the agent's own is passed on.
@@ -31,9 +31,11 @@ pub(super) struct Program {
 
 /// How a program ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// Exit code 0 in time.
     pub ok: bool,
+    /// Its exit code, where it ended by itself in time.
+    pub code: Option<i32>,
     /// How, in words, with the end of what it printed; harmless to show.
     pub detail: String,
     /// What it printed to stdout: the last of it, as it came.
@@ -43,8 +45,8 @@ pub(super) struct Ended {
 impl Program {
     /// Runs it to its end, or ends it with all its children when its time is over. When the caller goes away, the program
     /// is killed.
-    pub(super) async fn run(self) -> Ended {
-        let failed = |detail: String| Ended { ok: false, detail, stdout: String::new() };
+    pub(crate) async fn run(self) -> Ended {
+        let failed = |detail: String| Ended { ok: false, code: None, detail, stdout: String::new() };
         let Some((program, arguments)) = self.words.split_first() else {
             return failed("there is no program".to_owned());
         };
@@ -81,22 +83,22 @@ impl Program {
             }
             ended
         };
-        let (ok, how) = match waited {
-            Ok((Ok(status), _)) if status.success() => (true, String::new()),
-            Ok((Ok(status), _)) => (false, status.to_string()),
-            Ok((Err(error), _)) => (false, format!("{program} cannot be waited for: {error}")),
+        let (code, how) = match waited {
+            Ok((Ok(status), _)) if status.success() => (Some(0), String::new()),
+            Ok((Ok(status), _)) => (status.code(), status.to_string()),
+            Ok((Err(error), _)) => (None, format!("{program} cannot be waited for: {error}")),
             Err(_) => {
                 if let Some(group) = group {
                     let _ = kill_process_group(group, Signal::KILL);
                 }
                 let _ = child.wait().await;
-                (false, format!("not finished after {} s, ended", self.limit.as_secs()))
+                (None, format!("not finished after {} s, ended", self.limit.as_secs()))
             }
         };
         let said = if stderr.text().trim().is_empty() { stdout.text() } else { stderr.text() };
         let said = sanitise(last_lines(&said));
         let detail = [how, said].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
-        Ended { ok, detail, stdout: stdout.text() }
+        Ended { ok: code == Some(0), code, detail, stdout: stdout.text() }
     }
 }
 

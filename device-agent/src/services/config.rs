@@ -71,7 +71,7 @@ pub struct ExportConfig {
     /// File to write.
     #[serde(default)]
     pub path: Option<String>,
-    /// What it holds: `certificate`, `chain`, `fullchain`, `key`, `ca` or `pkcs12`.
+    /// What it holds: `certificate`, `chain`, `fullchain`, `key`, `ca`, `crl` or `pkcs12`.
     #[serde(default)]
     pub content: Option<String>,
     /// Instead of `path` and `content`: folder that gets `TRUSTPOINT_ir.cer`, `TRUSTPOINT_ca0.cer`, … (S36).
@@ -175,6 +175,8 @@ pub enum Content {
     Key,
     /// Every CA certificate that verifies others of the same CA: the trust anchors, then the chain.
     Ca,
+    /// The CRL of the certificate's CA; no file as long as there is none.
+    Crl,
     /// Key, certificate and chain, PKCS #12.
     Pkcs12 {
         /// File with the password.
@@ -397,6 +399,7 @@ impl Reader<'_> {
             "fullchain" => Some(Content::Fullchain),
             "key" => Some(Content::Key),
             "ca" => Some(Content::Ca),
+            "crl" => Some(Content::Crl),
             "pkcs12" => match &export.password_file {
                 Some(file) => Some(Content::Pkcs12 { password_file: file.clone() }),
                 None => {

@@ -98,6 +98,8 @@ pub(super) fn copies(
         let copy =
             |path, bytes, ca| Copy { path, bytes, mode: export.mode, owner: export.owner, group: export.group, ca };
         match &export.what {
+            // The one that is kept fresh comes later, and is given then.
+            What::File { content: Content::Crl, .. } if material.crl.is_none() => {}
             What::File { path, content } => {
                 let path = PathBuf::from(path.fill(place));
                 let bytes = material.render(content, export.format);

@@ -1,6 +1,7 @@
 //! What a certificate's version holds, as services want it: rendered from the slot and nothing else, so that the same
 //! slot always gives the same files.
 
+use trustfleet_cmp::Crl;
 use trustfleet_pki::Certificate;
 use zeroize::Zeroizing;
 
@@ -16,6 +17,10 @@ pub(super) struct Material {
     pub chain: Vec<Certificate>,
     /// Trust anchors that its order named; none with versions of an older agent.
     pub anchors: Vec<Certificate>,
+    /// CA certificates that the CA has named since.
+    pub fresh: Vec<Certificate>,
+    /// The CRL of its CA, DER.
+    pub crl: Option<Vec<u8>>,
     /// Its private key as it is kept; none when a token keeps it.
     pub key_pem: Option<Zeroizing<String>>,
 }
@@ -32,13 +37,16 @@ impl Material {
         let key = store::load(&Slots::key_file(&folder))?.map(Zeroizing::new);
         let key_pem =
             key.and_then(|bytes| std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned())));
-        Ok(Self { certificate, chain: slots.chain(slot), anchors: slots.anchors(slot), key_pem })
+        let fresh = store::load(&slots.ca_file())?.unwrap_or_default();
+        let fresh = Certificate::pem_bundle(&String::from_utf8_lossy(&fresh)).unwrap_or_default();
+        let crl = store::load(&slots.crl_file())?;
+        Ok(Self { certificate, chain: slots.chain(slot), anchors: slots.anchors(slot), fresh, crl, key_pem })
     }
 
-    /// Every CA certificate, each once: the chain, then the anchors.
+    /// Every CA certificate, each once: the chain, then the anchors, then what the CA has named since.
     pub(super) fn ca_certificates(&self) -> Vec<&Certificate> {
         let mut all: Vec<&Certificate> = Vec::new();
-        for certificate in self.chain.iter().chain(&self.anchors) {
+        for certificate in self.chain.iter().chain(&self.anchors).chain(&self.fresh) {
             if !all.iter().any(|known| known.as_der() == certificate.as_der()) {
                 all.push(certificate);
             }
@@ -67,6 +75,13 @@ impl Material {
                 let (anchors, others): (Vec<_>, Vec<_>) =
                     all.into_iter().partition(|ca| self.anchors.iter().any(|anchor| anchor.as_der() == ca.as_der()));
                 Ok(bundle(&mut anchors.into_iter().chain(others)))
+            }
+            Content::Crl => {
+                let der = self.crl.as_deref().ok_or("there is no CRL yet")?;
+                Ok(Zeroizing::new(match format {
+                    Format::Der => der.to_vec(),
+                    Format::Pem => Crl::from_der(der)?.to_pem().into_bytes(),
+                }))
             }
             Content::Key => {
                 let pem = self.key()?;

@@ -26,6 +26,7 @@ use trustfleet_model::field::ObjectName;
 
 pub use self::accounts::Accounts;
 pub use self::activate::{Given, Giving, forget};
+pub(crate) use self::command::Program;
 pub use self::config::{ExportConfig, ProbeConfig, Service, ServiceConfig};
 use crate::config::KeysConfig;
 

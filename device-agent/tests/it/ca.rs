@@ -73,6 +73,7 @@ struct Shared {
     heads: Vec<String>,
     issued: u32,
     revoked: Vec<Vec<u8>>,
+    valid_for_s: Option<i64>,
 }
 
 struct Open {
@@ -112,6 +113,7 @@ impl TestCa {
             heads: Vec::new(),
             issued: 0,
             revoked: Vec::new(),
+            valid_for_s: None,
         }));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/pkix/?profile=ap", listener.local_addr().unwrap());
@@ -127,6 +129,11 @@ impl TestCa {
 
     pub fn trick(&self, trick: Trick) {
         self.shared.lock().unwrap().tricks.push_back(trick);
+    }
+
+    /// Certificates are valid from now on for so many seconds.
+    pub fn short_lived(&self, seconds: i64) {
+        self.shared.lock().unwrap().valid_for_s = Some(seconds);
     }
 
     pub fn never_confirm_implicitly(&self) {
@@ -314,11 +321,20 @@ impl Shared {
         let other = crate::authority::key(KeyType::P256);
         self.issued += 1;
         let spki = if other_key { other.public_key_der().to_vec() } else { asked.public_key.spki_der().to_vec() };
+        let other_leaf = Leaf::new("/CN=unused", other.as_ref());
+        let now = SystemClock.now();
+        let (not_before, not_after) =
+            self.valid_for_s.map_or((other_leaf.not_before, other_leaf.not_after), |seconds| {
+                let text = |at: jiff::Timestamp| -> &'static str { Box::leak(at.to_string().into_boxed_str()) };
+                (text(now), text(now + jiff::SignedDuration::from_secs(seconds)))
+            });
         let certificate = self.authority.issue(&Leaf {
+            not_before,
+            not_after,
             subject: asked.subject.clone(),
             spki,
             san_der: asked.subject_alt_names.clone(),
-            ..Leaf::new("/CN=unused", other.as_ref())
+            ..other_leaf
         });
         Answer::Granted {
             kind: asked.kind,

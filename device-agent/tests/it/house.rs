@@ -16,6 +16,7 @@ use trustfleet_agent::core::Core;
 use trustfleet_agent::driver;
 use trustfleet_agent::identity::Identity;
 use trustfleet_agent::keys::{FileKeyStore, IdentityKeys};
+use trustfleet_agent::nodes::Nodes;
 use trustfleet_agent::session::Membership;
 use trustfleet_agent::store::Store;
 use trustfleet_agent::tls_roots::TlsRoots;
@@ -25,7 +26,8 @@ use trustfleet_wire::Envelope;
 use trustfleet_wire::seal::{SealContext, seal};
 use trustfleet_wire::sign::{Purpose, SigningKey};
 use trustfleet_wire::v1::{
-    Blob, Enroll, Event, Failed, FromAgent, Issued, Job, Mac, Receipt, Report, Request, San, Stop, Task, ToAgent,
+    Blob, Enroll, Event, Failed, FromAgent, Issued, Job, LeaseAnswer, Mac, Receipt, Report, Request, San, Stop, Task,
+    ToAgent,
 };
 
 use crate::ca::{REFERENCE, SECRET, TestCa};
@@ -45,6 +47,7 @@ pub struct House {
     /// More of the agent's configuration file, from its next start on.
     pub config: String,
     reports: Arc<Mutex<Vec<Report>>>,
+    answers: Arc<Mutex<Vec<LeaseAnswer>>>,
     sign_key: Vec<u8>,
     seal_key: Vec<u8>,
     running: Option<Running>,
@@ -76,6 +79,7 @@ impl House {
             offered: Arc::default(),
             config: config.to_owned(),
             reports: Arc::default(),
+            answers: Arc::default(),
             sign_key: keys.sign.public_key(),
             seal_key: keys.open.public_key(),
             running: None,
@@ -103,8 +107,11 @@ impl House {
         );
         let file = self.dir.path().join("agent.toml");
         std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file).unwrap();
         let identity = Arc::new(Identity {
-            config: Config::load(&file).unwrap(),
+            nodes: Nodes::load(&store, &config.pairs),
+            roots: trustfleet_agent::roots::FollowingRoots::default(),
+            config,
             membership: Membership {
                 version: 1,
                 tenant_id: uuid::Uuid::from_u128(1).into(),
@@ -114,7 +121,7 @@ impl House {
                 joined_at: Timestamp::UNIX_EPOCH,
             },
             keys,
-            clock: AgentClock::default(),
+            clock: AgentClock::load(&store),
             instance: trustfleet_agent::identity::fresh_instance(),
         });
         let (stop, stopping) = watch::channel(false);
@@ -124,14 +131,17 @@ impl House {
         let core = Core::new(identity, accept, store, Arc::new(FileKeyStore), services, http, stopping).unwrap();
         let (incoming, received) = mpsc::channel(16);
         let (link, outgoing) = mpsc::channel(64);
-        let driver = tokio::spawn(driver::run(Arc::new(core), received, link));
+        let core = Arc::new(core);
+        let driver = tokio::spawn(driver::run(Arc::clone(&core), received, link));
+        tokio::spawn(trustfleet_agent::nodes::watch(Arc::clone(&core)));
+        tokio::spawn(trustfleet_agent::upkeep::keep(core));
         incoming.send(Incoming::Up).await.unwrap();
         let controller = tokio::spawn(controller(
             outgoing,
             incoming.clone(),
             SigningKey::from_pkcs8(&self.controller_key.to_pkcs8().unwrap()).unwrap(),
             self.sign_key.clone(),
-            Arc::clone(&self.reports),
+            (Arc::clone(&self.reports), Arc::clone(&self.answers)),
             Arc::clone(&self.answer_reports),
             (Arc::clone(&self.broker_confirms), Arc::clone(&self.offered)),
         ));
@@ -166,6 +176,23 @@ impl House {
         let message = ToAgent::Job(Box::new(job.clone()));
         let envelope = Envelope::seal(&message, Purpose::ToAgent, &self.controller_key).unwrap();
         self.deliver(envelope.to_bytes().unwrap()).await
+    }
+
+    /// Any message of the controller.
+    pub async fn tell(&self, message: &ToAgent) -> Verdict {
+        let envelope = Envelope::seal(message, Purpose::ToAgent, &self.controller_key).unwrap();
+        self.deliver(envelope.to_bytes().unwrap()).await
+    }
+
+    /// What the link says.
+    pub async fn link(&self, said: Incoming) {
+        self.running.as_ref().unwrap().incoming.send(said).await.unwrap();
+    }
+
+    /// Answers to leases, as STATE and reason.
+    pub fn lease_answers(&self) -> Vec<(String, Option<String>)> {
+        let answers = self.answers.lock().unwrap();
+        answers.iter().map(|answer| (answer.state.clone(), answer.reason.clone())).collect()
     }
 
     /// An order to stop a job.
@@ -230,6 +257,9 @@ impl House {
             recipient: "/O=Lab/CN=Issuing CA".to_owned(),
             urls: vec![ca.url.clone()],
             source: None,
+            ca_time: false,
+            upkeep: None,
+            replaces: None,
             key_algorithm: "ecdsa-p256".to_owned(),
             regenerate_key: true,
             mac: Some(Mac {
@@ -330,7 +360,7 @@ async fn controller(
     incoming: mpsc::Sender<Incoming>,
     key: SigningKey,
     agent_key: Vec<u8>,
-    reports: Arc<Mutex<Vec<Report>>>,
+    (reports, leases): (Arc<Mutex<Vec<Report>>>, Arc<Mutex<Vec<LeaseAnswer>>>),
     answers: Arc<Mutex<bool>>,
     (broker_confirms, offered): (Arc<AtomicBool>, Arc<AtomicUsize>),
 ) {
@@ -340,7 +370,15 @@ async fn controller(
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let envelope = Envelope::from_bytes(&publication.bytes).unwrap();
-        let FromAgent::Report(report) = envelope.open(Purpose::FromAgent, &agent_key).unwrap() else { continue };
+        let report = match envelope.open(Purpose::FromAgent, &agent_key).unwrap() {
+            FromAgent::Report(report) => report,
+            FromAgent::Lease(answer) => {
+                leases.lock().unwrap().push(*answer);
+                let _ = publication.confirmed.send(true);
+                continue;
+            }
+            FromAgent::Hello(_) => continue,
+        };
         assert!(publication.routing_key.starts_with("agent."), "the key to answer to is the job's");
         let (agent_id, report_id) = (report.agent_id, report.report_id);
         let receipt = Receipt { agent_id, report_id, issued_at: SystemClock.now(), refused: None };

@@ -9,6 +9,7 @@ mod house;
 #[path = "../../../shared/cmp/tests/support/openssl.rs"]
 mod openssl;
 
+mod autonomy;
 mod cmp_cli;
 mod cmp_cli_ends;
 mod cmp_cli_tls;

@@ -121,6 +121,7 @@ impl Ca {
             name: &request.subject,
             alternative_names: request.subject_alt_names.as_deref(),
             public_key: other.as_deref().unwrap_or_else(|| request.public_key.spki_der()),
+            crl_url: self.config.crl_url.as_deref(),
         };
         self.authority.issue(&subject, self.config.lifetime, now).map_err(|error| {
             let bit = match &error {

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use der::{
     Any, DateTime, Decode, Encode,
-    asn1::{BitString, GeneralizedTime, OctetString, UtcTime},
+    asn1::{BitString, GeneralizedTime, Ia5String, OctetString, UtcTime},
     flagset::FlagSet,
     oid::AssociatedOid,
 };
@@ -22,7 +22,12 @@ use x509_cert::{
     TbsCertificate, Version,
     ext::{
         Extension,
-        pkix::{AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier},
+        pkix::{
+            AuthorityKeyIdentifier, BasicConstraints, CrlDistributionPoints, ExtendedKeyUsage, KeyUsage, KeyUsages,
+            SubjectKeyIdentifier,
+            crl::dp::DistributionPoint,
+            name::{DistributionPointName, GeneralName},
+        },
     },
     serial_number::SerialNumber,
     spki::SubjectPublicKeyInfoOwned,
@@ -62,6 +67,8 @@ pub(super) struct Subject<'a> {
     pub(super) alternative_names: Option<&'a [u8]>,
     /// The DER of the SubjectPublicKeyInfo.
     pub(super) public_key: &'a [u8],
+    /// Distribution point of the CRL.
+    pub(super) crl_url: Option<&'a str>,
 }
 
 /// Why no certificate was made.
@@ -173,13 +180,15 @@ impl Authority {
             kind => return Err(IssueError::WeakKey { kind }),
         };
         let alternative = subject.alternative_names.map(|value| (value, subject.name.is_null()));
-        Draft {
-            subject: subject.name,
-            public_key: subject.public_key,
-            extensions: end_entity_extensions(usage, vec![CLIENT_AUTH, SERVER_AUTH], alternative)?,
-            lifetime,
+        let mut extensions = end_entity_extensions(usage, vec![CLIENT_AUTH, SERVER_AUTH], alternative)?;
+        if let Some(url) = subject.crl_url {
+            extensions.push(extension(false, &distribution_point(url)?)?);
         }
-        .sign(&self.issuing.subject(), &self.issuing_key, now)
+        Draft { subject: subject.name, public_key: subject.public_key, extensions, lifetime }.sign(
+            &self.issuing.subject(),
+            &self.issuing_key,
+            now,
+        )
     }
 }
 
@@ -270,6 +279,12 @@ fn end_entity_extensions(
         extensions.push(Extension { extn_id: SUBJECT_ALT_NAME, critical, extn_value: OctetString::new(value)? });
     }
     Ok(extensions)
+}
+
+fn distribution_point(url: &str) -> Result<CrlDistributionPoints, IssueError> {
+    let url = GeneralName::UniformResourceIdentifier(Ia5String::new(url)?);
+    let name = Some(DistributionPointName::FullName(vec![url]));
+    Ok(CrlDistributionPoints(vec![DistributionPoint { distribution_point: name, reasons: None, crl_issuer: None }]))
 }
 
 fn extension<E: Encode + AssociatedOid>(critical: bool, value: &E) -> Result<Extension, IssueError> {

@@ -96,6 +96,9 @@ pub struct CaArgs {
     /// Have a template for requests, to be asked for by genm certReqTemplate
     #[arg(long)]
     pub template: bool,
+    /// Distribution point of the CRL in issued certificates; GET /lab/crl has the CRL
+    #[arg(long, value_name = "URL")]
+    pub crl_url: Option<String>,
     /// Misbehave in this way; may be repeated
     #[arg(long, value_enum, value_name = "FAULT")]
     pub fault: Vec<Fault>,
@@ -178,6 +181,8 @@ pub struct CaConfig {
     pub root_update: bool,
     /// There is a template for requests.
     pub template: bool,
+    /// Distribution point of the CRL in issued certificates.
+    pub crl_url: Option<String>,
     /// How it misbehaves.
     pub faults: Vec<Fault>,
 }
@@ -205,6 +210,7 @@ impl CaConfig {
             one_update: false,
             ra: None,
             root_update: false,
+            crl_url: None,
             template: false,
             faults: Vec::new(),
         }
@@ -263,6 +269,7 @@ impl TryFrom<CaArgs> for CaConfig {
             one_update: args.one_update,
             ra: args.ra.as_deref().map(Name::parse).transpose().map_err(CaError::Ra)?,
             root_update: args.root_update,
+            crl_url: args.crl_url.clone(),
             template: args.template,
             faults: args.fault,
         })

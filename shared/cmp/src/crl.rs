@@ -6,6 +6,7 @@
 use der::{
     Decode, Encode, Reader, Sequence, SliceReader,
     asn1::{AnyRef, BitString},
+    pem,
 };
 use jiff::Timestamp;
 use spki::AlgorithmIdentifierOwned;
@@ -79,6 +80,11 @@ impl Crl {
     /// As it came.
     pub fn as_der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// As PEM (RFC 7468 section 6).
+    pub fn to_pem(&self) -> String {
+        pem::encode_string("X509 CRL", pem::LineEnding::LF, &self.der).unwrap_or_default()
     }
 
     /// Who issued it.

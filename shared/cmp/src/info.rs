@@ -7,7 +7,7 @@ use der::asn1::{Any, ObjectIdentifier};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use spki::AlgorithmIdentifierOwned;
-use trustfleet_pki::{certificate::Certificate, name::Name, oid};
+use trustfleet_pki::{certificate::Certificate, name::Name, oid, succession};
 use x509_cert::time::Time;
 
 use crate::{
@@ -303,8 +303,7 @@ fn certificate(raw: &RawSequence) -> Result<Certificate, MessageError> {
     Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))
 }
 
-/// V12: the new root signs itself, the old root certifies its key, and what claims to be the old root's key under the
-/// new root is that. Names stay: a root of another name is another CA.
+/// V12.
 fn root_update(
     content: &RootCaKeyUpdateContent,
     old: &Certificate,
@@ -315,42 +314,7 @@ fn root_update(
     let new_with_old = content.new_with_old.as_ref();
     let new_with_old = new_with_old.ok_or_else(|| refused("newWithOld is missing, nothing ties it to ours".into()))?;
     let new_with_old = certificate(new_with_old)?;
-    let signed = |what: &str, certificate: &Certificate, issuer: &Certificate| {
-        if !certificate.issuer().says_the_same_as(&issuer.subject()) {
-            return Err(refused(format!("{what} is issued by {}, not by {}", certificate.issuer(), issuer.subject())));
-        }
-        certificate.verify_signed_by(&issuer.public_key()).map_err(|error| refused(format!("{what}: {error}")))
-    };
-    for certificate in [&new_root, &new_with_old] {
-        if !certificate.is_ca() || certificate.key_usage().is_some_and(|usage| !usage.key_cert_sign()) {
-            return Err(refused("the new root is no CA certificate".into()));
-        }
-        // otherwise any subordinate CA of the old root could make itself a root
-        if !certificate.subject().says_the_same_as(&old.subject()) {
-            let (new, old) = (certificate.subject(), old.subject());
-            return Err(refused(format!("{new} is another CA than our root {old}")));
-        }
-    }
-    for (what, certificate) in [("our root", old), ("newWithNew", &new_root), ("newWithOld", &new_with_old)] {
-        if certificate.not_after() < now {
-            return Err(refused(format!("{what} expired at {}", certificate.not_after())));
-        }
-        // RFC 9810 section 4.4.2.2: what is not valid yet vouches for nothing yet
-        if certificate.not_before() > now {
-            return Err(refused(format!("{what} is not valid before {}", certificate.not_before())));
-        }
-    }
-    signed("newWithNew", &new_root, &new_root)?;
-    signed("newWithOld", &new_with_old, old)?;
-    if new_with_old.public_key() != new_root.public_key() {
-        return Err(refused("newWithOld certifies another key than newWithNew".into()));
-    }
     let old_with_new = content.old_with_new.as_ref().map(certificate).transpose()?;
-    if let Some(old_with_new) = &old_with_new {
-        signed("oldWithNew", old_with_new, &new_root)?;
-        if old_with_new.public_key() != old.public_key() || !old_with_new.subject().says_the_same_as(&old.subject()) {
-            return Err(refused("oldWithNew certifies another key or name than our root's".into()));
-        }
-    }
+    succession::follows(old, &new_root, &new_with_old, old_with_new.as_ref(), now).map_err(refused)?;
     Ok(RootCaUpdate { new_root, new_with_old, old_with_new })
 }

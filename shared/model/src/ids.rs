@@ -80,6 +80,8 @@ id!(/// A CMP policy: the settings of a CMP session (S1 to S26).
     PolicyId);
 id!(/// An enrolment job.
     JobId);
+id!(/// A lease: an agent's leave to renew a trustpoint by itself.
+    LeaseId);
 id!(/// An issued certificate known to the controller.
     CertificateId);
 id!(/// A secret encrypted at rest.

@@ -1,11 +1,12 @@
 //! Enrolment jobs: what is asked of an agent, and how it ended.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ca_server::CaServerSpec;
 use crate::entity::ResolvedEntity;
 use crate::field::ObjectName;
-use crate::ids::{CertificateId, SecretId};
+use crate::ids::{CertificateId, LeaseId, SecretId};
 use crate::policy::PolicySpec;
 use crate::revocation::{RevocationReason, Signer};
 
@@ -104,12 +105,24 @@ pub enum JobTask {
     Revoke(Box<RevocationOrder>),
     /// Try everything that this enrolment needs, and say nothing to the CA.
     DryRun(Box<EnrollmentOrder>),
+    /// A key update that the agent began by itself, while it was cut off: never sent to it.
+    Autonomous {
+        /// The lease that it began it by.
+        lease_id: LeaseId,
+        /// Revision of the policy when it became known.
+        policy_revision: u32,
+        /// Nobody has asked for it by hand.
+        automatic: bool,
+        /// Its exchange has ended by then: an agent that does not tell has lost it.
+        ends_by: Timestamp,
+    },
 }
 
 impl JobTask {
     /// The kind's word in the API and in SQL: `ir`, `cr`, `kur`, `activate`, `revoke` or `dry_run`.
     pub const fn kind_str(&self) -> &'static str {
         match self {
+            Self::Autonomous { .. } => RequestKind::Kur.as_str(),
             Self::Enroll(order) => order.kind.as_str(),
             Self::Activate { .. } => "activate",
             Self::Revoke(_) => "revoke",
@@ -166,6 +179,9 @@ pub struct EnrollmentOrder {
     /// Nobody has asked for it by hand.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub automatic: bool,
+    /// Serial number of the certificate that it is to replace and no other, upper-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 /// Reference value and secret of a MAC-protected request (S12, S13).

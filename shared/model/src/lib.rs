@@ -3,6 +3,7 @@
 //! Everything here can be tested without a runtime: no socket, no SQL, no ASN.1, no clock of its own. What a value
 //! must satisfy is checked once, where it is made; afterwards its type says that it is valid.
 
+pub mod autonomy;
 pub mod binding;
 pub mod ca_server;
 pub mod certificate;

@@ -50,6 +50,12 @@ pub struct PolicySpec {
     /// Where connections to the CA come from on the device; not stored where nothing is said (S7).
     #[serde(default, skip_serializing_if = "SourceSpec::is_anywhere")]
     pub source: SourceSpec,
+    /// What of the CA is kept fresh on the device, beside the certificate.
+    #[serde(default, skip_serializing_if = "UpkeepSpec::is_nothing")]
+    pub upkeep: UpkeepSpec,
+    /// Believe the time in verified answers of the CA, on a device that knows no better (V13).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ca_time: bool,
     /// Longest time for one request and its answer, seconds, 1 to 600.
     #[serde(default = "default_message_timeout_s")]
     pub message_timeout_s: u32,
@@ -222,6 +228,33 @@ pub enum FileFormat {
     Der,
 }
 
+/// What of the CA is kept fresh on the device, and how often it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpkeepSpec {
+    /// CA certificates, by genm (caCerts).
+    pub ca_certs: bool,
+    /// The CRL of the certificate's CA, by its distribution points and by genm.
+    pub crls: bool,
+    /// Roots that follow the trust anchors, by genm (rootCaCert): offered to operators.
+    pub roots: bool,
+    /// Seconds between two times, 10 to 30 days; a CRL is asked for earlier where it ends before.
+    pub every_s: u32,
+}
+
+impl Default for UpkeepSpec {
+    fn default() -> Self {
+        Self { ca_certs: false, crls: false, roots: false, every_s: 86_400 }
+    }
+}
+
+impl UpkeepSpec {
+    /// Nothing is kept fresh, as if nothing was said: not stored then, for older replicas.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The local side of the TCP connections to the CA (S7). With both, the address must be one of the interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -330,6 +363,7 @@ impl PolicySpec {
         }
         self.source.check(violations);
         self.auto_update.check(violations);
+        range(violations, "upkeep.every_s", self.upkeep.every_s, 10, TOTAL_TIMEOUT_MAX_S, "seconds");
         range(violations, "message_timeout_s", self.message_timeout_s, 1, 600, "seconds");
         range(violations, "total_timeout_s", self.total_timeout_s, 1, TOTAL_TIMEOUT_MAX_S, "seconds");
         if self.total_timeout_s < self.message_timeout_s {

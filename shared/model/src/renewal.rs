@@ -38,12 +38,38 @@ pub struct AutoUpdate {
     /// End of the safe window, percent elapsed. Each trustpoint has its own moment in the window, so that a fleet that
     /// was enrolled together is not renewed together; with the window's begin here all are renewed at that moment.
     pub latest_percent: u8,
+    /// Emergency mark, percent elapsed, `latest_percent` to 99: from then on an agent that is cut off from the controller
+    /// renews by itself. Half of what is left after the safe window where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emergency_percent: Option<u8>,
+    /// How long an agent may renew by itself after it was last told so, seconds; 0: never.
+    #[serde(skip_serializing_if = "is_usual_lease")]
+    pub lease_s: u32,
 }
 
 impl Default for AutoUpdate {
     fn default() -> Self {
-        Self { enabled: false, elapsed_percent: None, days_before_expiry: None, latest_percent: 80 }
+        Self {
+            enabled: false,
+            elapsed_percent: None,
+            days_before_expiry: None,
+            latest_percent: 80,
+            emergency_percent: None,
+            lease_s: LEASE_S,
+        }
     }
+}
+
+/// Life of a lease where nothing is said, seconds: 30 days.
+pub const LEASE_S: u32 = 30 * 86_400;
+/// Longest life of a lease, seconds: a year.
+const LEASE_MOST_S: u32 = 366 * 86_400;
+/// Shortest life of a lease, seconds.
+const LEASE_LEAST_S: u32 = 10;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_usual_lease(seconds: &u32) -> bool {
+    *seconds == LEASE_S
 }
 
 /// Begin of the safe window where nothing is said, percent elapsed (S43).
@@ -73,7 +99,21 @@ impl AutoUpdate {
             let message =
                 format!("is {}; allowed are {least} (the begin of the window) to 99 percent", self.latest_percent);
             violations.add("auto_update.latest_percent", "S43", message);
+        } else if let Some(percent) = self.emergency_percent.filter(|it| !(self.latest_percent..=99).contains(it)) {
+            let least = self.latest_percent;
+            let message = format!("is {percent}; allowed are {least} (the end of the window) to 99 percent");
+            violations.add("auto_update.emergency_percent", "autonomy", message);
         }
+        if self.lease_s != 0 && !(LEASE_LEAST_S..=LEASE_MOST_S).contains(&self.lease_s) {
+            let seconds = self.lease_s;
+            let message = format!("is {seconds}; allowed are 0 (never) and {LEASE_LEAST_S} to {LEASE_MOST_S} seconds");
+            violations.add("auto_update.lease_s", "autonomy", message);
+        }
+    }
+
+    /// The emergency mark, percent elapsed.
+    pub fn emergency(&self) -> u8 {
+        self.emergency_percent.unwrap_or_else(|| self.latest_percent.saturating_add(100).div_ceil(2).min(99))
     }
 
     /// The safe window of a certificate: its begin and its end.
@@ -156,12 +196,22 @@ pub fn next_action(
 
 /// When to try again: later with each failure, and sooner where little time is left.
 fn retry(trustpoint: &Trustpoint, certificate: Option<&CertificateFacts>, failed_at: Timestamp) -> Timestamp {
-    let doublings = trustpoint.failures.saturating_sub(1).min(16);
+    again_at(trustpoint.id, trustpoint.failures, failed_at, certificate.map(|facts| facts.not_after))
+}
+
+/// When to try again after so many failures, for a certificate that ends at `ends_at`, where there is one.
+pub(crate) fn again_at(
+    trustpoint: TrustpointId,
+    failures: u32,
+    failed_at: Timestamp,
+    ends_at: Option<Timestamp>,
+) -> Timestamp {
+    let doublings = failures.saturating_sub(1).min(16);
     let by_count = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_MOST);
-    let left = certificate.map(|facts| facts.not_after.duration_since(failed_at).max(SignedDuration::ZERO));
+    let left = ends_at.map(|ends_at| ends_at.duration_since(failed_at).max(SignedDuration::ZERO));
     let wait = by_count.min(left.map_or(RETRY_MOST, |left| left / 10)).max(RETRY_LEAST);
     // Up to a quarter more, so that those that failed together do not come again together.
-    plus(failed_at, wait + wait.mul_f64(fraction(trustpoint.id, &trustpoint.failures.to_string()) / 4.0))
+    plus(failed_at, wait + wait.mul_f64(fraction(trustpoint, &failures.to_string()) / 4.0))
 }
 
 fn validity(certificate: &CertificateFacts) -> SignedDuration {
@@ -172,7 +222,7 @@ fn part(certificate: &CertificateFacts, of: f64) -> Timestamp {
     plus(certificate.not_before, validity(certificate).mul_f64(of))
 }
 
-fn plus(moment: Timestamp, more: SignedDuration) -> Timestamp {
+pub(crate) fn plus(moment: Timestamp, more: SignedDuration) -> Timestamp {
     moment.checked_add(more).unwrap_or(Timestamp::MAX)
 }
 
@@ -181,7 +231,7 @@ fn minus(moment: Timestamp, less: SignedDuration) -> Timestamp {
 }
 
 /// An even number from 0 up to 1 made of an id and a text (FNV-1a over both): nothing secret depends on it.
-fn fraction(trustpoint: TrustpointId, text: &str) -> f64 {
+pub(crate) fn fraction(trustpoint: TrustpointId, text: &str) -> f64 {
     let id = trustpoint.as_uuid();
     let bytes = id.as_bytes().iter().chain(text.as_bytes());
     let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
@@ -267,9 +317,28 @@ mod tests {
             (r#"{"elapsed_percent":50,"days_before_expiry":14}"#, "auto_update.days_before_expiry"),
             (r#"{"latest_percent":49}"#, "auto_update.latest_percent"),
             (r#"{"latest_percent":100}"#, "auto_update.latest_percent"),
+            (r#"{"emergency_percent":79}"#, "auto_update.emergency_percent"),
+            (r#"{"emergency_percent":100}"#, "auto_update.emergency_percent"),
+            (r#"{"lease_s":9}"#, "auto_update.lease_s"),
+            (r#"{"lease_s":31622401}"#, "auto_update.lease_s"),
         ] {
             assert_eq!(fields(json), [field], "{json}");
         }
+    }
+
+    #[test]
+    fn the_emergency_mark_lies_between_the_safe_window_and_the_end() {
+        for (json, percent) in [
+            ("{}", 90),
+            (r#"{"latest_percent":99}"#, 99),
+            (r#"{"elapsed_percent":1,"latest_percent":5}"#, 53),
+            (r#"{"emergency_percent":80}"#, 80),
+        ] {
+            assert!(fields(json).is_empty() && on(json).emergency() == percent, "{json}: {}", on(json).emergency());
+        }
+        assert!(fields(r#"{"lease_s":0}"#).is_empty());
+        let stored = serde_json::to_string(&AutoUpdate::default()).unwrap();
+        assert!(!stored.contains("lease") && !stored.contains("emergency"), "an older replica reads it: {stored}");
     }
 
     #[test]

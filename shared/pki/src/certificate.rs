@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use spki::AlgorithmIdentifierOwned;
 use x509_cert::ext::pkix::{
-    BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier, name::GeneralName,
+    BasicConstraints, CrlDistributionPoints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
+    name::{DistributionPointName, GeneralName},
 };
 
 use crate::{
@@ -43,6 +44,7 @@ pub const CMC_RA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7
 const READ: [ObjectIdentifier; 4] =
     [KeyUsage::OID, BasicConstraints::OID, ExtendedKeyUsage::OID, SubjectKeyIdentifier::OID];
 
+const CRL_DISTRIBUTION_POINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.31");
 const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
 
 /// A certificate: its DER and what was read from it. Cheap to clone; equal and hashed by its DER.
@@ -267,6 +269,29 @@ impl Certificate {
     /// Its alternative names of the kinds that exist in [`San`].
     pub fn sans(&self) -> Vec<San> {
         self.general_names().iter().filter_map(|der| San::from_der(der)).collect()
+    }
+
+    /// Where its CA's CRL is to be had by HTTP: the URIs of its distribution points (RFC 5280 section 4.2.1.13), those with
+    /// `http://` or `https://`, each once, in their order.
+    pub fn crl_urls(&self) -> Vec<String> {
+        let extensions = self.0.parsed.tbs_certificate.extensions.as_deref().unwrap_or_default();
+        let points = extensions.iter().filter(|extension| extension.extn_id == CRL_DISTRIBUTION_POINTS);
+        let points = points.filter(|extension| bounds::check(extension.extn_value.as_bytes()).is_ok());
+        let points = points.filter_map(|it| CrlDistributionPoints::from_der(it.extn_value.as_bytes()).ok());
+        let mut urls: Vec<String> = Vec::new();
+        for point in points.flat_map(|points| points.0) {
+            let Some(DistributionPointName::FullName(names)) = point.distribution_point else { continue };
+            for name in names {
+                if let GeneralName::UniformResourceIdentifier(uri) = name {
+                    let url = uri.as_str().to_owned();
+                    let by_http = ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
+                    if by_http && !urls.contains(&url) {
+                        urls.push(url);
+                    }
+                }
+            }
+        }
+        urls
     }
 
     /// The serial number of the hardware that it was made for: hwSerialNum of the hardwareModuleName among its alternative

@@ -15,6 +15,7 @@ pub mod oid;
 pub mod public_key;
 pub mod san;
 pub mod signature;
+pub mod succession;
 
 mod path_algorithms;
 mod raw;

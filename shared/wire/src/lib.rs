@@ -6,6 +6,7 @@
 
 pub mod envelope;
 pub mod join;
+mod lease;
 pub mod routing;
 pub mod seal;
 pub mod sign;

@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use trustfleet_model::ids::{AgentId, DeviceId, InstanceId, JobId, MessageId, TenantId, TrustpointId};
+use trustfleet_model::ids::{AgentId, DeviceId, InstanceId, JobId, LeaseId, MessageId, TenantId, TrustpointId};
 
+pub use crate::lease::{Lease, LeaseAnswer, LeaseEnd};
 use crate::seal::SealedSecret;
 pub use crate::transcript::Exchanged;
 
@@ -38,6 +39,11 @@ pub enum ToAgent {
     Receipt(Receipt),
     /// End a job (S37); an agent that is older lays the message aside and goes on.
     Stop(Box<Stop>),
+    /// Renew a trustpoint by itself from now on, when the controller is out of reach; only to agents that say in their hello
+    /// that they can.
+    Lease(Box<Lease>),
+    /// And from now on no more.
+    LeaseEnd(Box<LeaseEnd>),
 }
 
 /// From an agent to the controller.
@@ -48,6 +54,8 @@ pub enum FromAgent {
     Hello(Hello),
     /// Something happened to a job.
     Report(Box<Report>),
+    /// What became of a lease.
+    Lease(Box<LeaseAnswer>),
 }
 
 /// An order to an agent.
@@ -184,6 +192,16 @@ pub struct Enroll {
     /// Sender DN of MAC-protected requests; without it the reference value becomes a common name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
+    /// Serial number of the certificate that is to be replaced, upper-case hex: where another one is in use by now nothing
+    /// is asked for. An agent that is older replaces whichever there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// Believe the time in verified answers, where the device knows no better; an agent that is older never does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ca_time: bool,
+    /// What of the CA is kept fresh beside the certificate; an agent that is older keeps nothing so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upkeep: Option<Upkeep>,
     /// Accept HMAC-SHA1 in answers.
     pub accept_sha1_answers: bool,
     /// Ask for implicit confirmation.
@@ -206,6 +224,22 @@ pub struct Enroll {
     /// The CA wants the signer's root among extraCerts; an agent that is older leaves it out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub root_in_extra_certs: bool,
+}
+
+/// What of a CA is kept fresh, and how often it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upkeep {
+    /// CA certificates, by genm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ca_certs: bool,
+    /// The CRL, by distribution points and genm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crls: bool,
+    /// Roots that follow the trust anchors, by genm: told in the hello, and not trusted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub roots: bool,
+    /// Seconds between two times, at most; a CRL is asked for earlier where it ends before.
+    pub every_s: u32,
 }
 
 /// The local side of connections (S7).
@@ -313,6 +347,42 @@ pub struct Hello {
     /// The process that speaks; an agent that is older does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
+    /// It takes leases; an agent that is older does not, and one whose configuration says so neither.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leases: bool,
+    /// How far the device's own clock is behind the controller's, seconds; negative: ahead. Left out: it is right, or the
+    /// agent is older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_off_s: Option<i64>,
+    /// Which of its devices are active nodes of hot-standby pairs and which stand by, where its configuration says how that
+    /// is seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeSeen>,
+    /// Roots that follow anchors of its orders, as CAs told; until the orders have them as anchors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<RootOffered>,
+}
+
+/// A root that follows a trust anchor, as its CA told (rootCaKeyUpdate).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootOffered {
+    /// A trustpoint whose orders have the anchor; there may be more of them.
+    pub trustpoint_id: TrustpointId,
+    /// The new root, DER: newWithNew.
+    pub root: Blob,
+    /// Its key, certified by the anchor, DER: newWithOld.
+    pub with_old: Blob,
+}
+
+/// What a device is in its hot-standby pair, as its agent sees it (S47).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSeen {
+    /// Name of the device.
+    pub device: String,
+    /// It is the active node.
+    pub active: bool,
+    /// Since when, by the agent's clock: the same until it changes, also over restarts of the agent.
+    pub since: Timestamp,
 }
 
 /// What happened to a job.
@@ -332,6 +402,9 @@ pub struct Report {
     pub job_id: JobId,
     /// Sequence of the job message that it answers.
     pub sequence: u64,
+    /// The lease by which the agent began the job by itself; the controller learns of such a job by its first report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<LeaseId>,
     /// When it happened, by the agent's clock.
     pub at: Timestamp,
     /// W3C trace context.

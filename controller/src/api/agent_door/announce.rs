@@ -235,6 +235,7 @@ async fn admit(
         quarantine: None,
         cut_off_at: None,
         live_twice_at: None,
+        clock_off_s: None,
     };
     tx.agent_insert(&agent).await.map_err(key_taken)?;
     tx.expected_agent_came(tenant, &applicant.serial).await?;

@@ -42,6 +42,10 @@ pub struct AgentBody {
     /// somewhere.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     pub live_twice_at: Option<Timestamp>,
+    /// How far its device's clock was behind the controller's at its last hello, seconds; negative: ahead; null: it is right,
+    /// or the agent is older. The agent reckons with the controller's time; other programs of the device may not.
+    #[schema(required)]
+    pub clock_off_s: Option<i64>,
 }
 
 /// Whether an agent works.
@@ -111,6 +115,7 @@ impl From<crate::db::Agent> for AgentBody {
                 cut_off_at,
             }),
             live_twice_at: agent.live_twice_at,
+            clock_off_s: agent.clock_off_s,
         }
     }
 }

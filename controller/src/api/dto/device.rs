@@ -133,6 +133,12 @@ pub struct DeviceBody {
     pub pair: Option<String>,
     /// In a pair: it stands by, and never applies for a certificate.
     pub standby: bool,
+    /// Whether it is the active node of its pair, as its agent sees it; null: the agent does not tell.
+    #[schema(required)]
+    pub node_active: Option<bool>,
+    /// Since when, by the agent's clock.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub node_since: Option<Timestamp>,
     /// How many trustpoints it has.
     pub trustpoints: u32,
     /// When it was registered.
@@ -155,6 +161,8 @@ impl From<crate::db::RegisteredDevice> for DeviceBody {
             labels: device.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
             pair: device.pair.map(Into::into),
             standby: device.standby,
+            node_active: registered.node.map(|(active, _)| active),
+            node_since: registered.node.map(|(_, since)| since),
             trustpoints: registered.trustpoints,
             created_at: registered.created_at,
             updated_at: registered.updated_at,

@@ -174,6 +174,8 @@ pub struct JobBody {
     pub state: JobStateBody,
     /// Who asked for it.
     pub requested_by: String,
+    /// Its agent began it by itself, by a lease, while it was cut off.
+    pub autonomous: bool,
     /// Why it failed.
     #[schema(required)]
     pub failure: Option<FailureBody>,
@@ -219,6 +221,7 @@ impl From<crate::db::ListedJob> for JobBody {
             kind: job.kind.as_str().to_owned(),
             state: job.state.into(),
             requested_by: job.requested_by,
+            autonomous: job.autonomous,
             failure: job.failure.map(Into::into),
             public_key_sha256: job.public_key_sha256,
             transaction_id: job.transaction_id,

@@ -18,6 +18,7 @@ pub mod forecast;
 pub mod history;
 pub mod job;
 pub mod joining;
+pub mod offered_root;
 pub mod policy;
 pub mod revision;
 pub mod revocation;

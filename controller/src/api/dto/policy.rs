@@ -3,7 +3,7 @@
 use trustfleet_model::ids::PolicyId;
 use trustfleet_model::policy::{
     Activation, ActivationByKind, FileFormat, KeyAlgorithm, KeySpec, MacAlgorithm, MacSettings, OriginAuthentication,
-    PolicySpec, SourceSpec,
+    PolicySpec, SourceSpec, UpkeepSpec,
 };
 use trustfleet_model::renewal::AutoUpdate;
 
@@ -179,6 +179,15 @@ pub struct AutoUpdateBody {
     /// End of the safe window, percent elapsed; default 80. Each trustpoint has its own moment in the window.
     #[schema(minimum = 1, maximum = 99)]
     pub latest_percent: u8,
+    /// Emergency mark, percent elapsed, `latest_percent` to 99: from then on an agent that is cut off from the controller
+    /// renews by itself; null: half of what is left after the safe window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 99)]
+    pub emergency_percent: Option<u8>,
+    /// How long an agent may renew by itself after the controller last said so, seconds: 0 (never), or 10 to 31,622,400;
+    /// default 30 days.
+    #[schema(maximum = 31_622_400)]
+    pub lease_s: u32,
 }
 
 impl Default for AutoUpdateBody {
@@ -189,8 +198,46 @@ impl Default for AutoUpdateBody {
 
 impl From<AutoUpdate> for AutoUpdateBody {
     fn from(auto: AutoUpdate) -> Self {
-        let AutoUpdate { enabled, elapsed_percent, days_before_expiry, latest_percent } = auto;
-        Self { enabled, elapsed_percent, days_before_expiry, latest_percent }
+        let AutoUpdate { enabled, elapsed_percent, days_before_expiry, latest_percent, emergency_percent, lease_s } =
+            auto;
+        Self { enabled, elapsed_percent, days_before_expiry, latest_percent, emergency_percent, lease_s }
+    }
+}
+
+/// What of the CA is kept fresh on the device, beside the certificate.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = PolicyUpkeep)]
+pub struct UpkeepBody {
+    /// CA certificates, by genm; default false.
+    pub ca_certs: bool,
+    /// The CRL of the certificate's CA, by its distribution points and by genm; default false.
+    pub crls: bool,
+    /// Roots that follow the CA server's trust anchors, by genm: offered there, and trusted by nobody before an operator
+    /// takes them; default false.
+    pub roots: bool,
+    /// Seconds between two times, 10 to 2,592,000; default a day. A CRL is asked for earlier where it ends before.
+    #[schema(minimum = 10, maximum = 2_592_000)]
+    pub every_s: u32,
+}
+
+impl Default for UpkeepBody {
+    fn default() -> Self {
+        UpkeepSpec::default().into()
+    }
+}
+
+impl From<UpkeepBody> for UpkeepSpec {
+    fn from(upkeep: UpkeepBody) -> Self {
+        let UpkeepBody { ca_certs, crls, roots, every_s } = upkeep;
+        Self { ca_certs, crls, roots, every_s }
+    }
+}
+
+impl From<UpkeepSpec> for UpkeepBody {
+    fn from(upkeep: UpkeepSpec) -> Self {
+        let UpkeepSpec { ca_certs, crls, roots, every_s } = upkeep;
+        Self { ca_certs, crls, roots, every_s }
     }
 }
 
@@ -256,6 +303,13 @@ configured! {
         /// Where connections to the CA come from on the device; by default its routes decide (S7).
         #[serde(default)]
         source: SourceBody,
+        /// What of the CA is kept fresh on the device, beside the certificate; by default nothing.
+        #[serde(default)]
+        upkeep: UpkeepBody,
+        /// Believe the time in verified answers of the CA, on a device without a clock of its own that has not heard the
+        /// controller's time yet; default false (V13).
+        #[serde(default)]
+        ca_time: bool,
         /// Longest time for one request and its answer, seconds, 1 to 600; default 30.
         #[serde(default = "message_timeout_s")]
         #[schema(minimum = 1, maximum = 600)]
@@ -294,8 +348,12 @@ impl PolicyUpdate {
                 elapsed_percent: self.auto_update.elapsed_percent,
                 days_before_expiry: self.auto_update.days_before_expiry,
                 latest_percent: self.auto_update.latest_percent,
+                emergency_percent: self.auto_update.emergency_percent,
+                lease_s: self.auto_update.lease_s,
             },
             file_format: self.file_format.into(),
+            upkeep: self.upkeep.into(),
+            ca_time: self.ca_time,
             source: SourceSpec { address: self.source.address, interface: self.source.interface },
             message_timeout_s: self.message_timeout_s,
             total_timeout_s: self.total_timeout_s,
@@ -328,6 +386,8 @@ impl From<Configured<PolicyId, PolicySpec>> for PolicyBody {
             },
             auto_update: spec.auto_update.into(),
             file_format: spec.file_format.into(),
+            upkeep: spec.upkeep.into(),
+            ca_time: spec.ca_time,
             source: SourceBody { address: spec.source.address, interface: spec.source.interface },
             message_timeout_s: spec.message_timeout_s,
             total_timeout_s: spec.total_timeout_s,

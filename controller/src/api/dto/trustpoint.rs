@@ -11,6 +11,8 @@ use super::certificate::CertificateFactsBody;
 use super::job::FailureBody;
 use super::service::InServiceBody;
 use super::words;
+use crate::db::ShownLease;
+use crate::device::emergency_at;
 
 words! {
     /// The state of a trustpoint in one word.
@@ -200,6 +202,75 @@ impl From<RequestState> for RequestBody {
     }
 }
 
+/// An agent's leave to renew a trustpoint by itself while it is cut off from the controller.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Lease)]
+pub struct LeaseBody {
+    /// Whether it holds.
+    pub state: LeaseStateBody,
+    /// Name of the agent that has it, or had it.
+    pub agent: String,
+    /// When it was last given.
+    #[schema(value_type = String, format = DateTime)]
+    pub given_at: Timestamp,
+    /// Until when it holds, or would hold.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+    /// When it was ended before that; null: it was not.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// Why it was ended, or why the agent refused it.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// When the agent answered to the last message about it; null: it has not.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub answered_at: Option<Timestamp>,
+}
+
+/// Whether a lease holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = LeaseState)]
+pub enum LeaseStateBody {
+    /// The agent has said that it holds it.
+    Held,
+    /// It is given; the agent has not answered yet.
+    Given,
+    /// The agent has refused it.
+    Refused,
+    /// It was ended; the agent has not answered yet: until its end it may hold on there.
+    Ending,
+    /// It was ended.
+    Ended,
+    /// Its time is over.
+    Expired,
+}
+
+impl From<ShownLease> for LeaseBody {
+    fn from(lease: ShownLease) -> Self {
+        let answer = lease.answer.as_ref().map(|(answer, _, _)| answer.as_str());
+        let state = match (&lease.ended, answer) {
+            _ if lease.expired => LeaseStateBody::Expired,
+            // In quarantine it is told at its next session, and the queue is gone.
+            (Some((_, reason)), None) if reason != "quarantine" => LeaseStateBody::Ending,
+            (Some(_), _) => LeaseStateBody::Ended,
+            (None, Some("refused")) => LeaseStateBody::Refused,
+            (None, Some(_)) => LeaseStateBody::Held,
+            (None, None) => LeaseStateBody::Given,
+        };
+        let refused = lease.answer.as_ref().and_then(|(_, _, reason)| reason.clone());
+        Self {
+            state,
+            agent: lease.agent,
+            given_at: lease.given_at,
+            expires_at: lease.expires_at,
+            ended_at: lease.ended.as_ref().map(|(at, _)| *at),
+            reason: lease.ended.map(|(_, why)| why).or(refused),
+            answered_at: lease.answer.map(|(_, at, _)| at),
+        }
+    }
+}
+
 /// A CA, an identity and the certificates enrolled with them.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Trustpoint)]
@@ -258,6 +329,13 @@ pub struct TrustpointBody {
     /// When it is renewed, or an activation is tried again, without being asked; null: not, until something changes.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub next_action_at: Option<Timestamp>,
+    /// From when on its agent renews it by itself if it is cut off from the controller and holds a lease; null: no certificate
+    /// is in use.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub emergency_at: Option<Timestamp>,
+    /// Its agent's leave to do that; null: none was ever given.
+    #[schema(required)]
+    pub lease: Option<LeaseBody>,
     /// Revision of the policy by which the last certificate was asked for.
     #[schema(required)]
     pub policy_revision: Option<u32>,
@@ -274,6 +352,7 @@ pub struct TrustpointBody {
 impl From<crate::db::ListedTrustpoint> for TrustpointBody {
     fn from(listed: crate::db::ListedTrustpoint) -> Self {
         let status = listed.trustpoint.status().into();
+        let emergency_at = emergency_at(&listed.trustpoint, listed.auto_update.emergency());
         let trustpoint = listed.trustpoint;
         Self {
             id: trustpoint.id,
@@ -298,6 +377,8 @@ impl From<crate::db::ListedTrustpoint> for TrustpointBody {
             binding_id: trustpoint.binding_id,
             auto_update: trustpoint.auto_update,
             next_action_at: listed.next_action_at,
+            emergency_at,
+            lease: listed.lease.map(Into::into),
             policy_revision: trustpoint.policy_revision,
             failures: trustpoint.failures,
             updated_at: listed.updated_at,

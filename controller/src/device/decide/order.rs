@@ -110,6 +110,7 @@ pub(super) fn enrollment(
                 recipient,
                 services: trustpoint.services.clone(),
                 automatic: false,
+                replaces: None,
             },
         )),
         // Both were noted above, so this is never reached with an empty list.

@@ -35,6 +35,7 @@ pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Resul
     match order::enrollment(state, trustpoint, request, &enroll.context, now) {
         Ok((agent_id, mut order)) => {
             order.automatic = true;
+            order.replaces.clone_from(&renew.serial);
             let enroll = Enroll { request, ..enroll.clone() };
             Ok(new_enrollment(state, trustpoint, &enroll, agent_id, order, now))
         }

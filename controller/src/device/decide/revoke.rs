@@ -79,6 +79,7 @@ pub(super) fn revoke(state: &DeviceState, revoke: &Revoke, now: Timestamp) -> Re
             policy_revision: revoke.context.policy_revision,
             signer: revoke.context.ca_server.revocation.signer().cloned(),
         })),
+        lease_id: None,
         traceparent: revoke.traceparent.clone(),
         certificate_id: Some(id),
         endpoint: endpoint_of(&revoke.context.ca_server.primary_url),

@@ -246,6 +246,9 @@ impl Agent {
             recipient: self.ca.issuing.subject().to_slash(),
             urls: vec![self.ca.url.clone()],
             source: None,
+            ca_time: false,
+            upkeep: None,
+            replaces: None,
             key_algorithm: "ecdsa-p256".to_owned(),
             regenerate_key: true,
             mac: (request == Request::Ir).then(|| Mac {

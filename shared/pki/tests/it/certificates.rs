@@ -47,6 +47,17 @@ fn a_certificate_is_read_as_openssl_shows_it() {
 }
 
 #[test]
+fn the_http_addresses_of_a_certificates_crl_are_read() {
+    let openssl = OpenSsl::new();
+    openssl.root("root", "");
+    let points =
+        "crlDistributionPoints=URI:http://ca.example/a.crl,URI:ldap://ca.example/x,URI:https://b.example/b.crl";
+    let certificate = openssl.issued("ap1", "root", &format!("{END_ENTITY}\n{points}"), "");
+    assert_eq!(certificate.crl_urls(), ["http://ca.example/a.crl", "https://b.example/b.crl"]);
+    assert!(openssl.certificate("root").crl_urls().is_empty());
+}
+
+#[test]
 fn der_and_pem_go_round_unchanged() {
     let openssl = OpenSsl::new();
     let root = openssl.root("root", "");
