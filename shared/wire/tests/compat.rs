@@ -83,11 +83,18 @@ fn every_kind_of_message_has_a_sample() {
     let all: String = samples().into_values().collect();
     // The match breaks the build when a kind is added: give it a sample, then a word here.
     let words = |message: &FromAgent| match message {
-        FromAgent::Hello(_) | FromAgent::Report(_) | FromAgent::Lease(_) => {
-            [
-                "hello", "lease", "started", "waiting", "permit_expired", "issued", "activated", "revoked", "dry_run", "failed",
-            ]
-        }
+        FromAgent::Hello(_) | FromAgent::Report(_) | FromAgent::Lease(_) => [
+            "hello",
+            "lease",
+            "started",
+            "waiting",
+            "permit_expired",
+            "issued",
+            "activated",
+            "revoked",
+            "dry_run",
+            "failed",
+        ],
     };
     let hello: FromAgent = serde_json::from_str(&sample("from_agent_hello")).unwrap();
     let to_agent = ["job", "receipt", "stop", "lease_end", "enroll", "activate", "revoke", "report"];

@@ -46,6 +46,7 @@ pub(super) fn dry_run(state: &DeviceState, wanted: &Enroll, now: Timestamp) -> R
         task: JobTask::DryRun(Box::new(order)),
         traceparent: wanted.traceparent.clone(),
         certificate_id: None,
+        lease_id: None,
         // It says nothing to the CA.
         endpoint: None,
         deadline: None,

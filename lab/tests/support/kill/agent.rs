@@ -246,6 +246,8 @@ impl Agent {
             recipient: self.ca.issuing.subject().to_slash(),
             urls: vec![self.ca.url.clone()],
             source: None,
+            no_polling: false,
+            root_in_extra_certs: false,
             ca_time: false,
             upkeep: None,
             replaces: None,
