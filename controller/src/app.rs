@@ -334,12 +334,7 @@ impl Core {
         };
         let binder = Binder { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let revoker = Revoker { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
-        let spreader = Spreader {
-            store: store.clone(),
-            clock: Arc::clone(&clock),
-            ca_budget: config.ca_budget.budget(),
-            looked: tokio::sync::Mutex::default(),
-        };
+        let spreader = Spreader::new(store.clone(), Arc::clone(&clock), config.ca_budget.budget());
         let mut intake_parts = vec![
             Part { name: "the spreading of renewals", task: backend.spawn(steady::keep(spreader, intake.clone())) },
             Part { name: "the revoker", task: backend.spawn(steady::keep(revoker, intake.clone())) },

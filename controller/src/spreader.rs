@@ -32,13 +32,13 @@ const HOURS_MAX: usize = 2_000;
 /// Spreads coming renewals.
 pub struct Spreader {
     /// The database.
-    pub store: Store,
+    store: Store,
     /// The present moment.
-    pub clock: Arc<dyn Clock>,
+    clock: Arc<dyn Clock>,
     /// Budget of CAs that have none of their own.
-    pub ca_budget: Budget,
-    /// When it last looked.
-    pub looked: Mutex<Option<Instant>>,
+    ca_budget: Budget,
+    /// When it last looked by itself, or was made.
+    looked: Mutex<Instant>,
 }
 
 impl std::fmt::Debug for Spreader {
@@ -64,6 +64,11 @@ pub fn capacity(budget: &Budget) -> u64 {
 }
 
 impl Spreader {
+    /// Looks by itself for the first time ten minutes from now.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, ca_budget: Budget) -> Self {
+        Self { store, clock, ca_budget, looked: Mutex::new(Instant::now()) }
+    }
+
     /// Looks at all endpoints once.
     ///
     /// # Errors
@@ -81,7 +86,7 @@ impl Spreader {
                     tx.ca_endpoint_list(default).await?.into_iter().map(own).collect();
                 for (endpoint, servers) in servers {
                     let budget = budgets.get(&endpoint).copied().unwrap_or(default);
-                    let spreading = spread_one(&tx, &servers, &budget, now).await?;
+                    let spreading = spread_one(tx, &servers, &budget, now).await?;
                     if spreading != Spreading::default() {
                         done.insert(endpoint, spreading);
                     }
@@ -130,7 +135,7 @@ impl Steady for Spreader {
 
     async fn step(&self) -> Result<bool, DbError> {
         let mut looked = self.looked.lock().await;
-        if looked.is_some_and(|at| at.elapsed() < EVERY) {
+        if looked.elapsed() < EVERY {
             return Ok(false);
         }
         for (endpoint, Spreading { moved, unfit }) in self.look().await? {
@@ -145,7 +150,7 @@ impl Steady for Spreader {
                 tracing::info!(endpoint, moved, "renewals are spread over their windows");
             }
         }
-        *looked = Some(Instant::now());
+        *looked = Instant::now();
         Ok(false)
     }
 }

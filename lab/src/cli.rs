@@ -24,6 +24,7 @@ pub struct Cli {
 
 /// The lab's verbs.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, parsed from the command line")]
 pub enum Command {
     /// Run a command with a private PostgreSQL and RabbitMQ around it.
     ///

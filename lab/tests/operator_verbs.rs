@@ -63,7 +63,7 @@ impl Shell {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_brings_a_device_from_nothing_to_a_renewed_certificate_by_verbs_alone() {
+async fn s49_an_operator_brings_a_device_from_nothing_to_a_renewed_certificate_by_verbs_alone() {
     let lab = Lab::start().await;
     let fleet = lab.fleet(&["ap-1"], &policy()).await;
     let mut shell = Shell::at(&lab);

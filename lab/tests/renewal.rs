@@ -17,7 +17,8 @@ async fn soon(lab: &Lab, policy: &Value) -> Fleet {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s31_s34_a_certificate_is_renewed_by_itself_and_takes_effect_although_requests_by_hand_wait_for_a_command() {
+async fn s31_s34_s44_a_certificate_is_renewed_by_itself_with_a_new_key_and_takes_effect_although_requests_by_hand_wait_for_a_command()
+ {
     let lab = Lab::start().await;
     let mut by_itself = policy();
     by_itself["activation"] = json!("router");

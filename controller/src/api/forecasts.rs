@@ -51,12 +51,8 @@ pub async fn of_ca_server(call: Call) -> Result<HttpResponse, Problem> {
     responses((status = 200, description = "What was moved", body = SpreadingsBody)))]
 pub async fn respread(call: Call) -> Result<HttpResponse, Problem> {
     let services = call.services();
-    let spreader = Spreader {
-        store: services.store.clone(),
-        clock: services.clock.clone(),
-        ca_budget: services.config.ca_budget.budget(),
-        looked: tokio::sync::Mutex::default(),
-    };
+    let budget = services.config.ca_budget.budget();
+    let spreader = Spreader::new(services.store.clone(), services.clock.clone(), budget);
     let done = spreader.look().await?;
     let items: Vec<_> = done
         .into_iter()

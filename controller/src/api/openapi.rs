@@ -403,6 +403,7 @@ mod tests {
                 && ![
                     "/switch-over",
                     "/respread",
+                    "root}/take",
                     "/stop",
                     "/statistics/reset",
                     "/activate",

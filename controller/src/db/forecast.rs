@@ -181,7 +181,7 @@ fn movable(row: &PlannedTrustpoint, at: Timestamp) -> Option<(Planned<(TenantId,
     let active = trustpoint.active.as_ref().filter(|_| trustpoint.last_failed_at.is_none())?;
     let window = row.policy.auto_update.window(active);
     let serial = active.serial.clone();
-    (window.0 <= at && at <= window.1).then(|| (Planned { id: (row.tenant_id, trustpoint.id), at, window }, serial))
+    (window.0 <= at && at <= window.1).then_some((Planned { id: (row.tenant_id, trustpoint.id), at, window }, serial))
 }
 
 fn columns(servers: &[ServerOf]) -> (Vec<uuid::Uuid>, Vec<uuid::Uuid>) {

@@ -138,7 +138,7 @@ pub(crate) fn enroll(order: &EnrollmentOrder, mac: Option<Mac>) -> Result<Enroll
         mac,
         replaces: order.replaces.clone(),
         ca_time: policy.ca_time,
-        upkeep: (policy.upkeep.ca_certs || policy.upkeep.crls || policy.upkeep.roots).then(|| Upkeep {
+        upkeep: (policy.upkeep.ca_certs || policy.upkeep.crls || policy.upkeep.roots).then_some(Upkeep {
             ca_certs: policy.upkeep.ca_certs,
             crls: policy.upkeep.crls,
             roots: policy.upkeep.roots,

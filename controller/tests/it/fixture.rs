@@ -294,9 +294,9 @@ impl Fixture {
     /// The next job for the agent.
     pub async fn next_job(&self, queue: &mut Subscription) -> Job {
         loop {
-            match self.next(queue, Duration::from_secs(20)).await.expect("a job comes") {
-                ToAgent::Job(job) => return *job,
-                _ => {}
+            let message = self.next(queue, Duration::from_secs(20)).await.expect("a job comes");
+            if let ToAgent::Job(job) = message {
+                return *job;
             }
         }
     }

@@ -354,13 +354,15 @@ pub fn kind(event: &Event) -> &'static str {
     }
 }
 
+type Shared<T> = Arc<Mutex<Vec<T>>>;
+
 /// The broker's confirm and the controller's receipt for every report.
 async fn controller(
     mut outgoing: mpsc::Receiver<Publication>,
     incoming: mpsc::Sender<Incoming>,
     key: SigningKey,
     agent_key: Vec<u8>,
-    (reports, leases): (Arc<Mutex<Vec<Report>>>, Arc<Mutex<Vec<LeaseAnswer>>>),
+    (reports, leases): (Shared<Report>, Shared<LeaseAnswer>),
     answers: Arc<Mutex<bool>>,
     (broker_confirms, offered): (Arc<AtomicBool>, Arc<AtomicUsize>),
 ) {

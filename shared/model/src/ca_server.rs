@@ -148,6 +148,15 @@ mod tests {
     }
 
     #[test]
+    fn s23_a_ca_is_reached_by_http_or_https_and_nothing_else() {
+        assert!(check_cmp_url("http://ca.example/").is_ok() && check_cmp_url("HTTPS://ca.example/").is_ok());
+        for scheme in ["ldap", "cmp", "file", "https+unix"] {
+            let refused = check_cmp_url(&format!("{scheme}://ca.example/"));
+            assert_eq!(refused, Err(UrlError::Scheme(scheme.to_owned())));
+        }
+    }
+
+    #[test]
     fn an_endpoint_is_a_host_with_its_port_whatever_the_path() {
         let of = |url| endpoint_of(url).unwrap();
         assert_eq!(of("http://CA.example/pkix/?profile=ap"), "ca.example:80");

@@ -387,6 +387,24 @@ mod tests {
     }
 
     #[test]
+    fn s11_a_first_request_is_proved_by_mac_unless_the_policy_says_signature() {
+        let silent = policy(r#"{"key":{"algorithm":"ed25519"}}"#);
+        assert_eq!(silent.origin_authentication, OriginAuthentication::MessageAuthenticationCode);
+        assert_eq!(silent.domain(), None);
+        let signed = policy(r#"{"key":{"algorithm":"ed25519"},"origin_authentication":"signature"}"#);
+        assert_eq!(signed.domain(), Some("default"), "with the factory identity, where none is named");
+    }
+
+    #[test]
+    fn s25_a_policy_cannot_name_a_key_of_fewer_than_2048_bits() {
+        for algorithm in ["rsa-512", "rsa-1024", "rsa-2047"] {
+            let text = format!(r#"{{"key":{{"algorithm":"{algorithm}"}}}}"#);
+            let refused = serde_json::from_str::<PolicySpec>(&text).unwrap_err().to_string();
+            assert!(refused.contains("rsa-2048"), "it names what there is: {refused}");
+        }
+    }
+
+    #[test]
     fn s8_hmac_sha1_needs_the_tenants_permission() {
         let policy = policy(r#"{"key":{"algorithm":"rsa-2048"},"mac":{"algorithm":"hmac-sha1"}}"#);
         let mut violations = Violations::new();
