@@ -130,7 +130,7 @@ async fn a_root_that_follows_an_anchor_is_offered_and_is_one_when_two_administra
     let lab = Lab::start().await;
     let mut policy = policy();
     policy["upkeep"] = json!({ "roots": true, "every_s": 10 });
-    let fleet = lab.fleet(&["gw-1"], &policy).await;
+    let fleet = Fleet::create_at(&lab.house, &["gw-1"], &policy, &["--root-update"]).await.unwrap();
     let (_gw, files) = fleet.start_agent("gw-1").await.unwrap();
     fleet.add_device("gw-1", "gw-1").unwrap();
     fleet.enrolled("gw-1", &fleet.enroll("gw-1", "ir").unwrap(), LIMIT).await.unwrap();
