@@ -64,7 +64,7 @@ async fn a_revoked_certificate_is_in_the_crl_of_a_service_soon_and_the_service_w
 
     let (crl, ca, count) = (dir.join("service.crl"), dir.join("service.ca"), dir.join("reloads"));
     let shown = || openssl(&["crl", "-in", crl.to_str().unwrap(), "-noout", "-text"]);
-    lab.eventually("the service has a CRL", || shown()).await;
+    lab.eventually("the service has a CRL", shown).await;
     let issuing = fleet.ca_dir.join("issuing.pem");
     openssl(&["crl", "-in", crl.to_str().unwrap(), "-noout", "-CAfile", issuing.to_str().unwrap()])
         .expect("it verifies");
