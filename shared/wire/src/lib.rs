@@ -7,6 +7,7 @@
 pub mod envelope;
 pub mod join;
 mod lease;
+mod report;
 pub mod routing;
 pub mod seal;
 pub mod sign;
