@@ -23,6 +23,7 @@ use crate::{
     binder::Binder,
     bounds::AgentBounds,
     broker::{BrokerHandle, Management},
+    campaigner::Campaigner,
     commit::CommitHandle,
     config::{Config, ConfigError},
     cut_off::Cutter,
@@ -30,6 +31,7 @@ use crate::{
     denials::Denials,
     entropy,
     error::AppError,
+    freezer::Freezer,
     inbox::Inbox,
     keys::{KeyError, Keys},
     leases::Leaser,
@@ -334,9 +336,14 @@ impl Core {
         };
         let binder = Binder { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let revoker = Revoker { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
+        let campaigner = Campaigner { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
+        let freezer =
+            Freezer { store: store.clone(), clock: Arc::clone(&clock), new_jobs: Arc::clone(&outbox.new_jobs) };
         let spreader = Spreader::new(store.clone(), Arc::clone(&clock), config.ca_budget.budget());
         let mut intake_parts = vec![
             Part { name: "the spreading of renewals", task: backend.spawn(steady::keep(spreader, intake.clone())) },
+            Part { name: "the campaigns", task: backend.spawn(steady::keep(campaigner, intake.clone())) },
+            Part { name: "the freeze windows", task: backend.spawn(steady::keep(freezer, intake.clone())) },
             Part { name: "the revoker", task: backend.spawn(steady::keep(revoker, intake.clone())) },
             Part { name: "the binder", task: backend.spawn(steady::keep(binder, intake.clone())) },
             Part { name: "the leases", task: backend.spawn(leaser.keep(intake.clone())) },

@@ -146,6 +146,24 @@ impl Slots {
         store::replace_link(&self.root.join(Slot::Staged.as_str()), &version)
     }
 
+    /// Stages the version that was in use before, where its certificate is the one that is wanted: the way back. What is staged
+    /// or in use with that serial number already stays as it is.
+    ///
+    /// # Errors
+    /// The disk's; a certificate that cannot be read.
+    pub fn stage_former(&self, serial: &str) -> Result<(), StoreError> {
+        let has = |slot| -> Result<bool, StoreError> {
+            Ok(self.certificate(slot)?.is_some_and(|(certificate, _)| certificate.serial_hex() == serial))
+        };
+        if has(Slot::Staged)? || has(Slot::Current)? || !has(Slot::Previous)? {
+            return Ok(());
+        }
+        match self.target(Slot::Previous) {
+            Some(target) => store::replace_link(&self.root.join(Slot::Staged.as_str()), &target),
+            None => Ok(()),
+        }
+    }
+
     /// Puts the staged version into use; the former one becomes the previous one.
     ///
     /// # Errors

@@ -243,6 +243,11 @@ async fn activate(core: &Arc<Core>, entry: &Entry, job: &Job, place: &Place, sta
         (State::Activation { serial }, _) | (_, Task::Activate { serial }) => serial.clone(),
         _ => return Ok(()),
     };
+    if matches!(job.task, Task::Activate { .. }) {
+        let (slots, wanted) = (core.slots(place), serial.clone());
+        let staged = blocking(move || slots.stage_former(&wanted)).await?;
+        staged.map_err(|error| outcome::of_store(&error, false))?;
+    }
     if !job.services.is_empty() {
         return give(core, entry, job, place, serial, state).await;
     }

@@ -7,7 +7,7 @@ mod support;
 use std::{
     collections::BTreeMap,
     env,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,8 @@ const AGENTS: usize = 4;
 const RATE: u32 = 40;
 /// How many may begin at once.
 const BURST: u32 = 20;
+/// Requests under way at each replica.
+const ASKERS: usize = 3;
 /// Longer than every time-out of claims and locks.
 const FROZEN: Duration = Duration::from_secs(7);
 
@@ -68,6 +70,21 @@ async fn torment(mut replicas: Vec<Replica>, seed: u64, stop: &AtomicBool) -> Ve
         }
     }
     done
+}
+
+/// Asks for all enrolments, several at a time at each replica: those at one that is frozen hold up no others.
+fn enroll_all(clients: &[Rest], devices: &[String]) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for asker in 0..clients.len() * ASKERS {
+            let next = &next;
+            scope.spawn(move || {
+                while let Some(device) = devices.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    enroll_somewhere(clients, device, asker);
+                }
+            });
+        }
+    });
 }
 
 /// Asks for an enrolment at one replica after the other until one has accepted it; the same key finds the same job.
@@ -127,9 +144,7 @@ async fn one_run(devices: usize, seed: u64) {
     let stop = AtomicBool::new(false);
     let asking = names.clone();
     let asked = tokio::task::spawn_blocking(move || {
-        for (n, device) in asking.iter().enumerate() {
-            enroll_somewhere(&clients, device, n);
-        }
+        enroll_all(&clients, &asking);
     });
     let work = async {
         asked.await.unwrap();

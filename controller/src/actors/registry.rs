@@ -237,6 +237,8 @@ fn span(tenant: TenantId, device: DeviceId, command: &Command) -> Span {
         Command::Rebind(_) => "device rebind",
         Command::Unbind(_) => "device unbind",
         Command::Renew(_) => "device renew",
+        Command::Reissue(_) => "device reissue",
+        Command::PutBack(_) => "device put_back",
         Command::SetAutoUpdate(_) => "device set_auto_update",
         Command::Activate(_) => "device activate",
         Command::Revoke(_) => "device revoke",

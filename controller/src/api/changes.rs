@@ -15,13 +15,14 @@ use super::call::{Call, ListQuery, REASON_MAX};
 use super::dto::Page;
 use super::dto::change::{ChangeBody, ChangeReject};
 use super::problem::{Problem, ProblemBody, json};
-use super::{bindings, ca_servers, entities, policies, revocations};
+use super::{bindings, ca_servers, campaigns, entities, policies, revocations};
 use crate::db::{Change, ChangeState, TenantTx};
 use crate::error::AppError;
 
 /// Operations that wait in a tenant with four eyes: they decide whom devices trust, or cannot be taken back.
 /// A binding's removal only if it revokes.
-pub(super) const HELD: [&str; 7] = [
+pub(super) const HELD: [&str; 8] = [
+    "campaign_create",
     "ca_server_create",
     "ca_server_update",
     "ca_server_delete",
@@ -184,6 +185,7 @@ async fn apply(call: &Call, tx: &TenantTx, change: &Change) -> Result<(), AppErr
         "ca_server" => ca_servers::apply(call, tx, change).await,
         "entity" => entities::apply(call, tx, change).await,
         "policy" => policies::apply(call, tx, change).await,
+        "campaign" => campaigns::apply(call, tx, change).await,
         "binding" => bindings::apply(call, tx, change).await,
         "certificate" | "device" | "agent" => revocations::apply(call, tx, change).await,
         other => Err(AppError::internal(format!("change {} is of an unknown kind: {other}", change.id))),

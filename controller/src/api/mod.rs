@@ -16,6 +16,7 @@ mod bounds;
 pub mod ca_endpoints;
 pub mod ca_servers;
 pub mod call;
+pub mod campaigns;
 pub mod certificates;
 pub mod changes;
 pub mod check;
@@ -27,6 +28,7 @@ pub mod dto;
 pub mod entities;
 pub mod first_token;
 pub mod forecasts;
+pub mod freezes;
 mod guarded;
 pub mod health;
 pub mod history;
@@ -129,6 +131,10 @@ const SWITCH_OVER: &str = "/v1/tenants/{tenant}/devices/{device}/switch-over";
 const TRUSTPOINT_SERVICES: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/services";
 const BINDINGS: &str = "/v1/tenants/{tenant}/bindings";
 const BINDING: &str = "/v1/tenants/{tenant}/bindings/{binding}";
+const CAMPAIGNS: &str = "/v1/tenants/{tenant}/campaigns";
+const CAMPAIGN: &str = "/v1/tenants/{tenant}/campaigns/{campaign}";
+const FREEZES: &str = "/v1/tenants/{tenant}/freezes";
+const FREEZE: &str = "/v1/tenants/{tenant}/freezes/{freeze}";
 const AUTO_UPDATE: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/auto-update";
 const ENROLL: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/enroll";
 const ACTIVATE: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/activate";
@@ -255,6 +261,33 @@ pub const ROUTES: &[Route] = &[
         get().to(bindings::removal)
     }),
     route("DELETE", BINDING, Tenant(Admin), "binding_delete", || delete().to(bindings::remove)),
+    route("GET", CAMPAIGNS, Tenant(Viewer), "campaign_list", || get().to(campaigns::list)),
+    route("POST", CAMPAIGNS, Tenant(Operator), "campaign_create", || post().to(campaigns::create)),
+    route("GET", CAMPAIGN, Tenant(Viewer), "campaign_show", || get().to(campaigns::show)),
+    route("DELETE", CAMPAIGN, Tenant(Operator), "campaign_delete", || delete().to(campaigns::remove)),
+    route("GET", "/v1/tenants/{tenant}/campaigns/{campaign}/members", Tenant(Viewer), "campaign_member_list", || {
+        get().to(campaigns::members)
+    }),
+    route("POST", "/v1/tenants/{tenant}/campaigns/{campaign}/pause", Tenant(Operator), "campaign_pause", || {
+        post().to(campaigns::pause)
+    }),
+    route("POST", "/v1/tenants/{tenant}/campaigns/{campaign}/resume", Tenant(Operator), "campaign_resume", || {
+        post().to(campaigns::resume)
+    }),
+    route("POST", "/v1/tenants/{tenant}/campaigns/{campaign}/cancel", Tenant(Operator), "campaign_cancel", || {
+        post().to(campaigns::cancel)
+    }),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/campaigns/{campaign}/roll-back",
+        Tenant(Operator),
+        "campaign_roll_back",
+        || post().to(campaigns::roll_back),
+    ),
+    route("GET", FREEZES, Tenant(Viewer), "freeze_list", || get().to(freezes::list)),
+    route("POST", FREEZES, Tenant(Admin), "freeze_create", || post().to(freezes::create)),
+    route("GET", FREEZE, Tenant(Viewer), "freeze_show", || get().to(freezes::show)),
+    route("DELETE", FREEZE, Tenant(Admin), "freeze_delete", || delete().to(freezes::remove)),
     route("GET", CHANGES, Tenant(Viewer), "change_list", || get().to(changes::list)),
     route("GET", CHANGE, Tenant(Viewer), "change_show", || get().to(changes::show)),
     route("POST", APPROVE, Tenant(Admin), "change_approve", || post().to(changes::approve)),

@@ -16,9 +16,9 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, certificates, changes, devices,
-    dry_runs, entities, forecasts, health, history, jobs, joining, mac, metrics, platform_tokens, policies,
-    revocations, statistics, tenants, tokens, trustpoints,
+    agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, campaigns, certificates, changes,
+    devices, dry_runs, entities, forecasts, freezes, health, history, jobs, joining, mac, metrics, platform_tokens,
+    policies, revocations, statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -90,6 +90,19 @@ use crate::error::AppError;
         bindings::dry_run,
         bindings::removal,
         bindings::remove,
+        campaigns::list,
+        campaigns::create,
+        campaigns::show,
+        campaigns::remove,
+        campaigns::members,
+        campaigns::pause,
+        campaigns::resume,
+        campaigns::cancel,
+        campaigns::roll_back,
+        freezes::list,
+        freezes::create,
+        freezes::show,
+        freezes::remove,
         blocked_subjects::list,
         blocked_subjects::create,
         blocked_subjects::remove,
@@ -163,7 +176,9 @@ use crate::error::AppError;
 struct Document;
 
 /// What the parts of a path are.
-const SEGMENTS: [(&str, &str); 17] = [
+const SEGMENTS: [(&str, &str); 19] = [
+    ("campaign", "Name of the campaign"),
+    ("freeze", "Name of the freeze"),
     ("binding", "Name of the binding"),
     ("block", "Id of the block"),
     ("factory_ca", "Name of the factory CA"),
@@ -402,6 +417,9 @@ mod tests {
             if ["POST", "PUT"].contains(&route.method)
                 && ![
                     "/switch-over",
+                    "/pause",
+                    "/cancel",
+                    "/roll-back",
                     "/respread",
                     "root}/take",
                     "/stop",

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 19] = [
+pub const NOUNS: [&str; 21] = [
     "tenants",
     "tokens",
     "blocked-subjects",
@@ -23,6 +23,8 @@ pub const NOUNS: [&str; 19] = [
     "ca-servers",
     "policies",
     "bindings",
+    "campaigns",
+    "freezes",
     "changes",
     "devices",
     "trustpoints",

@@ -12,12 +12,14 @@ mod audit;
 mod binding;
 mod blocked_subject;
 mod ca_endpoint;
+mod campaign;
 mod certificate;
 mod change;
 mod client;
 mod device;
 mod error;
 mod follow;
+mod freeze;
 mod job;
 mod joining;
 mod mac;
@@ -43,10 +45,12 @@ use self::{
     binding::BindingVerb,
     blocked_subject::BlockedSubjectVerb,
     ca_endpoint::CaEndpointVerb,
+    campaign::CampaignVerb,
     certificate::CertificateVerb,
     change::ChangeVerb,
     device::DeviceVerb,
     error::CliError,
+    freeze::FreezeVerb,
     job::JobVerb,
     joining::{ApplicantVerb, ExpectedAgentVerb, FactoryCaVerb},
     mac::SecretVerb,
@@ -79,6 +83,10 @@ pub enum OperatorCommand {
     FactoryCa(Noun<FactoryCaVerb>),
     /// Give trustpoints to devices by their labels
     Binding(Noun<BindingVerb>),
+    /// One change of many trustpoints, in waves: renew, re-key, move to another CA, activate, revoke
+    Campaign(Noun<CampaignVerb>),
+    /// Windows in which devices are not changed, but for what is urgent
+    Freeze(Noun<FreezeVerb>),
     /// Serial numbers whose agents may announce themselves
     ExpectedAgent(Noun<ExpectedAgentVerb>),
     /// Agents that announced themselves and wait for an operator
@@ -125,6 +133,8 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::JoinToken(noun) => tenant::run_join_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Agent(noun) => agent::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Binding(noun) => binding::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Campaign(noun) => campaign::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Freeze(noun) => freeze::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::FactoryCa(noun) => joining::run_factory_ca(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::ExpectedAgent(noun) => joining::run_expected(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Applicant(noun) => joining::run_applicant(&Session::open(noun.connection)?, noun.verb),

@@ -2,6 +2,7 @@
 
 use tokio_postgres::Row;
 
+use super::freeze::HELD;
 use super::outbox::{CLAIMED, claimed_jobs};
 use super::{ClaimedJob, DbError, SystemTx};
 use crate::admission::{Breaker, Budget, Endpoint, PROBE_S};
@@ -56,7 +57,7 @@ impl SystemTx {
     pub async fn outbox_admit(&self, limit: u16, claim_s: u32, default: Budget) -> Result<Admitted, DbError> {
         let sql = format!(
             "/* admission_endpoints */ SELECT {ENDPOINT}, 0::bigint AS waiting FROM ca_endpoints e
-             WHERE EXISTS (SELECT FROM outbox o WHERE o.endpoint = e.endpoint
+             WHERE EXISTS (SELECT FROM outbox o WHERE o.endpoint = e.endpoint AND o.held_until IS NULL
                            AND (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp()))
              ORDER BY e.endpoint FOR UPDATE OF e SKIP LOCKED"
         );
@@ -98,7 +99,7 @@ impl SystemTx {
                       ORDER BY o.deadline LIMIT $1)
                      UNION ALL
                      (SELECT o.tenant_id, o.outbox_id, NULL FROM outbox o
-                      WHERE o.endpoint = $3 AND o.tenant_id = t.tenant_id
+                      WHERE o.endpoint = $3 AND o.tenant_id = t.tenant_id AND o.held_until IS NULL AND NOT {HELD}
                         AND (o.deadline IS NULL OR o.deadline > clock_timestamp() + make_interval(secs => $4))
                         AND (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp())
                       ORDER BY o.outbox_id LIMIT $1)

@@ -73,6 +73,8 @@ pub struct ListedJob {
     pub created_at: Timestamp,
     /// When an operator wanted it to end.
     pub stop_requested_at: Option<Timestamp>,
+    /// End of the freeze window that holds it.
+    pub held_until: Option<Timestamp>,
     /// When it was last published.
     pub published_at: Option<Timestamp>,
     /// When the agent started.
@@ -165,6 +167,8 @@ const TRUSTPOINT_FROM: &str = "FROM trustpoints t \
 
 const JOB: &str = "j.job_id, j.kind, j.state, j.requested_by, j.failure, j.public_key_sha256, j.transaction_id, \
     j.created_at, j.lease_id IS NOT NULL AS autonomous, j.stop_requested_at, j.device_id, j.published_at, j.started_at, j.finished_at, j.in_service, j.dry_run, j.updated_at, d.name AS device, \
+    (SELECT o.held_until FROM outbox o WHERE o.tenant_id = j.tenant_id AND o.job_id = j.job_id \
+        AND o.held_until > clock_timestamp()) AS held_until, \
     t.name AS trustpoint, a.name AS agent FROM jobs j \
     JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id \
     JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
@@ -319,6 +323,7 @@ fn read_job(row: &Row) -> Result<ListedJob, DbError> {
         public_key_sha256: columns.read("public_key_sha256")?,
         transaction_id: columns.read("transaction_id")?,
         created_at: columns.read("created_at")?,
+        held_until: columns.read("held_until")?,
         published_at: columns.read("published_at")?,
         started_at: columns.read("started_at")?,
         finished_at: columns.read("finished_at")?,

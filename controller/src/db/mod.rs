@@ -13,6 +13,8 @@ mod binding;
 mod binding_reach;
 mod blocked_subject;
 mod ca_server;
+mod campaign;
+mod campaign_work;
 mod change;
 mod column;
 mod configured;
@@ -23,6 +25,7 @@ mod device_registry;
 mod entity;
 mod error;
 mod forecast;
+mod freeze;
 mod history;
 mod joining;
 mod key_encryption;
@@ -65,12 +68,15 @@ pub use self::{
     binding::Binding,
     binding_reach::{BindingHoldings, Reach},
     blocked_subject::{BlockedSubject, Blocks},
+    campaign::{CAMPAIGNS_MAX, Campaign, CampaignReach, ListedMember, MemberCount, MemberFilter},
+    campaign_work::Member,
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
     device_registry::RegisteredDevice,
     error::DbError,
     forecast::{Forecast, HORIZON, ServerOf},
+    freeze::{DueFreeze, FREEZES_MAX, Freeze},
     history::{AskedBy, PastCertificate},
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},

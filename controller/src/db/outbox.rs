@@ -7,7 +7,7 @@ use trustfleet_model::{
     job::JobTask,
 };
 
-use super::{DbError, SystemTx, tx::Id};
+use super::{DbError, SystemTx, freeze::HELD, tx::Id};
 use crate::telemetry::chain;
 
 /// One claim of one row: a replica that comes late with its word about an older claim touches nothing.
@@ -69,8 +69,9 @@ impl SystemTx {
         let sql = format!(
             "/* outbox_claim */ WITH free AS (
                  SELECT o.tenant_id, o.outbox_id FROM outbox o JOIN tenants t ON t.tenant_id = o.tenant_id
-                 WHERE o.endpoint IS NULL
+                 WHERE o.endpoint IS NULL AND o.held_until IS NULL
                    AND (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp()) AND t.state = 'active'
+                   AND NOT {HELD}
                  ORDER BY o.outbox_id LIMIT $1 FOR UPDATE OF o SKIP LOCKED
              ), stopped AS (
                  SELECT o.tenant_id, o.outbox_id

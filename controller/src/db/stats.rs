@@ -27,7 +27,9 @@ pub struct Stats {
     pub tenants: BTreeMap<String, TenantCount>,
     /// Rows of the outbox.
     pub outbox: i64,
-    /// Age of the oldest row of the outbox, seconds.
+    /// Of those, the ones that a freeze window holds.
+    pub outbox_held: i64,
+    /// Age of the oldest row of the outbox that none holds, seconds.
     pub outbox_age_s: f64,
     /// Age of the oldest row of the audit logs that is not chained, seconds.
     pub audit_unchained_age_s: f64,
@@ -58,10 +60,11 @@ impl SystemTx {
         self.stats_in_use(&mut count, now).await?;
         self.stats_revocations(&mut count, now).await?;
         self.stats_agents(&mut count, now).await?;
+        self.stats_campaigns(&mut count).await?;
         let Count { labels, tenants, .. } = count;
-        let (outbox, outbox_age_s) = self.stats_outbox(now).await?;
+        let Waiting { outbox, outbox_held, outbox_age_s } = self.stats_outbox(now).await?;
         let audit_unchained_age_s = self.stats_audit(now).await?;
-        Ok(Stats { counted_at: now, labels, tenants, outbox, outbox_age_s, audit_unchained_age_s })
+        Ok(Stats { counted_at: now, labels, tenants, outbox, outbox_held, outbox_age_s, audit_unchained_age_s })
     }
 
     /// The labels of the tenants: the oldest `tenants_max` are named.
@@ -173,12 +176,28 @@ impl SystemTx {
         Ok(())
     }
 
-    async fn stats_outbox(&self, now: Timestamp) -> Result<(i64, f64), DbError> {
-        let sql = "/* stats_outbox */ SELECT count(*), coalesce(date_part('epoch', $1 - min(created_at)), 0)
+    async fn stats_campaigns(&self, count: &mut Count) -> Result<(), DbError> {
+        let sql = "/* stats_campaigns */ SELECT n.tenant_id, c.state, count(*)
+                   FROM campaigns c LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = c.tenant_id
+                   GROUP BY 1, 2";
+        for row in self.query(sql, &[&count.named]).await? {
+            let counted = (row.try_get(1)?, row.try_get(2)?);
+            count.of(&row)?.campaigns.push(counted);
+        }
+        Ok(())
+    }
+
+    async fn stats_outbox(&self, now: Timestamp) -> Result<Waiting, DbError> {
+        let sql = "/* stats_outbox */ SELECT count(*), count(held_until),
+                          coalesce(date_part('epoch', $1 - min(created_at) FILTER (WHERE held_until IS NULL)), 0)
                    FROM outbox";
         match self.query_opt(sql, &[&now]).await? {
-            Some(row) => Ok((row.try_get(0)?, row.try_get::<_, f64>(1)?.max(0.0))),
-            None => Ok((0, 0.0)),
+            Some(row) => Ok(Waiting {
+                outbox: row.try_get(0)?,
+                outbox_held: row.try_get(1)?,
+                outbox_age_s: row.try_get::<_, f64>(2)?.max(0.0),
+            }),
+            None => Ok(Waiting::default()),
         }
     }
 
@@ -193,6 +212,14 @@ impl SystemTx {
             None => Ok(0.0),
         }
     }
+}
+
+/// What stands in the outbox.
+#[derive(Default)]
+struct Waiting {
+    outbox: i64,
+    outbox_held: i64,
+    outbox_age_s: f64,
 }
 
 /// A count under way.

@@ -179,7 +179,9 @@ id_params!(
     ChangeId,
     BindingId,
     BlockId,
-    LeaseId
+    LeaseId,
+    CampaignId,
+    FreezeId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

@@ -44,6 +44,10 @@ pub enum Command {
     SetAutoUpdate(Box<SetAutoUpdate>),
     /// Try on the device everything that an enrolment needs.
     DryRun(Box<Enroll>),
+    /// A new certificate, by another CA server or policy where that is said, for a campaign (S58).
+    Reissue(Box<Reissue>),
+    /// Take back what a campaign did to a trustpoint.
+    PutBack(Box<PutBack>),
     /// Put the staged certificate into use (S33).
     Activate(Activate),
     /// Have a certificate revoked.
@@ -189,6 +193,42 @@ pub struct Renew {
     pub spread: Option<Spread>,
     /// The request, a key update or an initialization request.
     pub enroll: Enroll,
+}
+
+/// A new certificate, by another CA server or policy where that is said.
+#[derive(Clone, Debug)]
+pub struct Reissue {
+    /// The trustpoint has this CA server from now on.
+    pub ca_server_id: CaServerId,
+    /// The trustpoint has this policy from now on.
+    pub policy_id: PolicyId,
+    /// For a new key, whatever the policy says.
+    pub new_key: bool,
+    /// It takes effect by itself, or stays staged, whatever the policy says.
+    pub activates: bool,
+    /// It goes before everything else at the CA.
+    pub urgent: bool,
+    /// The request; its context is that of the CA server and the policy above.
+    pub enroll: Enroll,
+}
+
+/// Take back what a campaign did to a trustpoint: its CA server and policy, and the certificate in use.
+#[derive(Clone, Debug)]
+pub struct PutBack {
+    /// Name of the trustpoint.
+    pub trustpoint: TrustpointName,
+    /// Its CA server before.
+    pub ca_server_id: CaServerId,
+    /// Its policy before.
+    pub policy_id: PolicyId,
+    /// Serial number of the certificate that was in use, upper-case hex; none: the certificate stays as it is.
+    pub serial: Option<String>,
+    /// The CA has revoked the certificates that it replaced, as the CA server's settings are now.
+    pub replaced_is_revoked: bool,
+    /// Id of the job, if one is made.
+    pub job_id: JobId,
+    /// Who asks.
+    pub requested_by: Requester,
 }
 
 /// Renew a trustpoint by itself, or not.

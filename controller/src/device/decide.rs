@@ -23,6 +23,7 @@ mod configure;
 mod dry_run;
 pub(super) mod lease;
 mod order;
+mod reissue;
 mod renew;
 mod report;
 mod revoke;
@@ -59,6 +60,9 @@ pub enum Rejection {
         /// The trustpoint that has it.
         holder: TrustpointName,
     },
+    /// What was in use before is not kept any more, or cannot be used.
+    #[error("the former certificate cannot be put back into use: {0}")]
+    NotKept(&'static str),
     /// Another request is under way.
     #[error("the job {job_id} ({}) is under way: wait until it has ended", .kind.as_str())]
     RequestUnderWay {
@@ -106,6 +110,7 @@ impl Rejection {
             Self::ServiceTaken { .. } => "service_taken",
             Self::RequestUnderWay { .. } => "request_under_way",
             Self::NothingStaged => "nothing_staged",
+            Self::NotKept(_) => "not_kept",
             Self::Outdated => "outdated",
             Self::NotReady(_) => "not_ready",
             Self::AlreadyRevoked => "already_revoked",
@@ -135,6 +140,8 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
         Command::DryRun(wanted) => dry_run::dry_run(state, wanted, now),
         Command::Renew(renew) => renew::renew(state, renew, now),
         Command::SetAutoUpdate(set) => configure::set_auto_update(state, set, now),
+        Command::Reissue(wanted) => reissue::reissue(state, wanted, now),
+        Command::PutBack(wanted) => reissue::put_back(state, wanted, now),
         Command::Activate(activate) => self::activate(state, activate, now),
         Command::Revoke(revoke) => revoke::revoke(state, revoke, now),
         Command::Report(report) => report::report(state, report, now),

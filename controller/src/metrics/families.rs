@@ -27,11 +27,13 @@ pub(super) struct Families {
     pub(super) nearest_expiry: GaugeVec,
     pub(super) agents: IntGaugeVec,
     pub(super) wrong_clocks: IntGaugeVec,
+    pub(super) campaigns: IntGaugeVec,
     pub(super) exchanges: IntCounterVec,
     pub(super) refusals: IntCounterVec,
     pub(super) fleet_counted: Gauge,
     pub(super) job_seconds: HistogramVec,
     pub(super) outbox: IntGauge,
+    pub(super) outbox_held: IntGauge,
     pub(super) outbox_age: Gauge,
     pub(super) audit_unchained_age: Gauge,
     pub(super) published: IntCounterVec,
@@ -111,6 +113,11 @@ impl Families {
                 "Agents whose device's clock differed from the controller's at their last hello, by tenant.",
                 &["tenant"],
             )?,
+            campaigns: add.gauges(
+                "trustfleet_campaigns",
+                "Campaigns by tenant and state; stopped: by failures, an operator decides.",
+                &["tenant", "state"],
+            )?,
             exchanges: add.counters(
                 "trustfleet_exchanges_total",
                 "Exchanges with CAs by tenant, kind of the request and result; a failure names who is to blame.",
@@ -132,9 +139,13 @@ impl Families {
                 &["kind"],
             )?,
             outbox: add.gauge("trustfleet_outbox_jobs", "Jobs that wait to be published.")?,
+            outbox_held: add.gauge(
+                "trustfleet_outbox_held_jobs",
+                "Jobs that a freeze window holds; they are among those that wait to be published.",
+            )?,
             outbox_age: add.add(Gauge::new(
                 "trustfleet_outbox_oldest_age_seconds",
-                "Age of the job that waits longest to be published.",
+                "Age of the job that waits longest to be published, and that no freeze window holds.",
             )?)?,
             audit_unchained_age: add.add(Gauge::new(
                 "trustfleet_audit_oldest_unchained_seconds",

@@ -7,6 +7,8 @@ use trustfleet_model::{
     revocation::RevocationState,
 };
 
+use crate::campaign::CampaignState;
+
 use super::{
     families::Families,
     labels::{ExchangeResult, FailInfo, LastSeen, Renewal, TimeLeft},
@@ -30,6 +32,8 @@ pub struct TenantCount {
     pub agents: Vec<(LastSeen, i64)>,
     /// Agents whose device's clock is wrong.
     pub wrong_clocks: i64,
+    /// Campaigns by state, in the words of column `campaigns.state`.
+    pub campaigns: Vec<(String, i64)>,
 }
 
 impl TenantCount {
@@ -46,6 +50,11 @@ impl TenantCount {
     /// Certificates whose revocation is so far.
     pub fn revocations_in(&self, state: RevocationState) -> i64 {
         sum(&self.revocations, |(word, _)| word == state.as_str(), |(_, count)| *count)
+    }
+
+    /// Campaigns in a state.
+    pub fn campaigns_in(&self, state: CampaignState) -> i64 {
+        sum(&self.campaigns, |(word, _)| word == state.as_str(), |(_, count)| *count)
     }
 
     /// Certificates in use with so much time left and in this state of their renewal.
@@ -95,6 +104,9 @@ impl Families {
             self.agents.with_label_values(&[tenant, last_seen.as_str()]).set(count.agents_in(*last_seen));
         }
         self.wrong_clocks.with_label_values(&[tenant]).set(count.wrong_clocks);
+        for state in CampaignState::ALL {
+            self.campaigns.with_label_values(&[tenant, state.as_str()]).set(count.campaigns_in(state));
+        }
         self.start_tenant(tenant);
     }
 
@@ -125,6 +137,9 @@ impl Families {
         }
         let _ = self.nearest_expiry.remove_label_values(&[tenant]);
         let _ = self.wrong_clocks.remove_label_values(&[tenant]);
+        for state in CampaignState::ALL {
+            let _ = self.campaigns.remove_label_values(&[tenant, state.as_str()]);
+        }
         for last_seen in LastSeen::ALL {
             let _ = self.agents.remove_label_values(&[tenant, last_seen.as_str()]);
         }

@@ -157,6 +157,7 @@ impl Metrics {
             families.set_tenant(label, stats.tenants.get(label).unwrap_or(&nothing));
         }
         families.outbox.set(stats.outbox);
+        families.outbox_held.set(stats.outbox_held);
         families.outbox_age.set(stats.outbox_age_s);
         families.audit_unchained_age.set(stats.audit_unchained_age_s);
         families.fleet_counted.set(seconds(stats.counted_at));
@@ -376,6 +377,7 @@ mod tests {
             labels,
             tenants,
             outbox: 3,
+            outbox_held: 1,
             outbox_age_s: 1.5,
             audit_unchained_age_s: 2.5,
         });
@@ -420,7 +422,15 @@ mod tests {
     fn counted(names: &[&str]) -> Stats {
         let counted_at = Timestamp::from_second(1_800_000_000).unwrap();
         let tenants = std::collections::BTreeMap::new();
-        Stats { counted_at, labels: named(names), tenants, outbox: 0, outbox_age_s: 0.0, audit_unchained_age_s: 0.0 }
+        Stats {
+            counted_at,
+            labels: named(names),
+            tenants,
+            outbox: 0,
+            outbox_held: 0,
+            outbox_age_s: 0.0,
+            audit_unchained_age_s: 0.0,
+        }
     }
 
     #[test]

@@ -49,12 +49,18 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     let sql = "INSERT INTO blocked_subjects SELECT tenant_id, gen_random_uuid(), 'https://idp.example', 'x', 'x', 'x', now() \
                FROM tenants WHERE name = 'acme' RETURNING block_id";
     let block: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
+    let campaign = json!({"name": "none", "action": "renew", "select": {"trustpoint": "nothing"}});
+    house.post("/v1/tenants/acme/campaigns", &house.platform, campaign).await.expect(201);
+    let freeze = json!({"name": "winter", "cron": "0 0 24 12 *", "duration_s": 86_400});
+    house.post("/v1/tenants/acme/freezes", &house.platform, freeze).await.expect(201);
     let (next_root, _) = crate::fixture::certificate("Test CA");
     let sql = "INSERT INTO offered_roots SELECT tenant_id, ca_server_id, $1, $2, '', gen_random_uuid(), now(), now() FROM ca_servers";
     let root = "ab".repeat(32);
     admin.execute(sql, &[&root, &next_root]).await.unwrap();
     BTreeMap::from([
         ("root", root),
+        ("campaign", "none".to_owned()),
+        ("freeze", "winter".to_owned()),
         ("block", block.to_string()),
         ("endpoint", "ca.example:80".to_owned()),
         ("factory_ca", "maker".to_owned()),

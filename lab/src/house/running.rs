@@ -321,6 +321,19 @@ impl Fleet {
     /// The API refuses.
     pub fn add_device_with_secret(&self, device: &str, agent: &str, secret: &str) -> Result<(), HouseError> {
         self.post("devices", &json!({ "name": device, "agent": agent }))?;
+        self.add_trustpoint(device, secret)
+    }
+
+    /// Registers a device that nobody is in front of, with its trustpoint.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub fn add_device_without_agent(&self, device: &str) -> Result<(), HouseError> {
+        self.post("devices", &json!({ "name": device }))?;
+        self.add_trustpoint(device, &format!("secret-{device}"))
+    }
+
+    fn add_trustpoint(&self, device: &str, secret: &str) -> Result<(), HouseError> {
         let mac = json!({ "reference": format!("ref-{device}"), "secret": secret });
         let body =
             json!({ "name": "default", "entity": "default", "ca_server": "default", "policy": "default", "mac": mac });

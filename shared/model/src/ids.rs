@@ -92,6 +92,10 @@ id!(/// A subject of an identity provider that is let in no more.
     BlockId);
 id!(/// A change that waits for approval.
     ChangeId);
+id!(/// A campaign: a change of many trustpoints, in waves.
+    CampaignId);
+id!(/// A freeze: windows in which devices are not changed.
+    FreezeId);
 id!(/// A message between agent and controller.
     MessageId);
 id!(/// One process of an agent, from its start to its end.

@@ -191,6 +191,9 @@ pub struct JobBody {
     /// When an operator wanted it to end; null: never.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     pub stop_requested_at: Option<Timestamp>,
+    /// End of the freeze window that holds it; null: none does.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub held_until: Option<Timestamp>,
     /// When it was last published.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     pub published_at: Option<Timestamp>,
@@ -227,6 +230,7 @@ impl From<crate::db::ListedJob> for JobBody {
             transaction_id: job.transaction_id,
             created_at: job.created_at,
             stop_requested_at: job.stop_requested_at,
+            held_until: job.held_until,
             published_at: job.published_at,
             started_at: job.started_at,
             finished_at: job.finished_at,

@@ -1,0 +1,301 @@
+//! Campaigns through the whole system: waves that begin when the one before was seen in service, and what stops them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use serde_json::{Value, json};
+use support::{Lab, policy};
+use trustfleet_lab::{
+    house::{AgentFiles, Fleet, TENANT},
+    testkit::{Child, command},
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const NAMES: [&str; 6] = ["ap-1", "ap-2", "ap-3", "ap-4", "ap-5", "ap-6"];
+
+/// A service that loads its certificate from a copy, unless a file `broken` lies beside it.
+fn service(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "\n[services.app]\nreload = [\"/bin/sh\", \"-c\", \"test ! -e {dir}/broken && cp {dir}/copy.pem {dir}/loaded.pem\"]\n\
+         probe_timeout_s = 2\n[services.app.probe]\nfile = \"{dir}/loaded.pem\"\n\
+         [[services.app.exports]]\npath = \"{dir}/copy.pem\"\ncontent = \"fullchain\"\n"
+    )
+}
+
+/// Devices, each behind an agent of its own with the service, and each with a certificate in use.
+async fn served(lab: &Lab, fleet: &Fleet, devices: &[&str]) -> Vec<(Child, AgentFiles)> {
+    let mut agents = Vec::new();
+    for device in devices {
+        let dir = lab.dir.path().join("served").join(device);
+        fs::create_dir_all(&dir).unwrap();
+        agents.push(fleet.start_agent_with(device, &service(&dir)).await.unwrap());
+        fleet.add_device(device, device).unwrap();
+        let path = fleet.path(&format!("devices/{device}/trustpoints/default/services"));
+        let answer = fleet.rest.send("PUT", &path, &[], Some(&json!({ "services": ["app"] }))).unwrap();
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
+    }
+    agents
+}
+
+fn serials(fleet: &Fleet, devices: &[&str]) -> BTreeMap<String, String> {
+    let of = |device: &&str| {
+        let trustpoint = fleet.trustpoint(device).unwrap();
+        ((*device).to_owned(), trustpoint["active"]["serial"].as_str().unwrap().to_owned())
+    };
+    devices.iter().map(of).collect()
+}
+
+async fn becomes(lab: &Lab, fleet: &Fleet, name: &str, state: &str) -> Value {
+    let mut last = Value::Null;
+    lab.eventually(&format!("campaign {name} is {state}"), || {
+        last = fleet.get(&format!("campaigns/{name}")).ok()?;
+        (last["state"] == state).then(|| last.clone())
+    })
+    .await
+}
+
+fn states(campaign: &Value) -> Vec<Value> {
+    campaign["progress"].as_array().unwrap().iter().map(|wave| wave["states"].clone()).collect()
+}
+
+fn verb(lab: &Lab, words: &[&str]) -> (bool, String) {
+    let mut shell = command("trustfleet").unwrap();
+    shell.args(words).env("TRUSTFLEET_URL", lab.house.platform.base().as_str()).env("TRUSTFLEET_TENANT", TENANT);
+    let output = shell.env("TRUSTFLEET_TOKEN_FILE", &lab.house.files.first_token).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s58_one_command_gives_a_fleet_new_keys_wave_by_wave_and_every_device_one_certificate() {
+    let lab = Lab::start().await;
+    let fixed = json!({ "key": { "algorithm": "ecdsa-p256", "regenerate": false }, "activation": "manual" });
+    let fleet = lab.fleet(&NAMES, &fixed).await;
+    let (_agent, _files) = fleet.start_agent("site").await.unwrap();
+    for device in NAMES {
+        fleet.add_device(device, "site").unwrap();
+        let job = fleet.enroll(device, "ir").unwrap();
+        fleet.job_ended(&job, LIMIT).await.unwrap();
+        fleet.post(&format!("devices/{device}/trustpoints/default/activate"), &json!({})).unwrap();
+        lab.eventually("in use", || (fleet.trustpoint(device).ok()?["status"] == "active").then_some(())).await;
+    }
+    let before = serials(&fleet, &NAMES);
+    let keys = |fleet: &Fleet| -> Vec<Value> {
+        NAMES.iter().map(|device| fleet.trustpoint(device).unwrap()["active"]["public_key_sha256"].clone()).collect()
+    };
+    let keys_before = keys(&fleet);
+
+    let issuer = fleet.trustpoint("ap-1").unwrap()["active"]["issuer"].as_str().unwrap().to_owned();
+    let words = ["campaign", "start", "new-keys", "--action", "rekey", "--issued-by", &issuer, "--waves", "1,50%"];
+    let (done, said) = verb(&lab, &[&words[..], &["--dry-run"]].concat());
+    assert!(done && said.contains("without_service") && said.contains("1, 3, 2"), "{said}");
+    let (done, said) = verb(&lab, &[&words[..], &["--max-in-flight", "2", "--accept-unverifiable"]].concat());
+    assert!(done && said.contains("campaign watch new-keys"), "{said}");
+    let (done, said) = verb(&lab, &["campaign", "watch", "new-keys"]);
+    assert!(done && said.contains("completed"), "{said}");
+
+    let campaign = becomes(&lab, &fleet, "new-keys", "completed").await;
+    let unseen = |members: u64| json!({ "unverifiable": members });
+    assert_eq!(states(&campaign), [unseen(1), unseen(3), unseen(2)], "{campaign}");
+    let after = serials(&fleet, &NAMES);
+    assert!(before.iter().all(|(device, serial)| after[device] != *serial), "{before:?} {after:?}");
+    assert!(keys(&fleet).iter().zip(&keys_before).all(|(new, old)| new != old), "a new key whatever the policy says");
+    assert_eq!(lab.issued_by_ca(&fleet).len(), 12, "one new certificate for each");
+    let members = fleet.get("campaigns/new-keys/members?state=unverifiable").unwrap();
+    assert_eq!(members["items"].as_array().unwrap().len(), 6);
+    let audit = fleet.get("audit?limit=300").unwrap().to_string();
+    for action in
+        ["campaign_created", "campaign_started", "campaign_wave_done", "campaign_completed", "campaign:new-keys"]
+    {
+        assert!(audit.contains(action), "{action} is missing in the audit log");
+    }
+    lab.metric_becomes("trustfleet_campaigns{state=\"completed\",tenant=\"lab\"}", 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s51_a_service_that_does_not_take_its_certificate_stops_the_campaign_before_the_next_wave() {
+    let lab = Lab::start().await;
+    let devices = &NAMES[..3];
+    let fleet = lab.fleet(devices, &policy()).await;
+    let _agents = served(&lab, &fleet, devices).await;
+    let before = serials(&fleet, devices);
+    for device in devices {
+        fs::write(lab.dir.path().join("served").join(device).join("broken"), "").unwrap();
+    }
+    let body = json!({ "name": "spring", "action": "renew", "select": { "trustpoint": "default" }, "waves": ["1"] });
+    fleet.post("campaigns", &body).unwrap();
+    let stopped = becomes(&lab, &fleet, "spring", "stopped").await;
+    assert_eq!(states(&stopped), [json!({ "failed": 1 }), json!({ "pending": 2 })], "{stopped}");
+    let reason = &stopped["progress"][0]["reasons"][0];
+    assert!(reason["code"] == "reload_failed" || reason["code"] == "service_failed", "{reason}");
+    assert!(stopped["state_reason"].as_str().unwrap().contains("wave 1"), "{stopped}");
+    assert_eq!(serials(&fleet, devices), before, "every device has gone back to what it had");
+
+    for device in devices {
+        fs::remove_file(lab.dir.path().join("served").join(device).join("broken")).unwrap();
+    }
+    let (done, said) = verb(&lab, &["campaign", "resume", "spring", "--retry", "--reason", "mended"]);
+    assert!(done, "{said}");
+    let completed = becomes(&lab, &fleet, "spring", "completed").await;
+    assert_eq!(states(&completed), [json!({ "verified": 1 }), json!({ "verified": 2 })], "{completed}");
+    let renewed = serials(&fleet, devices);
+    for device in devices {
+        assert_ne!(renewed[*device], before[*device], "{device}");
+        let loaded = fs::read_to_string(lab.dir.path().join("served").join(device).join("loaded.pem")).unwrap();
+        let loaded = trustfleet_pki::Certificate::pem_bundle(&loaded).unwrap()[0].serial_hex();
+        assert_eq!(loaded, renewed[*device], "{device} serves it");
+    }
+
+    fleet.post("campaigns/spring/roll-back", &json!({})).unwrap();
+    let back = becomes(&lab, &fleet, "spring", "rolled_back").await;
+    assert_eq!(states(&back), [json!({ "undone": 1 }), json!({ "undone": 2 })], "{back}");
+    let restored = serials(&fleet, devices);
+    // What was staged by the failed first attempt was never in use: the way back leads to what was.
+    assert_eq!(restored, before, "the certificates that were in use before are in use again");
+    for device in devices {
+        let loaded = fs::read_to_string(lab.dir.path().join("served").join(device).join("loaded.pem")).unwrap();
+        assert_eq!(trustfleet_pki::Certificate::pem_bundle(&loaded).unwrap()[0].serial_hex(), restored[*device]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s58_everything_of_one_ca_server_moves_to_another_by_ir_and_what_got_nothing_there_stays_where_it_was() {
+    let lab = Lab::start().await;
+    let devices = &NAMES[..2];
+    let fleet = lab.fleet(devices, &policy()).await;
+    let (_agent, _files) = fleet.start_agent("site").await.unwrap();
+    for device in devices {
+        fleet.add_device(device, "site").unwrap();
+        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
+    }
+    let before = serials(&fleet, devices);
+    let mut other = fleet.ca_server("other", &fleet.ca_url).unwrap();
+    fleet.post("ca-servers", &other).unwrap();
+    other["name"] = json!("nowhere");
+    other["primary_url"] = json!("http://127.0.0.1:9/pkix/");
+    fleet.post("ca-servers", &other).unwrap();
+    let mut short = policy();
+    short["name"] = json!("short");
+    short["message_timeout_s"] = json!(1);
+    short["total_timeout_s"] = json!(2);
+    fleet.post("policies", &short).unwrap();
+
+    let select = json!({ "ca_server": "default" });
+    let by_update =
+        json!({ "name": "x", "action": "change", "ca_server": "other", "request": "kur", "select": select });
+    let refused = fleet.post("campaigns", &by_update).unwrap_err().to_string();
+    assert!(refused.contains("422") && refused.contains("no update leads to another CA"), "{refused}");
+    let to_nowhere = json!({
+        "name": "nowhere", "action": "change", "ca_server": "nowhere", "policy": "short", "request": "ir", "select": select,
+        "failures_allowed": "100%",
+    });
+    fleet.post("campaigns", &to_nowhere).unwrap();
+    let stopped = becomes(&lab, &fleet, "nowhere", "stopped").await;
+    assert_eq!(states(&stopped), [json!({ "failed": 2 })], "{stopped}");
+    for device in devices {
+        let trustpoint = fleet.trustpoint(device).unwrap();
+        assert_eq!((&trustpoint["ca_server"], &trustpoint["policy"]), (&json!("default"), &json!("default")));
+    }
+    assert_eq!(serials(&fleet, devices), before);
+
+    let to_other = json!({ "name": "moved", "action": "change", "ca_server": "other", "request": "ir", "select": select, "accept_unverifiable": true });
+    fleet.post("campaigns", &to_other).unwrap();
+    becomes(&lab, &fleet, "moved", "completed").await;
+    for device in devices {
+        let trustpoint = fleet.trustpoint(device).unwrap();
+        assert_eq!((&trustpoint["ca_server"], &trustpoint["policy"]), (&json!("other"), &json!("default")));
+        assert_ne!(trustpoint["active"]["serial"], json!(before[*device]));
+    }
+    fleet.post("campaigns/moved/roll-back", &json!({})).unwrap();
+    let back = becomes(&lab, &fleet, "moved", "rolled_back").await;
+    assert_eq!(states(&back), [json!({ "undone": 2 })], "{back}");
+    assert_eq!(serials(&fleet, devices), before);
+    assert_eq!(fleet.trustpoint("ap-1").unwrap()["ca_server"], "default");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_freeze_window_holds_every_change_but_the_urgent_until_it_is_removed() {
+    let lab = Lab::start().await;
+    let devices = &NAMES[..2];
+    let fleet = lab.fleet(devices, &policy()).await;
+    let (_agent, _files) = fleet.start_agent("site").await.unwrap();
+    for device in devices {
+        fleet.add_device(device, "site").unwrap();
+        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
+    }
+    let before = serials(&fleet, devices);
+    let words =
+        ["freeze", "create", "always", "--cron", "* * * * *", "--duration", "1h", "--time-zone", "Europe/Berlin"];
+    let (done, said) = verb(&lab, &words);
+    assert!(done && said.contains("active_until"), "{said}");
+
+    // What is asked for by hand waits, and says for what.
+    let job = fleet.enroll("ap-1", "ir").unwrap();
+    let below = format!("jobs/{}", job["id"].as_str().unwrap());
+    let held = lab
+        .eventually("the job says that it is held", || {
+            let job = fleet.get(&below).ok()?;
+            job["held_until"].is_string().then_some(job)
+        })
+        .await;
+    assert_eq!(held["state"], "awaiting_publish", "{held}");
+    let calm = json!({ "name": "calm", "action": "renew", "select": { "trustpoint": "default" }, "accept_unverifiable": true });
+    fleet.post("campaigns", &calm).unwrap();
+    becomes(&lab, &fleet, "calm", "running").await;
+
+    let mut urgent = calm.clone();
+    (urgent["name"], urgent["urgent"]) = (json!("now"), json!(true));
+    fleet.post("campaigns", &urgent).unwrap();
+    lab.eventually("the urgent one has renewed ap-2", || {
+        (serials(&fleet, &["ap-2"])["ap-2"] != before["ap-2"]).then_some(())
+    })
+    .await;
+    assert_eq!(serials(&fleet, &["ap-1"])["ap-1"], before["ap-1"], "what is held is under way there");
+    let calm = fleet.get("campaigns/calm").unwrap();
+    assert_eq!(states(&calm), [json!({ "pending": 2 })], "nothing was asked for in the window: {calm}");
+
+    let (done, said) = verb(&lab, &["freeze", "delete", "always"]);
+    assert!(done, "{said}");
+    becomes(&lab, &fleet, "calm", "completed").await;
+    assert_ne!(serials(&fleet, &["ap-1"])["ap-1"], before["ap-1"]);
+    assert_eq!(fleet.get(&below).unwrap()["held_until"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_waits_for_a_second_administrator_and_can_be_paused_and_ended() {
+    let lab = Lab::start().await;
+    let devices = &NAMES[..2];
+    let fleet = lab.fleet(devices, &policy()).await;
+    for device in devices {
+        fleet.add_device_without_agent(device).unwrap();
+    }
+    let settings = json!({ "display_name": "lab", "allow_weak_algorithms": false, "four_eyes": true });
+    lab.house.platform.put(fleet.path("").trim_end_matches('/'), &settings).unwrap();
+    let body = json!({
+        "name": "all", "action": "change", "policy": "default", "request": "ir", "select": { "trustpoint": "default" },
+        "failures_allowed": "100%", "waves": ["1"], "max_in_flight": 1, "success_percent": 100,
+    });
+    let change = fleet.post("campaigns", &body).unwrap();
+    assert_eq!((&change["state"], &change["operation"]), (&json!("pending"), &json!("campaign_create")), "{change}");
+    assert!(fleet.get("campaigns/all").unwrap_err().to_string().contains("404"));
+    let path = format!("changes/{}/approve", change["id"].as_str().unwrap());
+    lab.house.platform.post(&fleet.path(&path), &json!({})).unwrap();
+
+    // Devices without an agent: each fails at once, and no wave comes to its threshold.
+    let stopped = becomes(&lab, &fleet, "all", "stopped").await;
+    assert_eq!(states(&stopped), [json!({ "failed": 1 }), json!({ "pending": 1 })], "{stopped}");
+    assert_eq!(stopped["progress"][0]["reasons"][0]["code"], "not_ready");
+    let refused = fleet.post("campaigns/all/pause", &json!({})).unwrap_err().to_string();
+    assert!(refused.contains("409") && refused.contains("only what is at work"), "{refused}");
+    let (done, said) = verb(&lab, &["campaign", "cancel", "all", "--reason", "wrong tenant"]);
+    assert!(done && said.contains("wrong tenant") && said.contains("cancelled"), "{said}");
+    let cancelled = fleet.get("campaigns/all").unwrap();
+    assert_eq!(states(&cancelled), [json!({ "failed": 1 }), json!({ "cancelled": 1 })], "{cancelled}");
+    let (done, said) = verb(&lab, &["campaign", "delete", "all"]);
+    assert!(done, "{said}");
+    assert_eq!(fleet.get("campaigns").unwrap()["items"], json!([]));
+}
