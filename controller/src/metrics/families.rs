@@ -27,6 +27,8 @@ pub(super) struct Families {
     pub(super) nearest_expiry: GaugeVec,
     pub(super) agents: IntGaugeVec,
     pub(super) wrong_clocks: IntGaugeVec,
+    pub(super) at_risk: IntGaugeVec,
+    pub(super) anchors: IntGaugeVec,
     pub(super) exchanges: IntCounterVec,
     pub(super) refusals: IntCounterVec,
     pub(super) fleet_counted: Gauge,
@@ -110,6 +112,16 @@ impl Families {
                 "trustfleet_agents_wrong_clock",
                 "Agents whose device's clock differed from the controller's at their last hello, by tenant.",
                 &["tenant"],
+            )?,
+            at_risk: add.gauges(
+                "trustfleet_certificates_at_risk",
+                "Certificates in use that may end before they are renewed, or have ended, by tenant.",
+                &["tenant"],
+            )?,
+            anchors: add.gauges(
+                "trustfleet_rollover_trustpoints",
+                "Trustpoints of open roll-overs before their switch, by tenant and by how far they are with the next anchors.",
+                &["tenant", "state"],
             )?,
             exchanges: add.counters(
                 "trustfleet_exchanges_total",

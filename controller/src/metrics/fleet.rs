@@ -5,6 +5,7 @@ use trustfleet_model::{
     certificate::Slot,
     job::{JobState, RequestKind},
     revocation::RevocationState,
+    rollover::AnchorState,
 };
 
 use super::{
@@ -30,6 +31,10 @@ pub struct TenantCount {
     pub agents: Vec<(LastSeen, i64)>,
     /// Agents whose device's clock is wrong.
     pub wrong_clocks: i64,
+    /// Certificates in use that may end before they are renewed, and those that have ended.
+    pub at_risk: i64,
+    /// Trustpoints of open roll-overs by how far they are with the next anchors, in the words of the model.
+    pub anchors: Vec<(String, i64)>,
 }
 
 impl TenantCount {
@@ -95,6 +100,11 @@ impl Families {
             self.agents.with_label_values(&[tenant, last_seen.as_str()]).set(count.agents_in(*last_seen));
         }
         self.wrong_clocks.with_label_values(&[tenant]).set(count.wrong_clocks);
+        self.at_risk.with_label_values(&[tenant]).set(count.at_risk);
+        for state in AnchorState::ALL {
+            let in_state = sum(&count.anchors, |(word, _)| word == state.as_str(), |(_, count)| *count);
+            self.anchors.with_label_values(&[tenant, state.as_str()]).set(in_state);
+        }
         self.start_tenant(tenant);
     }
 
@@ -125,6 +135,10 @@ impl Families {
         }
         let _ = self.nearest_expiry.remove_label_values(&[tenant]);
         let _ = self.wrong_clocks.remove_label_values(&[tenant]);
+        let _ = self.at_risk.remove_label_values(&[tenant]);
+        for state in AnchorState::ALL {
+            let _ = self.anchors.remove_label_values(&[tenant, state.as_str()]);
+        }
         for last_seen in LastSeen::ALL {
             let _ = self.agents.remove_label_values(&[tenant, last_seen.as_str()]);
         }
