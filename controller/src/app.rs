@@ -18,6 +18,7 @@ use trustfleet_telemetry::{TracesConfig, TracesError};
 
 use crate::{
     actors::{ActorThreads, Registry},
+    admission::Budget,
     api,
     audit::{Bounds, Chainer, Refusals, Sealer},
     binder::Binder,
@@ -40,6 +41,7 @@ use crate::{
     purge,
     renewal::Renewal,
     revoker::Revoker,
+    roller::Roller,
     rotation,
     spreader::Spreader,
     steady, telemetry,
@@ -312,6 +314,7 @@ impl Core {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
             tenants_max: config.metrics.tenants_max,
+            budget: config.ca_budget.budget(),
         };
         let certificate = tls::keep(tls.clone(), Arc::clone(&metrics), hangup, intake.clone());
         let recorded = refusals.clone().keep(store.clone(), Arc::clone(&clock), intake.clone());
@@ -335,6 +338,7 @@ impl Core {
             metrics: Arc::clone(&metrics),
         };
         let binder = Binder { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
+        let roller = Roller { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let revoker = Revoker { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let campaigner = Campaigner { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let freezer =
@@ -345,6 +349,7 @@ impl Core {
             Part { name: "the campaigns", task: backend.spawn(steady::keep(campaigner, intake.clone())) },
             Part { name: "the freeze windows", task: backend.spawn(steady::keep(freezer, intake.clone())) },
             Part { name: "the revoker", task: backend.spawn(steady::keep(revoker, intake.clone())) },
+            Part { name: "the distribution of anchors", task: backend.spawn(steady::keep(roller, intake.clone())) },
             Part { name: "the binder", task: backend.spawn(steady::keep(binder, intake.clone())) },
             Part { name: "the leases", task: backend.spawn(leaser.keep(intake.clone())) },
             Part { name: "the renewal", task: backend.spawn(steady::keep(renewal, intake.clone())) },
@@ -485,6 +490,7 @@ struct Statistics {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     tenants_max: usize,
+    budget: Budget,
 }
 
 impl Statistics {
@@ -496,9 +502,11 @@ impl Statistics {
                 () = tokio::time::sleep(pause) => {}
             }
             let start = std::time::Instant::now();
-            let (now, tenants_max) = (self.clock.now(), self.tenants_max);
-            let counted: Result<_, DbError> =
-                self.store.system_tx("stats_fetch", async move |tx| tx.stats_fetch(now, tenants_max).await).await;
+            let (now, tenants_max, budget) = (self.clock.now(), self.tenants_max, self.budget);
+            let counted: Result<_, DbError> = self
+                .store
+                .system_tx("stats_fetch", async move |tx| tx.stats_fetch(now, tenants_max, budget).await)
+                .await;
             match counted {
                 Ok(stats) => self.metrics.set_stats(&stats),
                 Err(error) => tracing::warn!(error = %telemetry::chain(&error), "gauges not refreshed"),

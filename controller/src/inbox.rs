@@ -264,7 +264,7 @@ impl Inbox {
             return Fate::Refused(Refusal::Quarantined, format!("agent {agent}"));
         }
         match message {
-            FromAgent::Hello(hello) => self.hello(hello).await,
+            FromAgent::Hello(hello) => self.hello(hello, &sender).await,
             FromAgent::Lease(answer) => self.lease_answered(*answer).await,
             FromAgent::Report(report) => {
                 let (span, report_id) = (span(&report), report.report_id);
@@ -287,17 +287,17 @@ impl Inbox {
 
     /// A session begins: everything unfinished is offered again. In one that goes on, only what no queue has taken: the
     /// agent has the rest, and a fleet that says hello every few minutes must cost next to nothing.
-    async fn hello(&self, hello: Hello) -> Fate {
+    async fn hello(&self, hello: Hello, sender: &Sender) -> Fate {
         let (tenant, agent, now, repeated) = (hello.tenant_id, hello.agent_id, self.clock.now(), hello.repeated);
         let software = parse::bounded(&hello.software, parse::SOFTWARE_MAX);
         let told = software.clone();
         // A clock that is ahead must not hide who speaks later.
         let (instance, said_at, leases) = (hello.instance, hello.at.min(now), hello.leases);
-        let clock_off_s = hello.clock_off_s;
+        let (clock_off_s, rhythm) = (hello.clock_off_s, sender.rhythm_at(now));
         let offered: Result<(u64, bool), AppError> = self
             .store
             .system_tx("inbox_hello", async move |tx| {
-                let news = tx.sender_seen(tenant, agent, Some(&told), Some(leases), now).await?;
+                let news = tx.sender_seen(tenant, agent, Some(&told), Some(leases), rhythm, now).await?;
                 tx.sender_clock(tenant, agent, clock_off_s).await?;
                 if !repeated || news {
                     tx.leases_of_session(tenant, agent, news, now).await?;
@@ -377,10 +377,12 @@ impl Inbox {
         }
         let now = self.clock.now();
         if now.duration_since(sender.last_seen_at).as_secs() >= SEEN_EVERY_S {
-            let (tenant, agent) = (report.tenant_id, report.agent_id);
+            let (tenant, agent, rhythm) = (report.tenant_id, report.agent_id, sender.rhythm_at(now));
             let seen: Result<bool, AppError> = self
                 .store
-                .system_tx("inbox_seen", async move |tx| Ok(tx.sender_seen(tenant, agent, None, None, now).await?))
+                .system_tx("inbox_seen", async move |tx| {
+                    Ok(tx.sender_seen(tenant, agent, None, None, rhythm, now).await?)
+                })
                 .await;
             if let Err(error) = seen {
                 return Fate::Later(error);

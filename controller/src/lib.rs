@@ -45,6 +45,7 @@ pub mod purge;
 pub mod quota;
 pub mod renewal;
 pub mod revoker;
+pub mod roller;
 pub mod rotation;
 pub mod secrets;
 pub mod spreader;

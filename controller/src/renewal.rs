@@ -18,7 +18,7 @@ use crate::{
     actors::Registry,
     audit::Requester,
     db::{DbError, Plan, PlannedTrustpoint, Store},
-    device::{Activate, Command, Enroll, EnrollContext, Renew, Reply},
+    device::{Activate, Command, DisarmRecovery, Enroll, EnrollContext, Renew, Reply},
     entropy,
     error::AppError,
     metrics::{Metrics, RenewalOutcome},
@@ -125,12 +125,24 @@ impl Renewal {
             })
             .await?;
         let command = match action {
-            Due::Renew | Due::Enroll => {
-                let request = if action == Due::Enroll { RequestKind::Ir } else { RequestKind::Kur };
-                let serial = due.trustpoint.active.filter(|_| action == Due::Renew).map(|active| active.serial);
-                let enroll =
-                    Enroll { trustpoint, request, job_id, request_key: None, requested_by, traceparent: None, context };
-                Command::Renew(Box::new(Renew { serial, spread: due.spread, enroll }))
+            Due::Disarm => Command::DisarmRecovery(DisarmRecovery { trustpoint, only_when_over: true, requested_by }),
+            Due::Renew | Due::Enroll | Due::Recover => {
+                let (request, recover) = match action {
+                    Due::Renew => (RequestKind::Kur, false),
+                    _ => (RequestKind::Ir, action == Due::Recover),
+                };
+                let serial = due.trustpoint.active.filter(|_| action != Due::Enroll).map(|active| active.serial);
+                let enroll = Enroll {
+                    trustpoint,
+                    request,
+                    job_id,
+                    request_key: None,
+                    past_floor: false,
+                    requested_by,
+                    traceparent: None,
+                    context,
+                };
+                Command::Renew(Box::new(Renew { serial, spread: due.spread, recover, enroll }))
             }
             Due::Activate => {
                 let replaced_is_revoked = context.ca_server.quirks.revokes_on_issue;

@@ -103,13 +103,11 @@ impl Accept {
                 violations.add(format!("urls[{i}]"), URLS, format!("{url} is none of the servers listed there"));
             }
         }
+        let acceptance = &talk.acceptance;
+        self.refuse_unlisted(&acceptance.anchors, &mut violations);
         if let Some(listed) = &self.anchors {
             let listed = |certificate: &Certificate| listed.contains(&sha256(certificate.as_der()));
             let rule = format!("{FINGERPRINTS}, {FILES}");
-            let acceptance = &talk.acceptance;
-            for (i, anchor) in acceptance.anchors.iter().enumerate().filter(|(_, anchor)| !listed(anchor)) {
-                violations.add(format!("trust_anchors[{i}]"), rule.as_str(), unlisted(anchor));
-            }
             // A pinned signer is trusted as it is: it must be listed itself, or be a listed anchor's own.
             let anchors: Vec<_> = acceptance.anchors.iter().filter(|anchor| listed(anchor)).collect();
             let vouched = |signer: &Certificate| {
@@ -122,6 +120,24 @@ impl Accept {
             }
         }
         violations.into_result()
+    }
+
+    /// Whether anchors that are to be trusted are all listed.
+    ///
+    /// # Errors
+    /// Those that are not.
+    pub fn check_anchors(&self, anchors: &[Certificate]) -> Result<(), Violations> {
+        let mut violations = Violations::new();
+        self.refuse_unlisted(anchors, &mut violations);
+        violations.into_result()
+    }
+
+    fn refuse_unlisted(&self, anchors: &[Certificate], violations: &mut Violations) {
+        let Some(listed) = &self.anchors else { return };
+        let unlisted_ones = anchors.iter().enumerate().filter(|(_, anchor)| !listed.contains(&sha256(anchor.as_der())));
+        for (i, anchor) in unlisted_ones {
+            violations.add(format!("trust_anchors[{i}]"), format!("{FINGERPRINTS}, {FILES}"), unlisted(anchor));
+        }
     }
 }
 

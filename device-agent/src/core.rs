@@ -211,6 +211,7 @@ impl Core {
             Event::Activated { .. } => "activated",
             Event::Revoked(_) => "revoked",
             Event::DryRun(_) => "dry_run",
+            Event::Anchors { .. } => "anchors",
             Event::Failed(_) => "failed",
         };
         let span = span(job, report_id, kind);

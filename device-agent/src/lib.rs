@@ -15,6 +15,7 @@
 
 pub mod accept;
 pub mod activation;
+pub mod anchors;
 pub mod autonomy;
 pub mod backoff;
 pub mod ca_tls;
@@ -37,6 +38,7 @@ pub mod lifecycle;
 pub mod nodes;
 pub mod order;
 pub mod outcome;
+pub mod overlay;
 pub mod prepare;
 pub mod queue;
 pub mod record;

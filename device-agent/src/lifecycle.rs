@@ -126,6 +126,8 @@ pub enum Next {
     Store,
     /// Put the staged certificate into use.
     Activate,
+    /// Trust other anchors, and give them to the services.
+    Trust,
     /// Try what an enrolment needs.
     Try,
     /// Nothing: only reports may be left to send.
@@ -139,6 +141,7 @@ pub fn next(record: &JobRecord, job: &Job, now: Timestamp) -> Next {
         (State::Start, _) if job.start_before <= now => Next::ReturnPermit,
         (State::Start, Task::Enroll(_) | Task::Revoke(_)) => Next::Begin,
         (State::Start, Task::DryRun(_)) => Next::Try,
+        (State::Start | State::Activation { .. }, Task::Anchors(_)) => Next::Trust,
         (State::Start, Task::Activate { .. }) | (State::Activation { .. }, _) => Next::Activate,
         (State::Ca { .. }, _) => Next::Resume,
         (State::Storage { .. }, _) => Next::Store,

@@ -232,7 +232,7 @@ mod tests {
     fn enroll() -> Enroll {
         match job().task {
             Task::Enroll(enroll) => *enroll,
-            Task::Activate { .. } | Task::Revoke(_) | Task::DryRun(_) => panic!("not an enrolment"),
+            Task::Activate { .. } | Task::Revoke(_) | Task::DryRun(_) | Task::Anchors(_) => panic!("not an enrolment"),
         }
     }
 

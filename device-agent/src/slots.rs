@@ -8,6 +8,7 @@
 //!                           exports.json             copies for services, as they were last written
 //!                           activation.json          only while services are given a certificate
 //!                           ca.pem, crl.der          kept fresh, where the policy says so
+//!                           anchors.json             trust anchors that were told of between two certificates
 //! ```
 //! A key and its certificate share a folder, so that one link moves both at once. Links are replaced atomically; every
 //! function can be repeated after a crash at any point and comes to the same end.
@@ -288,6 +289,11 @@ impl Slots {
     /// File of the CRL of the CA that issued the certificate in use, DER.
     pub fn crl_file(&self) -> PathBuf {
         self.root.join("crl.der")
+    }
+
+    /// File of trust anchors that were told of between two certificates ([`crate::overlay`]).
+    pub fn overlay_file(&self) -> PathBuf {
+        self.root.join("anchors.json")
     }
 
     /// Makes the trustpoint's folder.

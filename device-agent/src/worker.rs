@@ -13,6 +13,7 @@ use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::routing::JOBS_EXCHANGE;
 use trustfleet_wire::v1::{Blob, Event, Failed, FromAgent, Job, Request, Task};
 
+use crate::anchors;
 use crate::backoff::Backoff;
 use crate::core::Core;
 use crate::dry_run;
@@ -21,6 +22,7 @@ use crate::jobs::{Entry, Live};
 use crate::lifecycle::{self, Next};
 use crate::order::{Errand, Place};
 use crate::outcome;
+use crate::overlay::Overlay;
 use crate::record::{IssuedCertificate, Outcome, State};
 use crate::services::{Given, Giving};
 use crate::slots::{FileFormat, Slot, Slots};
@@ -61,6 +63,7 @@ fn span(job: &Job) -> Span {
         Task::Activate { .. } => "activate",
         Task::Revoke(_) => "revoke",
         Task::DryRun(_) => "dry_run",
+        Task::Anchors(_) => "anchors",
     };
     let span = trace_span!(
         "consumer",
@@ -123,6 +126,10 @@ async fn work(core: &Arc<Core>, entry: &Entry, mut seat: Option<OwnedSemaphorePe
             Next::Activate => {
                 let activating = activate(core, entry, &job, &place, &record.state);
                 spanned(trace_span!("internal", "activate certificate"), activating).await?;
+            }
+            Next::Trust => {
+                let trusting = anchors::run(core, entry, &job, &place);
+                spanned(trace_span!("internal", "trust anchors"), trusting).await?;
             }
             Next::Rest | Next::Try => return Ok(()),
         }
@@ -189,11 +196,12 @@ async fn store(
 ) -> Result<(), Halt> {
     let Task::Enroll(enroll) = &job.task else { return Ok(()) };
     let format = if enroll.file_format == "der" { FileFormat::Der } else { FileFormat::Pem };
+    let leased = entry.snapshot().await.lease_id.is_some();
     let mut failures = 0_u32;
     let (serial, file) = loop {
         let (slots, id, issued) = (core.slots(place), job.job_id, issued.clone());
         let anchors = enroll.trust_anchors.clone();
-        match blocking(move || lay_down(&slots, id, format, &issued, &anchors)).await? {
+        match blocking(move || lay_down(&slots, id, format, &issued, &anchors, leased)).await? {
             Ok(stored) => break stored,
             Err(error) => {
                 failures = failures.saturating_add(1);
@@ -221,6 +229,7 @@ fn lay_down(
     format: FileFormat,
     issued: &IssuedCertificate,
     anchors: &[Blob],
+    leased: bool,
 ) -> Result<(String, String), StoreError> {
     let corrupt = |error: trustfleet_pki::CertificateError| StoreError::Corrupt {
         path: slots.version(job),
@@ -231,6 +240,9 @@ fn lay_down(
     slots.write_certificate(job, format, &certificate, &chain)?;
     let anchors: Vec<Certificate> = anchors.iter().filter_map(|der| Certificate::from_der(&der.0).ok()).collect();
     slots.write_anchors(job, &anchors)?;
+    if leased {
+        Overlay::note_leased(slots, job)?;
+    }
     slots.stage(job)?;
     let slot = if slots.folder(Slot::Staged) == Some(slots.version(job)) { Slot::Staged } else { Slot::Current };
     let file = slots.certificate(slot)?.map(|(_, file)| file.display().to_string()).unwrap_or_default();

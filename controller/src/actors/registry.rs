@@ -229,10 +229,13 @@ fn span(tenant: TenantId, device: DeviceId, command: &Command) -> Span {
     let name = match command {
         Command::AddTrustpoint(_) => "device add_trustpoint",
         Command::SetMac(_) => "device set_mac",
+        Command::ArmRecovery(_) => "device arm_recovery",
+        Command::DisarmRecovery(_) => "device disarm_recovery",
         Command::SetServices(_) => "device set_services",
         Command::RemoveTrustpoint(_) => "device remove_trustpoint",
         Command::Adopt(_) => "device adopt",
         Command::Enroll(_) => "device enroll",
+        Command::DistributeAnchors(_) => "device distribute_anchors",
         Command::DryRun(_) => "device dry_run",
         Command::Rebind(_) => "device rebind",
         Command::Unbind(_) => "device unbind",

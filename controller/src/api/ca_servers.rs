@@ -35,8 +35,23 @@ configured_handlers!(
     object: CaServerBody, spec: CaServerSpec, bodies: [CaServerCreate, CaServerUpdate, CaServerBody], id: CaServerId,
     sql: [ca_server_insert, ca_server_fetch, ca_server_list, ca_server_update, ca_server_used_by, ca_server_delete],
     check: super::check::ca_server,
+    guard: super::rollovers::guard,
     preview: |_: &mut Preview, _: &Trustpoint, _: &Device, _: (&CaServerSpec, &CaServerSpec), _| ()
 );
+
+/// Replaces what was read, as a change by hand would.
+///
+/// # Errors
+/// 412 when it is another one by now; otherwise the database's own.
+pub(super) async fn replace(
+    call: &Call,
+    tx: &TenantTx,
+    present: &Configured<CaServerId, CaServerSpec>,
+    spec: &CaServerSpec,
+    author: &Author,
+) -> Result<Configured<CaServerId, CaServerSpec>, AppError> {
+    replace_in(call, tx, &present.name, Some(present.revision), spec, author).await
+}
 
 /// Lists roots that follow a CA server's trust anchors.
 ///

@@ -438,6 +438,12 @@ impl List {
         self.filters.get(name).map(String::as_str)
     }
 
+    /// A place in the list as the `next` of an answer.
+    #[allow(clippy::unused_self, reason = "the counterpart of `after`")]
+    pub fn cursor(&self, place: &str) -> String {
+        URL_SAFE_NO_PAD.encode(place)
+    }
+
     /// The answer: at most `limit` of `rows`, and the cursor behind them when there are more.
     pub fn page<R, T: From<R>>(&self, mut rows: Vec<R>, cursor: impl Fn(&R) -> String) -> Page<T> {
         let limit = usize::from(self.limit);

@@ -15,17 +15,20 @@ use super::call::{Call, ListQuery, REASON_MAX};
 use super::dto::Page;
 use super::dto::change::{ChangeBody, ChangeReject};
 use super::problem::{Problem, ProblemBody, json};
-use super::{bindings, ca_servers, campaigns, entities, policies, revocations};
+use super::{bindings, ca_servers, campaigns, entities, policies, revocations, rollovers};
 use crate::db::{Change, ChangeState, TenantTx};
 use crate::error::AppError;
 
 /// Operations that wait in a tenant with four eyes: they decide whom devices trust, or cannot be taken back.
 /// A binding's removal only if it revokes.
-pub(super) const HELD: [&str; 8] = [
+pub(super) const HELD: [&str; 11] = [
     "campaign_create",
     "ca_server_create",
     "ca_server_update",
     "ca_server_delete",
+    "rollover_start",
+    "rollover_switch",
+    "rollover_finish",
     "certificate_revoke",
     "device_revoke",
     "agent_revoke",
@@ -183,6 +186,7 @@ pub(super) async fn propose<S: Serialize>(
 async fn apply(call: &Call, tx: &TenantTx, change: &Change) -> Result<(), AppError> {
     match change.object_kind.as_str() {
         "ca_server" => ca_servers::apply(call, tx, change).await,
+        "rollover" => rollovers::apply(call, tx, change).await,
         "entity" => entities::apply(call, tx, change).await,
         "policy" => policies::apply(call, tx, change).await,
         "campaign" => campaigns::apply(call, tx, change).await,

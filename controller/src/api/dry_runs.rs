@@ -33,6 +33,7 @@ pub async fn trustpoint(call: Call, body: Body<EnrollRequest>) -> Result<HttpRes
         request,
         job_id: JobId::fresh(call.now, id_bytes()?),
         request_key: None,
+        past_floor: false,
         requested_by: call.requester(),
         traceparent: Some(call.traceparent()?),
         context,

@@ -33,5 +33,6 @@ configured_handlers!(
     object: EntityBody, spec: EntitySpec, bodies: [EntityCreate, EntityUpdate, EntityBody], id: EntityId,
     sql: [entity_insert, entity_fetch, entity_list, entity_update, entity_used_by, entity_delete],
     check: |spec: &EntitySpec, _: bool, violations: &mut Violations| super::check::entity(spec, violations),
+    guard: super::configured::unguarded,
     preview: |preview: &mut Preview, trustpoint: &Trustpoint, device: &Device, (_, after): (&EntitySpec, &EntitySpec), _| preview.names(trustpoint, device, after)
 );

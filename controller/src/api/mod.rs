@@ -7,6 +7,7 @@ mod accept;
 pub mod access;
 pub mod agent_door;
 pub mod agents;
+pub mod at_risk;
 pub mod audit;
 pub mod auth;
 pub mod bindings;
@@ -43,8 +44,10 @@ pub mod openapi;
 pub mod platform_tokens;
 pub mod policies;
 pub mod problem;
+pub mod recoveries;
 mod requester;
 pub mod revocations;
+pub mod rollovers;
 pub mod scope;
 pub mod server;
 pub mod statistics;
@@ -129,6 +132,8 @@ const TRUSTPOINT: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{tru
 const TRUSTPOINT_MAC: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/mac";
 const SWITCH_OVER: &str = "/v1/tenants/{tenant}/devices/{device}/switch-over";
 const TRUSTPOINT_SERVICES: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/services";
+const RECOVERY: &str = "/v1/tenants/{tenant}/devices/{device}/trustpoints/{trustpoint}/recovery";
+const ROLLOVER: &str = "/v1/tenants/{tenant}/ca-servers/{ca_server}/rollover";
 const BINDINGS: &str = "/v1/tenants/{tenant}/bindings";
 const BINDING: &str = "/v1/tenants/{tenant}/bindings/{binding}";
 const CAMPAIGNS: &str = "/v1/tenants/{tenant}/campaigns";
@@ -233,6 +238,36 @@ pub const ROUTES: &[Route] = &[
         "ca_server_take_root",
         || post().to(ca_servers::take_root),
     ),
+    route("GET", ROLLOVER, Tenant(Viewer), "rollover_show", || get().to(rollovers::show)),
+    route("POST", ROLLOVER, Tenant(Admin), "rollover_start", || post().to(rollovers::start)),
+    route(
+        "GET",
+        "/v1/tenants/{tenant}/ca-servers/{ca_server}/rollover/missing",
+        Tenant(Viewer),
+        "rollover_missing",
+        || get().to(rollovers::missing),
+    ),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/ca-servers/{ca_server}/rollover/switch",
+        Tenant(Admin),
+        "rollover_switch",
+        || post().to(rollovers::switch),
+    ),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/ca-servers/{ca_server}/rollover/finish",
+        Tenant(Admin),
+        "rollover_finish",
+        || post().to(rollovers::finish),
+    ),
+    route(
+        "POST",
+        "/v1/tenants/{tenant}/ca-servers/{ca_server}/rollover/cancel",
+        Tenant(Admin),
+        "rollover_cancel",
+        || post().to(rollovers::cancel),
+    ),
     route("POST", "/v1/tenants/{tenant}/ca-servers/{ca_server}/dry-run", Tenant(Operator), "ca_server_dry_run", || {
         post().to(ca_servers::dry_run)
     }),
@@ -294,6 +329,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", REJECT, Tenant(Admin), "change_reject", || post().to(changes::reject)),
     route("GET", DEVICES, Tenant(Viewer), "device_list", || get().to(devices::list)),
     route("POST", DEVICES, Tenant(Operator), "device_create", || post().to(devices::create)),
+    route("GET", "/v1/tenants/{tenant}/devices/at-risk", Tenant(Viewer), "device_at_risk", || get().to(at_risk::list)),
     route("GET", DEVICE, Tenant(Viewer), "device_show", || get().to(devices::show)),
     route("PUT", DEVICE, Tenant(Operator), "device_update", || put().to(devices::update)),
     route("DELETE", DEVICE, Tenant(Operator), "device_delete", || delete().to(devices::remove)),
@@ -314,6 +350,8 @@ pub const ROUTES: &[Route] = &[
     route("PUT", AUTO_UPDATE, Tenant(Operator), "trustpoint_auto_update_set", || {
         put().to(trustpoints::set_auto_update)
     }),
+    route("PUT", RECOVERY, Tenant(Operator), "trustpoint_recovery_arm", || put().to(recoveries::arm)),
+    route("DELETE", RECOVERY, Tenant(Operator), "trustpoint_recovery_disarm", || delete().to(recoveries::disarm)),
     route("POST", ENROLL, Tenant(Operator), "trustpoint_enroll", || post().to(trustpoints::enroll)),
     route(
         "POST",

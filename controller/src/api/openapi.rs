@@ -16,9 +16,9 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, campaigns, certificates, changes,
-    devices, dry_runs, entities, forecasts, freezes, health, history, jobs, joining, mac, metrics, platform_tokens,
-    policies, revocations, statistics, tenants, tokens, trustpoints,
+    agent_door, agents, at_risk, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, campaigns, certificates,
+    changes, devices, dry_runs, entities, forecasts, freezes, health, history, jobs, joining, mac, metrics,
+    platform_tokens, policies, recoveries, revocations, rollovers, statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -83,6 +83,12 @@ use crate::error::AppError;
         ca_servers::dry_run,
         ca_servers::offered_roots,
         ca_servers::take_root,
+        rollovers::start,
+        rollovers::show,
+        rollovers::missing,
+        rollovers::switch,
+        rollovers::finish,
+        rollovers::cancel,
         bindings::list,
         bindings::create,
         bindings::show,
@@ -120,6 +126,7 @@ use crate::error::AppError;
         changes::show,
         changes::approve,
         changes::reject,
+        at_risk::list,
         devices::list,
         devices::create,
         devices::show,
@@ -136,6 +143,8 @@ use crate::error::AppError;
         trustpoints::set_services,
         trustpoints::set_auto_update,
         trustpoints::enroll,
+        recoveries::arm,
+        recoveries::disarm,
         dry_runs::trustpoint,
         trustpoints::activate,
         history::of_trustpoint,
@@ -422,6 +431,8 @@ mod tests {
                     "/roll-back",
                     "/respread",
                     "root}/take",
+                    "/rollover/finish",
+                    "/rollover/cancel",
                     "/stop",
                     "/statistics/reset",
                     "/activate",

@@ -33,5 +33,6 @@ configured_handlers!(
     object: PolicyBody, spec: PolicySpec, bodies: [PolicyCreate, PolicyUpdate, PolicyBody], id: PolicyId,
     sql: [policy_insert, policy_fetch, policy_list, policy_update, policy_used_by, policy_delete],
     check: super::check::policy,
+    guard: super::configured::unguarded,
     preview: |preview: &mut Preview, trustpoint: &Trustpoint, device: &Device, specs: (&PolicySpec, &PolicySpec), now| preview.renewal(trustpoint, device.duty(), specs, now)
 );

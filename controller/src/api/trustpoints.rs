@@ -270,7 +270,12 @@ pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
 pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpResponse, Problem> {
     let (device, trustpoint) = find(&call).await?;
     let request_key = call.idempotency_key()?;
-    let request = body.check(|body, _| Some(body.request.into()))?;
+    let (request, past_floor) = body.check(|body, violations| {
+        if body.confirm_floor && !body.force {
+            violations.add("confirm_floor", "reissue", "does not go without force: it confirms that you mean it");
+        }
+        Some((body.request.into(), body.force && body.confirm_floor))
+    })?;
     let limits = call.limits(JOBS)?;
     let context = call
         .tenant_tx("enrollment_context", async |tx| {
@@ -286,6 +291,7 @@ pub async fn enroll(call: Call, body: Body<EnrollRequest>) -> Result<HttpRespons
         request,
         job_id: JobId::fresh(call.now, id_bytes()?),
         request_key,
+        past_floor,
         requested_by: call.requester(),
         traceparent: Some(call.traceparent()?),
         context,

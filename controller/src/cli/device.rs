@@ -8,7 +8,7 @@ use super::{
     args::{Page, pair},
     certificate,
     error::CliError,
-    output::{Column, ago, text},
+    output::{Column, ago, due, expiry, text},
     session::Session,
     spec::Draft,
     statistics,
@@ -19,6 +19,14 @@ use super::{
 pub enum DeviceVerb {
     /// List the registered devices
     List {
+        #[command(flatten)]
+        page: Page,
+    },
+    /// List devices that will miss a renewal, or have: the certificate that ends first leads
+    AtRisk {
+        /// Only for this reason: expired, no_agent, quarantined, absent, seldom, queue
+        #[arg(long, value_name = "REASON")]
+        risk: Option<String>,
         #[command(flatten)]
         page: Page,
     },
@@ -116,6 +124,17 @@ const DEVICES: &[Column] = &[
     Column::new("TRUSTPOINTS", |item, _| text(item, "/trustpoints")),
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
 ];
+const AT_RISK: &[Column] = &[
+    Column::new("DEVICE", |item, _| text(item, "/device")),
+    Column::new("TRUSTPOINT", |item, _| text(item, "/trustpoint")),
+    Column::new("ENDS", |item, now| expiry(item, "/not_after", now)),
+    Column::new("RISK", |item, _| text(item, "/risk")),
+    Column::new("EXPECTED", |item, now| due(item, "/renewed_at", now)),
+    Column::new("AGENT", |item, _| text(item, "/agent")),
+    Column::new("LAST SEEN", |item, now| ago(item, "/last_seen_at", now)),
+    Column::new("LEASE", |item, now| expiry(item, "/leased_until", now)),
+    Column::new("RECOVERY", |item, _| text(item, "/recovery_armed")),
+];
 const FIRST: &[&str] =
     &["name", "id", "agent", "serial", "mac", "labels", "pair", "standby", "node_active", "node_since"];
 
@@ -138,6 +157,15 @@ pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
         DeviceVerb::List { page } => {
             let list = session.list(&["devices"], &page, &[])?;
             session.print_list(&list, DEVICES, "trustfleet trustpoint list [--device NAME] shows their certificates")
+        }
+        DeviceVerb::AtRisk { risk, page } => {
+            let filters: Vec<_> = risk.into_iter().map(|risk| ("risk", risk)).collect();
+            let list = session.list(&["devices", "at-risk"], &page, &filters)?;
+            session.print_list(
+                &list,
+                AT_RISK,
+                "trustfleet trustpoint arm-recovery DEVICE TRUSTPOINT, for when they come back too late",
+            )
         }
         DeviceVerb::Show { name } => {
             let device = session.read(&["devices", &name])?;

@@ -25,7 +25,9 @@ mod joining;
 mod mac;
 mod output;
 mod problem;
+mod recovery;
 mod registry;
+mod rollover;
 mod secret;
 mod session;
 mod spec;
@@ -55,6 +57,7 @@ use self::{
     joining::{ApplicantVerb, ExpectedAgentVerb, FactoryCaVerb},
     mac::SecretVerb,
     registry::{CaServerVerb, EntityVerb, PolicyVerb},
+    rollover::RolloverVerb,
     session::Session,
     tenant::{JoinTokenVerb, TenantVerb, TokenVerb},
     trustpoint::TrustpointVerb,
@@ -95,6 +98,8 @@ pub enum OperatorCommand {
     Entity(Noun<EntityVerb>),
     /// CA servers: whom requests go to, and what is trusted in the answers
     CaServer(Noun<CaServerVerb>),
+    /// Roll-overs of trust anchors: services load the next ones before a CA is switched
+    Rollover(Noun<RolloverVerb>),
     /// CMP policies: the settings of enrolments
     Policy(Noun<PolicyVerb>),
     /// Changes that need another administrator's approval
@@ -140,6 +145,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Applicant(noun) => joining::run_applicant(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Entity(noun) => registry::run_entity(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::CaServer(noun) => registry::run_ca_server(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::Rollover(noun) => rollover::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Policy(noun) => registry::run_policy(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Change(noun) => change::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Device(noun) => device::run(&Session::open(noun.connection)?, noun.verb),

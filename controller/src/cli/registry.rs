@@ -231,6 +231,12 @@ pub struct PolicyFlags {
     /// How often the CA is asked for these, seconds, 10 to 2592000 [default of the API: 86400]
     #[arg(long, value_name = "SECONDS")]
     fresh_every: Option<u32>,
+    /// Floor under re-issue: most certificates of a trustpoint in a time, 0 to 32; 0: any number [default of the API: 10]
+    #[arg(long, value_name = "COUNT")]
+    reissue_most: Option<u32>,
+    /// That time, seconds [default of the API: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    reissue_within: Option<u32>,
     /// Believe the time in verified answers of the CA, on a device that knows no better
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     ca_time: Option<bool>,
@@ -311,6 +317,8 @@ impl Flags for PolicyFlags {
         draft.set("upkeep.crls", self.fresh_crls);
         draft.set("upkeep.roots", self.look_for_roots);
         draft.set("upkeep.every_s", self.fresh_every);
+        draft.set("reissue.most", self.reissue_most);
+        draft.set("reissue.within_s", self.reissue_within);
         draft.set("ca_time", self.ca_time);
         draft.set("message_timeout_s", self.message_timeout);
         draft.set("total_timeout_s", self.total_timeout);

@@ -16,6 +16,7 @@ use super::{
     error::CliError,
     follow, job,
     output::{Column, ago, due, expiry, text},
+    recovery,
     secret::{MAC_SECRET_VARIABLE, mac_secret},
     session::Session,
     statistics,
@@ -119,6 +120,12 @@ pub enum TrustpointVerb {
         /// a job already under way does so until the trustpoint's next job
         #[arg(long, value_name = "TEXT")]
         idempotency_key: Option<String>,
+        /// Do not wait, whatever has failed before
+        #[arg(long)]
+        force: bool,
+        /// With --force: although the trustpoint has had as many certificates of late as its policy allows
+        #[arg(long, requires = "force")]
+        confirm_floor: bool,
     },
     /// Try on the device everything that an enrolment needs, and say nothing to the CA; exit code 1 when it would fail
     DryRun {
@@ -132,6 +139,18 @@ pub enum TrustpointVerb {
         /// Give up watching after this time; the job goes on
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
         timeout: Duration,
+    },
+    /// Arm what a certificate is asked for by, once, when the one in use has ended while the device was away
+    #[command(
+        after_help = "Example:\n  trustfleet trustpoint arm-recovery ap-1 dot1x --by mac --reference once-4711 --secret-file once.txt --for 60d"
+    )]
+    ArmRecovery(recovery::ArmRecovery),
+    /// Disarm a recovery; its secret is deleted
+    DisarmRecovery {
+        /// The device
+        device: String,
+        /// The trustpoint
+        name: String,
     },
     /// Renew a trustpoint by itself, or not, over what its policy says
     AutoUpdate {
@@ -339,9 +358,13 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
             session.call(Method::DELETE, &["devices", &device, "trustpoints", &name], None)?;
             session.print_deleted("trustpoint", &name)
         }
-        TrustpointVerb::Enroll { device, name, request, wait, timeout, idempotency_key } => {
+        TrustpointVerb::Enroll { device, name, request, wait, timeout, idempotency_key, force, confirm_floor } => {
             let path = ["devices", &device, "trustpoints", &name, "enroll"];
-            let body = json!({ "request": request.as_str() });
+            let mut body = json!({ "request": request.as_str() });
+            if force {
+                body["force"] = true.into();
+                body["confirm_floor"] = confirm_floor.into();
+            }
             let headers: Vec<_> = idempotency_key.map(|key| ("Idempotency-Key", key)).into_iter().collect();
             let job = session.call_with(Method::POST, &path, Some(&body), &[], &headers)?;
             if !wait {
@@ -367,6 +390,8 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
             let text = format!("{device}/{name} is not ready for {}", request.as_str());
             Err(CliError::JobFailed { text, next: "mend what failed above, then try again".to_owned() })
         }
+        TrustpointVerb::ArmRecovery(arm) => recovery::arm(session, arm),
+        TrustpointVerb::DisarmRecovery { device, name } => recovery::disarm(session, &device, &name),
         TrustpointVerb::AutoUpdate { device, name, switch } => {
             let path = ["devices", &device, "trustpoints", &name, "auto-update"];
             let body = json!({ "enabled": switch.enabled() });

@@ -420,6 +420,7 @@ fn leased(row: &Row, tenant_id: TenantId) -> Result<LeasedTrustpoint, DbError> {
             policy: columns.json("policy")?,
             policy_revision: columns.parse::<i32, u32>("policy_revision")?,
             known_job: None,
+            agent_key_sha256: None,
         },
         entity: (entity, columns.read("entity_revision")?),
         ca_server: (ca_server, columns.read("ca_server_revision")?),

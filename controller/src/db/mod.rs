@@ -7,6 +7,7 @@
 
 mod admission;
 mod agent;
+mod at_risk;
 mod audit;
 mod binder;
 mod binding;
@@ -41,6 +42,8 @@ mod policy;
 mod renewal;
 mod revision;
 mod revocation;
+mod roller;
+mod rollover;
 mod row;
 mod sender;
 mod statistics;
@@ -63,6 +66,7 @@ use self::connect::OnBackend;
 pub use self::{
     admission::{Admitted, CaEndpoint},
     agent::{Agent, JoinedBy, Quarantine},
+    at_risk::{AtRisk, Place, Queues},
     audit::{AuditFilter, AuditHead, ChainedLink, UnchainedRow},
     binder::{ChangedBinding, InForce, LeavingBinding, Unbound},
     binding::Binding,
@@ -93,6 +97,8 @@ pub use self::{
     renewal::{Plan, PlannedTrustpoint},
     revision::{Reference, Revision},
     revocation::{Condemn, DueRevocation, ToRevoke},
+    roller::DueRollover,
+    rollover::{IssuedAlike, Laggard, Rollover},
     sender::{LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,

@@ -44,6 +44,8 @@ pub struct ClaimedJob {
     pub agent_id: AgentId,
     /// The agent's X25519 key.
     pub seal_key: Vec<u8>,
+    /// SHA-256 of its registered signing key, lower-case hex.
+    pub agent_key_sha256: String,
     /// Whether the agent is in quarantine: then it gets nothing.
     pub agent_quarantined: bool,
     /// Whether the agent was not heard of for half an hour: it is not there, and its next hello asks for its jobs.
@@ -217,7 +219,7 @@ pub(super) const CLAIMED: &str = "m AS (
              SELECT m.tenant_id, m.outbox_id, m.attempts, m.job_id, j.finished_at IS NOT NULL AS finished,
                     j.stop_pending, j.device_id, j.endpoint IS NOT NULL AS has_budget,
                     d.name AS device, j.trustpoint_id, t.name AS trustpoint, j.agent_id, a.seal_key,
-                    a.quarantined_at IS NOT NULL AS agent_quarantined,
+                    encode(sha256(a.sign_key), 'hex') AS agent_key, a.quarantined_at IS NOT NULL AS agent_quarantined,
                     a.last_seen_at < clock_timestamp() - interval '30 minutes' AS agent_silent, j.task,
                     j.traceparent, s.kek_id, s.ciphertext
              FROM m
@@ -265,6 +267,7 @@ fn claimed_job(row: &Row) -> Result<ClaimedJob, DbError> {
         trustpoint: row.try_get("trustpoint")?,
         agent_id,
         seal_key: row.try_get("seal_key")?,
+        agent_key_sha256: row.try_get("agent_key")?,
         agent_quarantined: row.try_get("agent_quarantined")?,
         agent_silent: row.try_get("agent_silent")?,
         has_budget: row.try_get("has_budget")?,

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
+use trustfleet_model::contact::Rhythm;
 use trustfleet_model::ids::{AgentId, DeviceId, JobId, LeaseId, TenantId, TrustpointId};
 
 use super::{DbError, SystemTx, tx::Id};
@@ -14,6 +15,8 @@ pub struct Sender {
     pub sign_key: Vec<u8>,
     /// When it was last heard of.
     pub last_seen_at: Timestamp,
+    /// How often it was heard of until then; none: nothing is known of that.
+    pub rhythm: Option<Rhythm>,
     /// Whether it is in quarantine: then nothing that it says counts.
     pub quarantined: bool,
     /// The job, where the agent's tenant has one of that id.
@@ -30,6 +33,13 @@ pub struct Sender {
     pub autonomous: bool,
     /// The lease that the message names, where the agent's tenant has given one of that id.
     pub lease: Option<LeaseFacts>,
+}
+
+impl Sender {
+    /// How often it was heard of, with `now`.
+    pub fn rhythm_at(&self, now: Timestamp) -> Rhythm {
+        self.rhythm.unwrap_or_default().after(now.duration_since(self.last_seen_at))
+    }
 }
 
 /// What a lease says of who may use it.
@@ -59,7 +69,7 @@ impl SystemTx {
     ) -> Result<Option<Sender>, DbError> {
         let row = self
             .query_opt(
-                "/* sender_fetch */ SELECT a.sign_key, a.last_seen_at,
+                "/* sender_fetch */ SELECT a.sign_key, a.last_seen_at, a.gap_mean_s, a.gap_most_s,
                         a.quarantined_at IS NOT NULL AS quarantined, j.job_id, j.agent_id, j.device_id,
                         j.trustpoint_id, j.kind, j.sequence, j.endpoint, j.lease_id IS NOT NULL AS autonomous,
                         EXISTS (SELECT FROM ca_endpoints e WHERE e.endpoint = j.endpoint AND e.failures > 0) AS is_ill,
@@ -92,6 +102,10 @@ impl SystemTx {
         Ok(Some(Sender {
             sign_key: row.try_get("sign_key")?,
             last_seen_at: row.try_get("last_seen_at")?,
+            rhythm: row
+                .try_get::<_, Option<f64>>("gap_mean_s")?
+                .zip(row.try_get("gap_most_s")?)
+                .map(|(mean_s, most_s)| Rhythm { mean_s, most_s }),
             quarantined: row.try_get("quarantined")?,
             job,
             finished: row.try_get("finished")?,
@@ -133,7 +147,7 @@ impl SystemTx {
     }
 
     /// Notes that an agent was heard of, and what it told of itself in a hello: its software's version, and whether it
-    /// takes leases. Returns whether that is news.
+    /// takes leases; `rhythm`: how often it was heard of, with this time. Returns whether what it told is news.
     ///
     /// # Errors
     /// The database's own; no such agent.
@@ -143,6 +157,7 @@ impl SystemTx {
         agent: AgentId,
         software: Option<&str>,
         leases: Option<bool>,
+        rhythm: Rhythm,
         now: Timestamp,
     ) -> Result<bool, DbError> {
         let row = self
@@ -151,10 +166,10 @@ impl SystemTx {
                      SELECT takes_leases FROM agents WHERE tenant_id = $1 AND agent_id = $2 FOR UPDATE
                  ) UPDATE agents a
                  SET last_seen_at = greatest(last_seen_at, $3), software = coalesce($4, software),
-                     takes_leases = coalesce($5, a.takes_leases)
+                     takes_leases = coalesce($5, a.takes_leases), gap_mean_s = $6, gap_most_s = $7
                  FROM old WHERE tenant_id = $1 AND agent_id = $2
                  RETURNING coalesce($5, old.takes_leases) <> old.takes_leases AS news",
-                &[&Id(tenant), &Id(agent), &now, &software, &leases],
+                &[&Id(tenant), &Id(agent), &now, &software, &leases, &rhythm.mean_s, &rhythm.most_s],
             )
             .await?;
         Ok(row.ok_or(DbError::NotFound { kind: "agent" })?.try_get("news")?)

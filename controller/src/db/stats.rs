@@ -10,11 +10,15 @@ use tokio_postgres::Row;
 use trustfleet_model::ids::TenantId;
 use uuid::Uuid;
 
-use super::{DbError, Store, SystemTx, tx::Id};
+use super::{DbError, Queues, Store, SystemTx, tx::Id};
+use crate::admission::Budget;
 use crate::metrics::{ConnectionRole, LastSeen, PoolUse, Renewal, TenantCount, TimeLeft, tenants::TenantLabels};
 
 /// Jobs that ended longer ago are not counted: their number only grows, and with it the cost of counting them.
 const ENDED_WITHIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// Certificates that may be at risk are looked at one by one, so many at most: those that end first.
+const AT_RISK_MAX: i64 = 20_000;
 
 /// How much there is of everything.
 #[derive(Clone, Debug)]
@@ -47,11 +51,11 @@ impl Store {
 }
 
 impl SystemTx {
-    /// Counts everything once, as of `now`; the oldest `tenants_max` tenants apart.
+    /// Counts everything once, as of `now`; the oldest `tenants_max` tenants apart. `budget`: that of CAs which have none of their own.
     ///
     /// # Errors
     /// The database's own; words that this program does not know.
-    pub async fn stats_fetch(&self, now: Timestamp, tenants_max: usize) -> Result<Stats, DbError> {
+    pub async fn stats_fetch(&self, now: Timestamp, tenants_max: usize, budget: Budget) -> Result<Stats, DbError> {
         let labels = self.stats_tenants(tenants_max).await?;
         let mut count =
             Count { named: labels.ids().map(|id| id.as_uuid()).collect(), tenants: BTreeMap::new(), labels };
@@ -61,6 +65,8 @@ impl SystemTx {
         self.stats_revocations(&mut count, now).await?;
         self.stats_agents(&mut count, now).await?;
         self.stats_campaigns(&mut count).await?;
+        self.stats_at_risk(&mut count, budget, now).await?;
+        self.stats_rollovers(&mut count, now).await?;
         let Count { labels, tenants, .. } = count;
         let Waiting { outbox, outbox_held, outbox_age_s } = self.stats_outbox(now).await?;
         let audit_unchained_age_s = self.stats_audit(now).await?;
@@ -187,6 +193,29 @@ impl SystemTx {
         Ok(())
     }
 
+    async fn stats_at_risk(&self, count: &mut Count, budget: Budget, now: Timestamp) -> Result<(), DbError> {
+        let queues = Queues::of(&self.ca_endpoint_list(budget).await?);
+        for (tenant, found) in self.at_risk_count(&queues, AT_RISK_MAX, now).await? {
+            count.of_tenant(Some(tenant)).at_risk += found;
+        }
+        Ok(())
+    }
+
+    /// Trustpoints that open roll-overs wait for, by how far they are; of those whose issuer is not switched yet.
+    async fn stats_rollovers(&self, count: &mut Count, now: Timestamp) -> Result<(), DbError> {
+        let sql = "/* stats_rollovers */ SELECT n.tenant_id, CASE WHEN t.state #>> '{trustpoint,anchors,rollover_id}' = r.rollover_id::text
+                       AND t.state #>> '{trustpoint,anchors,step}' = 'add' THEN t.state #>> '{trustpoint,anchors,state}' ELSE 'pending' END,
+                       count(*)
+                   FROM rollovers r JOIN trustpoints t ON t.tenant_id = r.tenant_id AND t.ca_server_id = r.ca_server_id
+                   LEFT JOIN unnest($1::uuid[]) AS n (tenant_id) ON n.tenant_id = r.tenant_id
+                   WHERE r.phase = 'distributing' AND t.not_after > $2 AND t.status <> 'revoked' GROUP BY 1, 2";
+        for row in self.query(sql, &[&count.named, &now]).await? {
+            let counted = (row.try_get(1)?, row.try_get(2)?);
+            count.of(&row)?.anchors.push(counted);
+        }
+        Ok(())
+    }
+
     async fn stats_outbox(&self, now: Timestamp) -> Result<Waiting, DbError> {
         let sql = "/* stats_outbox */ SELECT count(*), count(held_until),
                           coalesce(date_part('epoch', $1 - min(created_at) FILTER (WHERE held_until IS NULL)), 0)
@@ -233,8 +262,13 @@ impl Count {
     /// The numbers of the tenant in the row's first column; null is everybody who is not named.
     fn of(&mut self, row: &Row) -> Result<&mut TenantCount, DbError> {
         let id: Option<Id<TenantId>> = row.try_get(0)?;
-        let label = self.labels.label(id.map(|Id(id)| id)).to_owned();
-        Ok(self.tenants.entry(label).or_default())
+        Ok(self.of_tenant(id.map(|Id(id)| id.as_uuid())))
+    }
+
+    fn of_tenant(&mut self, id: Option<Uuid>) -> &mut TenantCount {
+        let named = id.filter(|id| self.named.contains(id)).map(TenantId::from);
+        let label = self.labels.label(named).to_owned();
+        self.tenants.entry(label).or_default()
     }
 }
 

@@ -24,11 +24,14 @@ impl TenantTx {
         let row = self
             .query_opt(
                 "/* enrollment_context */ SELECT t.trustpoint_id, e.spec AS entity, c.spec AS ca_server,
-                        p.spec AS policy, p.revision AS policy_revision, j.job_id AS known_job
+                        p.spec AS policy, p.revision AS policy_revision, j.job_id AS known_job,
+                        encode(sha256(a.sign_key), 'hex') AS agent_key
                  FROM trustpoints t
                  JOIN entities e ON e.tenant_id = t.tenant_id AND e.entity_id = t.entity_id
                  JOIN ca_servers c ON c.tenant_id = t.tenant_id AND c.ca_server_id = t.ca_server_id
                  JOIN policies p ON p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id
+                 JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id
+                 LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id
                  LEFT JOIN jobs j ON j.tenant_id = t.tenant_id AND j.trustpoint_id = t.trustpoint_id
                       AND j.request_key = $4
                  WHERE t.tenant_id = $1 AND t.device_id = $2 AND t.name = $3",
@@ -48,6 +51,7 @@ impl TenantTx {
                 .try_into()
                 .map_err(|error| DbError::inconsistent("policies", "revision", trustpoint_id, Box::new(error)))?,
             known_job: known_job.map(|Id(job)| job),
+            agent_key_sha256: row.try_get("agent_key")?,
         })
     }
 }

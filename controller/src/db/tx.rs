@@ -181,7 +181,8 @@ id_params!(
     BlockId,
     LeaseId,
     CampaignId,
-    FreezeId
+    FreezeId,
+    RolloverId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

@@ -8,10 +8,15 @@ use trustfleet_model::{
     dry_run::DryRun,
     entity::EntitySpec,
     field::{ObjectName, TrustpointName},
-    ids::{AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, LeaseId, MessageId, PolicyId, TrustpointId},
+    ids::{
+        AgentId, BindingId, CaServerId, DeviceId, EntityId, JobId, LeaseId, MessageId, PolicyId, RolloverId,
+        TrustpointId,
+    },
     job::{Failure, MacCredentials, RequestKind},
     policy::PolicySpec,
+    recovery::RecoveryBy,
     revocation::RevocationReason,
+    rollover::Step,
     service::InService,
     spread::Spread,
     transcript::Transcript,
@@ -28,6 +33,10 @@ pub enum Command {
     AddTrustpoint(Box<AddTrustpoint>),
     /// Give a trustpoint other MAC credentials.
     SetMac(Box<SetMac>),
+    /// Arm a recovery.
+    ArmRecovery(Box<ArmRecovery>),
+    /// Disarm a recovery.
+    DisarmRecovery(DisarmRecovery),
     /// Bind a trustpoint to other services of its device (S40).
     SetServices(SetServices),
     /// Remove a trustpoint that has nothing under way.
@@ -48,6 +57,8 @@ pub enum Command {
     Reissue(Box<Reissue>),
     /// Take back what a campaign did to a trustpoint.
     PutBack(Box<PutBack>),
+    /// Have a trustpoint trust other anchors, and its services load them (S57).
+    DistributeAnchors(Box<DistributeAnchors>),
     /// Put the staged certificate into use (S33).
     Activate(Activate),
     /// Have a certificate revoked.
@@ -165,6 +176,32 @@ pub struct RemoveTrustpoint {
     pub requested_by: Requester,
 }
 
+/// Arm a recovery: what a certificate is asked for by when the one in use has ended while the device was away.
+#[derive(Clone, Debug)]
+pub struct ArmRecovery {
+    /// Name of the trustpoint.
+    pub trustpoint: TrustpointName,
+    /// By what; its secret is stored already.
+    pub with: RecoveryBy,
+    /// From then on it is disarmed.
+    pub until: Timestamp,
+    /// SHA-256 of the registered signing key of the agent in front of the device; none: there is no agent.
+    pub agent_key_sha256: Option<String>,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
+/// Disarm a recovery; its secret goes.
+#[derive(Clone, Debug)]
+pub struct DisarmRecovery {
+    /// Name of the trustpoint.
+    pub trustpoint: TrustpointName,
+    /// Only one whose time is over.
+    pub only_when_over: bool,
+    /// Who asks.
+    pub requested_by: Requester,
+}
+
 /// Get a certificate. Repeated with the same job id or idempotency key it gives the same job.
 #[derive(Clone, Debug)]
 pub struct Enroll {
@@ -176,6 +213,8 @@ pub struct Enroll {
     pub job_id: JobId,
     /// The client's idempotency key.
     pub request_key: Option<String>,
+    /// Below the floor under re-issue as well.
+    pub past_floor: bool,
     /// Who asks.
     pub requested_by: Requester,
     /// W3C trace context.
@@ -191,6 +230,8 @@ pub struct Renew {
     pub serial: Option<String>,
     /// Another moment than the policy's that was found for it.
     pub spread: Option<Spread>,
+    /// It has ended, and is recovered by what was armed.
+    pub recover: bool,
     /// The request, a key update or an initialization request.
     pub enroll: Enroll,
 }
@@ -259,6 +300,8 @@ pub struct EnrollContext {
     pub policy_revision: u32,
     /// The job that was made for the same idempotency key, however long ago.
     pub known_job: Option<JobId>,
+    /// SHA-256 of the registered signing key of the agent in front of the device, lower-case hex; none: there is no agent.
+    pub agent_key_sha256: Option<String>,
 }
 
 /// A job that an agent began by itself.
@@ -279,6 +322,25 @@ pub struct Adopt {
     /// The lease had ended when the agent began, as far as the ids' times tell.
     pub lease_ended: bool,
     /// Who says so.
+    pub requested_by: Requester,
+}
+
+/// Have a trustpoint trust other anchors. Once told for a step of a roll-over, it is not told again unless that failed.
+#[derive(Clone, Debug)]
+pub struct DistributeAnchors {
+    /// The trustpoint.
+    pub trustpoint_id: TrustpointId,
+    /// For which roll-over.
+    pub rollover_id: RolloverId,
+    /// For which of its steps.
+    pub step: Step,
+    /// All anchors that are trusted from now on, PEM, one each.
+    pub trusted: Vec<String>,
+    /// Those that are trusted no more, PEM, one each.
+    pub retired: Vec<String>,
+    /// Id of the job, if one is made.
+    pub job_id: JobId,
+    /// Who asks.
     pub requested_by: Requester,
 }
 
@@ -443,6 +505,11 @@ pub enum ReportEvent {
     },
     /// Everything that an enrolment needs was tried.
     DryRun(Box<DryRun>),
+    /// The anchors are on the device; each service that relies on them, with what was seen of its having loaded them.
+    Anchors {
+        /// The services.
+        in_service: Box<InService>,
+    },
     /// Ended without what was asked for.
     Failed {
         /// Why.

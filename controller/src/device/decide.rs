@@ -8,6 +8,7 @@ use trustfleet_model::{
     field::{ObjectName, TrustpointName, Violations},
     ids::{AgentId, JobId},
     job::{EnrollmentOrder, JobState, JobTask, MacCredentials},
+    reissue::Reached,
     trustpoint::{LastRequest, RequestState, Trustpoint},
 };
 use uuid::Uuid;
@@ -19,10 +20,12 @@ use super::{
 };
 
 mod adopt;
+mod anchors;
 mod configure;
 mod dry_run;
 pub(super) mod lease;
 mod order;
+mod recover;
 mod reissue;
 mod renew;
 mod report;
@@ -71,6 +74,13 @@ pub enum Rejection {
         /// What it asks.
         kind: JobKind,
     },
+    /// The trustpoint has had too many certificates of late.
+    #[error(
+        "the trustpoint has had {} certificates within {} s, the policy allows no more: the next one is possible at {}; whoever \
+         means it asks with force and confirm_floor",
+        .0.issued, .0.within_s, .0.again_at
+    )]
+    ReissueFloor(Reached),
     /// Nothing to activate.
     #[error("no certificate is staged: enroll first")]
     NothingStaged,
@@ -109,6 +119,7 @@ impl Rejection {
             Self::TooManyTrustpoints => "too_many_trustpoints",
             Self::ServiceTaken { .. } => "service_taken",
             Self::RequestUnderWay { .. } => "request_under_way",
+            Self::ReissueFloor(_) => "reissue_floor",
             Self::NothingStaged => "nothing_staged",
             Self::NotKept(_) => "not_kept",
             Self::Outdated => "outdated",
@@ -131,12 +142,15 @@ pub fn decide(state: &DeviceState, command: &Command, now: Timestamp) -> Result<
     match command {
         Command::AddTrustpoint(add) => configure::add_trustpoint(state, add, now),
         Command::SetMac(set) => configure::set_mac(state, set, now),
+        Command::ArmRecovery(arm) => recover::arm(state, arm, now),
+        Command::DisarmRecovery(disarm) => recover::disarm(state, disarm, now),
         Command::SetServices(set) => configure::set_services(state, set, now),
         Command::RemoveTrustpoint(remove) => configure::remove_trustpoint(state, remove, now),
         Command::Rebind(rebind) => configure::rebind(state, rebind, now),
         Command::Unbind(unbind) => configure::unbind(state, unbind, now),
         Command::Adopt(adopt) => adopt::adopt(state, adopt, now),
         Command::Enroll(enroll) => self::enroll(state, enroll, now),
+        Command::DistributeAnchors(wanted) => anchors::distribute(state, wanted, now),
         Command::DryRun(wanted) => dry_run::dry_run(state, wanted, now),
         Command::Renew(renew) => renew::renew(state, renew, now),
         Command::SetAutoUpdate(set) => configure::set_auto_update(state, set, now),
@@ -167,9 +181,19 @@ fn enroll(state: &DeviceState, enroll: &Enroll, now: Timestamp) -> Result<Decisi
         }
         return Ok(join_under_way(state, trustpoint, job_id, enroll.request_key.as_ref(), now));
     }
+    let reached = trustpoint.reissue_reached(&enroll.context.policy.reissue, now);
+    if let Some(reached) = reached.filter(|_| !enroll.past_floor) {
+        return Err(Rejection::ReissueFloor(reached));
+    }
     let (agent_id, order) =
         order::enrollment(state, trustpoint, enroll.request, &enroll.context, now).map_err(Rejection::NotReady)?;
-    Ok(new_enrollment(state, trustpoint, enroll, agent_id, order, now))
+    let mut decision = new_enrollment(state, trustpoint, enroll, agent_id, order, now);
+    if let (Some(reached), Some(changes)) = (reached, &mut decision.changes) {
+        let detail =
+            serde_json::json!({ "issued": reached.issued, "within_s": reached.within_s, "again_at": reached.again_at });
+        changes.audit_of_job(enroll.requested_by.clone(), "reissue_floor_passed", enroll.job_id.as_uuid(), detail);
+    }
+    Ok(decision)
 }
 
 fn new_enrollment(
@@ -210,7 +234,9 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
     if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
         return match kind {
             JobKind::Activate => Ok(unchanged(Reply::Job { job_id })),
-            JobKind::Enroll(_) | JobKind::Revoke | JobKind::DryRun => Err(Rejection::RequestUnderWay { job_id, kind }),
+            JobKind::Enroll(_) | JobKind::Revoke | JobKind::DryRun | JobKind::Anchors => {
+                Err(Rejection::RequestUnderWay { job_id, kind })
+            }
         };
     }
     // What is in use already can be given to services that were bound, or mended, since.
@@ -219,11 +245,7 @@ fn activate(state: &DeviceState, activate: &Activate, now: Timestamp) -> Result<
     if certificate.is_given_up() {
         return Err(Rejection::AlreadyRevoked);
     }
-    let agent_id = state.device.agent_id.ok_or_else(|| {
-        let mut violations = Violations::new();
-        order::no_agent(state, &mut violations);
-        Rejection::NotReady(violations)
-    })?;
+    let agent_id = state.device.agent_id.ok_or_else(|| order::agent_missing(state))?;
     let job = JobInsert {
         job_id: activate.job_id,
         trustpoint_id: trustpoint.id,
@@ -257,6 +279,7 @@ fn undeliverable(state: &DeviceState, undeliverable: &Undeliverable, now: Timest
     let mut changes = Changes::next(state, now);
     if is_beside {
         revoke::end(&mut changes, undeliverable.job_id, open, &undeliverable.failure, now);
+        changes.anchors_lost(undeliverable.job_id, open, &undeliverable.failure.message, now);
     } else {
         changes.finish(undeliverable.job_id, JobState::Failed, |update| {
             update.failure = Some(undeliverable.failure.clone());

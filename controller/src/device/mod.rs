@@ -12,9 +12,10 @@ pub use crate::audit::Requester;
 
 pub use self::{
     command::{
-        Activate, AddTrustpoint, Adopt, Bound, Command, Enroll, EnrollContext, IssuedCertificate, JobFacts, PutBack,
-        Rebind, Reissue, RemoveTrustpoint, Renew, Reply, Report, ReportEvent, ResetStatistics, Revoke, RevokeContext,
-        SetAutoUpdate, SetMac, SetServices, Stop, Unbind, Undeliverable,
+        Activate, AddTrustpoint, Adopt, ArmRecovery, Bound, Command, DisarmRecovery, DistributeAnchors, Enroll,
+        EnrollContext, IssuedCertificate, JobFacts, PutBack, Rebind, Reissue, RemoveTrustpoint, Renew, Reply, Report,
+        ReportEvent, ResetStatistics, Revoke, RevokeContext, SetAutoUpdate, SetMac, SetServices, Stop, Unbind,
+        Undeliverable,
     },
     decide::{
         Rejection, decide,

@@ -68,17 +68,20 @@ pub enum JobKind {
     Revoke,
     /// Try what an enrolment needs.
     DryRun,
+    /// Trust other anchors, and give them to the services.
+    Anchors,
 }
 
 impl JobKind {
     /// All kinds, for counters that must exist at zero.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Enroll(RequestKind::Ir),
         Self::Enroll(RequestKind::Cr),
         Self::Enroll(RequestKind::Kur),
         Self::Activate,
         Self::Revoke,
         Self::DryRun,
+        Self::Anchors,
     ];
 
     /// The word in the API, in SQL and in metrics.
@@ -88,12 +91,13 @@ impl JobKind {
             Self::Activate => "activate",
             Self::Revoke => "revoke",
             Self::DryRun => "dry_run",
+            Self::Anchors => "anchors",
         }
     }
 
     /// Whether it stands beside whatever is asked for on its trustpoint, and neither waits for that nor holds it up.
     pub const fn is_beside(self) -> bool {
-        matches!(self, Self::Revoke | Self::DryRun)
+        matches!(self, Self::Revoke | Self::DryRun | Self::Anchors)
     }
 
     /// The kind of a stored word.

@@ -31,7 +31,10 @@ impl Ending {
         let (result, reasons) = match &report.event {
             ReportEvent::Issued(_) => (Some(ExchangeResult::Issued), Vec::new()),
             ReportEvent::Failed { failure, .. } => (Some(ExchangeResult::Failed(failure.culprit)), reasons(failure)),
-            ReportEvent::Activated { .. } | ReportEvent::Revoked { .. } | ReportEvent::DryRun(_) => (None, Vec::new()),
+            ReportEvent::Activated { .. }
+            | ReportEvent::Revoked { .. }
+            | ReportEvent::DryRun(_)
+            | ReportEvent::Anchors { .. } => (None, Vec::new()),
             ReportEvent::Started { .. } | ReportEvent::Waiting { .. } | ReportEvent::PermitExpired => return None,
         };
         Some(Self { job_id: report.job_id, result, reasons })
@@ -99,7 +102,7 @@ impl Inbox {
             }
             // The certificate is in use before its exchange's own end is told: that one is still to come.
             (JobKind::Enroll(_), None) => return,
-            (JobKind::Activate | JobKind::Revoke | JobKind::DryRun, _) => {}
+            (JobKind::Activate | JobKind::Revoke | JobKind::DryRun | JobKind::Anchors, _) => {}
         }
         if let Some(age) = age(ending.job_id, now) {
             self.metrics.job_ended(kind, age);

@@ -87,6 +87,9 @@ fn event(event: Event, id: CertificateId, now: Timestamp) -> ReportEvent {
             warnings: revoked.warnings.iter().take(LIST_MAX).map(|text| bounded(text, TEXT_MAX)).collect(),
         },
         Event::DryRun(found) => ReportEvent::DryRun(Box::new(dry_run(*found))),
+        Event::Anchors { in_service } => {
+            ReportEvent::Anchors { in_service: Box::new(self::in_service(*in_service, String::new(), now)) }
+        }
         Event::Failed(failed) => self::failed(*failed, now),
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Families {
     pub(super) agents: IntGaugeVec,
     pub(super) wrong_clocks: IntGaugeVec,
     pub(super) campaigns: IntGaugeVec,
+    pub(super) at_risk: IntGaugeVec,
+    pub(super) anchors: IntGaugeVec,
     pub(super) exchanges: IntCounterVec,
     pub(super) refusals: IntCounterVec,
     pub(super) fleet_counted: Gauge,
@@ -116,6 +118,16 @@ impl Families {
             campaigns: add.gauges(
                 "trustfleet_campaigns",
                 "Campaigns by tenant and state; stopped: by failures, an operator decides.",
+                &["tenant", "state"],
+            )?,
+            at_risk: add.gauges(
+                "trustfleet_certificates_at_risk",
+                "Certificates in use that may end before they are renewed, or have ended, by tenant.",
+                &["tenant"],
+            )?,
+            anchors: add.gauges(
+                "trustfleet_rollover_trustpoints",
+                "Trustpoints of open roll-overs before their switch, by tenant and by how far they are with the next anchors.",
                 &["tenant", "state"],
             )?,
             exchanges: add.counters(

@@ -5,6 +5,7 @@ use trustfleet_model::{
     certificate::Slot,
     job::{JobState, RequestKind},
     revocation::RevocationState,
+    rollover::AnchorState,
 };
 
 use crate::campaign::CampaignState;
@@ -34,6 +35,10 @@ pub struct TenantCount {
     pub wrong_clocks: i64,
     /// Campaigns by state, in the words of column `campaigns.state`.
     pub campaigns: Vec<(String, i64)>,
+    /// Certificates in use that may end before they are renewed, and those that have ended.
+    pub at_risk: i64,
+    /// Trustpoints of open roll-overs by how far they are with the next anchors, in the words of the model.
+    pub anchors: Vec<(String, i64)>,
 }
 
 impl TenantCount {
@@ -107,6 +112,11 @@ impl Families {
         for state in CampaignState::ALL {
             self.campaigns.with_label_values(&[tenant, state.as_str()]).set(count.campaigns_in(state));
         }
+        self.at_risk.with_label_values(&[tenant]).set(count.at_risk);
+        for state in AnchorState::ALL {
+            let in_state = sum(&count.anchors, |(word, _)| word == state.as_str(), |(_, count)| *count);
+            self.anchors.with_label_values(&[tenant, state.as_str()]).set(in_state);
+        }
         self.start_tenant(tenant);
     }
 
@@ -139,6 +149,10 @@ impl Families {
         let _ = self.wrong_clocks.remove_label_values(&[tenant]);
         for state in CampaignState::ALL {
             let _ = self.campaigns.remove_label_values(&[tenant, state.as_str()]);
+        }
+        let _ = self.at_risk.remove_label_values(&[tenant]);
+        for state in AnchorState::ALL {
+            let _ = self.anchors.remove_label_values(&[tenant, state.as_str()]);
         }
         for last_seen in LastSeen::ALL {
             let _ = self.agents.remove_label_values(&[tenant, last_seen.as_str()]);

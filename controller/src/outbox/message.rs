@@ -15,7 +15,7 @@ use trustfleet_wire::{
     routing::device_reply_key,
     seal::{SealContext, seal},
     sign::Purpose,
-    v1::{Blob, Enroll, Job, Mac, Request, Revoke, San, Signer, Source, Stop, Task, ToAgent, Upkeep},
+    v1::{Anchors, Blob, Enroll, Job, Mac, Request, Revoke, San, Signer, Source, Stop, Task, ToAgent, Upkeep},
 };
 
 use crate::{db::ClaimedJob, keys::Keys, secrets::AtRestError};
@@ -51,6 +51,12 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         );
     }
     let (task, policy_revision) = match &job.task {
+        JobTask::Enroll(order) if order.agent_key_sha256.as_ref().is_some_and(|key| *key != job.agent_key_sha256) => {
+            return Err(failure(
+                "agent_key_changed",
+                "the recovery was armed for another key than the agent has now: make sure that it is the right one, then arm it again",
+            ));
+        }
         JobTask::Enroll(order) => {
             (Task::Enroll(Box::new(enroll(order, mac(job, order, keys)?)?)), order.policy_revision)
         }
@@ -59,11 +65,17 @@ pub(super) fn signed(job: &ClaimedJob, keys: &Keys, now: Timestamp, permit_s: u3
         JobTask::DryRun(order) => {
             (Task::DryRun(Box::new(enroll(order, mac(job, order, keys)?)?)), order.policy_revision)
         }
+        JobTask::Anchors(order) => {
+            let trusted = certificates("trusted", &order.trusted)?;
+            let retired = certificates("retired", &order.retired)?;
+            (Task::Anchors(Box::new(Anchors { trusted, retired })), 0)
+        }
         JobTask::Autonomous { .. } => return Err(failure("begun_by_agent", "the agent has begun it by itself")),
     };
     let (services, replaced_is_revoked) = match &job.task {
         JobTask::Enroll(order) | JobTask::DryRun(order) => (&order.services, order.ca_server.quirks.revokes_on_issue),
         JobTask::Activate { services, replaced_is_revoked, .. } => (services, *replaced_is_revoked),
+        JobTask::Anchors(order) => (&order.services, false),
         JobTask::Revoke(_) => (&Vec::new(), false),
         JobTask::Autonomous { .. } => (&Vec::new(), false),
     };

@@ -57,6 +57,9 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     let sql = "INSERT INTO offered_roots SELECT tenant_id, ca_server_id, $1, $2, '', gen_random_uuid(), now(), now() FROM ca_servers";
     let root = "ab".repeat(32);
     admin.execute(sql, &[&root, &next_root]).await.unwrap();
+    let sql = "INSERT INTO rollovers SELECT tenant_id, gen_random_uuid(), ca_server_id, 'cancelled', $1, '[]', 'x', now() FROM ca_servers";
+    let rollover = json!({"next_anchors": [], "required_percent": 100, "counts": "loaded", "issuer": {}});
+    admin.execute(sql, &[&rollover]).await.unwrap();
     BTreeMap::from([
         ("root", root),
         ("campaign", "none".to_owned()),

@@ -205,6 +205,7 @@ impl Fixture {
             request,
             job_id: self.services().fresh(JobId::fresh).unwrap(),
             request_key: key.map(str::to_owned),
+            past_floor: false,
             requested_by: Requester::new("test", "operator"),
             traceparent: None,
             context,

@@ -22,8 +22,9 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 const MOMENT: SignedDuration = SignedDuration::from_micros(1);
 
 async fn count(fixture: &Fixture, now: Timestamp) -> Stats {
+    let budget = fixture.services().config.ca_budget.budget();
     let counted: Result<Stats, DbError> =
-        fixture.services().store.system_tx("test", async |tx| tx.stats_fetch(now, 100).await).await;
+        fixture.services().store.system_tx("test", async |tx| tx.stats_fetch(now, 100, budget).await).await;
     counted.unwrap()
 }
 

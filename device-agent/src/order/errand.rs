@@ -26,7 +26,7 @@ impl Errand {
         match &job.task {
             Task::Enroll(enroll) => Order::of(enroll).map(|order| Some(Self::Enroll(Arc::new(order)))),
             Task::Revoke(revoke) => RevocationOrder::of(revoke).map(|order| Some(Self::Revoke(Arc::new(order)))),
-            Task::Activate { .. } | Task::DryRun(_) => Ok(None),
+            Task::Activate { .. } | Task::DryRun(_) | Task::Anchors(_) => Ok(None),
         }
     }
 

@@ -10,7 +10,7 @@ use trustfleet_wire::v1::{InService, ServiceStep};
 use super::activate::Giving;
 use super::command::{Ended, Program};
 use super::config::{Probe, Service};
-use super::probe;
+use super::probe::Wanted;
 use super::template::Template;
 use crate::backoff::Backoff;
 use crate::exchange::{Halt, blocking};
@@ -31,7 +31,7 @@ impl Giving<'_> {
         }
         let Some(how) = &service.probe else { return Ok(Ok(ServiceResult::Unverifiable)) };
         let begun = Instant::now();
-        let seen = self.probe(service, how).await?;
+        let seen = self.probe(service, how, &Wanted::Serial(self.serial.clone())).await?;
         let detail = seen.clone().unwrap_or_else(|detail| detail);
         done.steps.push(step(service, "probe", seen.is_ok(), begun, detail));
         Ok(seen.map(|_| ServiceResult::Verified).map_err(|detail| {
@@ -75,13 +75,18 @@ impl Giving<'_> {
         }
     }
 
-    /// Looks until the certificate is seen or the time is over; then what was seen last.
-    async fn probe(&self, service: &Service, how: &Probe) -> Result<Result<String, String>, Halt> {
+    /// Looks until what is wanted is seen or the time is over; then what was seen last.
+    pub(super) async fn probe(
+        &self,
+        service: &Service,
+        how: &Probe,
+        wanted: &Wanted,
+    ) -> Result<Result<String, String>, Halt> {
         let begun = Instant::now();
         let mut looks = 0_u32;
         loop {
             let left = service.probe_timeout.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
-            let seen = self.look(service, how, left).await?;
+            let seen = self.look(service, how, wanted, left).await?;
             looks = looks.saturating_add(1);
             let wait = LOOK_AGAIN.wait(looks, self.core.identity.random_u64());
             if seen.is_ok() || begun.elapsed() + wait >= service.probe_timeout {
@@ -94,20 +99,26 @@ impl Giving<'_> {
         }
     }
 
-    async fn look(&self, service: &Service, how: &Probe, left: Duration) -> Result<Result<String, String>, Halt> {
-        let serial = self.serial.clone();
+    async fn look(
+        &self,
+        service: &Service,
+        how: &Probe,
+        wanted: &Wanted,
+        left: Duration,
+    ) -> Result<Result<String, String>, Halt> {
+        let wanted = wanted.clone();
         match how {
             Probe::Tls { address, sni } => {
                 let (address, name) = (address.fill(self.place), sni.as_ref().map(|name| name.fill(self.place)));
-                blocking(move || probe::in_handshake(&address, name.as_deref(), &serial)).await
+                blocking(move || wanted.in_handshake(&address, name.as_deref())).await
             }
             Probe::File(path) => {
                 let path = path.fill(self.place);
-                blocking(move || probe::in_file(&path, &serial)).await
+                blocking(move || wanted.in_file(&path)).await
             }
             Probe::Command(words) => {
                 let ended = self.run(service, words, left).await?;
-                Ok(if ended.ok { probe::in_output(&ended.stdout, &serial) } else { Err(ended.detail) })
+                Ok(if ended.ok { wanted.in_output(&ended.stdout) } else { Err(ended.detail) })
             }
         }
     }

@@ -131,7 +131,7 @@ impl Giving<'_> {
         failed
     }
 
-    async fn held(&self, names: &[String]) -> Result<Held, Halt> {
+    pub(super) async fn held(&self, names: &[String]) -> Result<Held, Halt> {
         tokio::select! {
             held = self.core.services.hold(names) => Ok(held),
             () = self.core.stopping() => Err(Halt::Stopping),

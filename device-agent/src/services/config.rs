@@ -38,7 +38,11 @@ pub struct ServiceConfig {
     /// How it is seen that the service uses the new certificate; without it nobody can tell.
     #[serde(default)]
     pub probe: Option<ProbeConfig>,
-    /// Time within which the probe must see it, seconds, 1 to 600.
+    /// How it is seen that the service has loaded trust anchors: by the CAs that it names to clients (`tls`), by a file that
+    /// holds them, or by a program that prints their SHA-256 fingerprints; without it nobody can tell.
+    #[serde(default)]
+    pub anchors_probe: Option<ProbeConfig>,
+    /// Time within which a probe must see it, seconds, 1 to 600.
     #[serde(default = "default_seconds")]
     pub probe_timeout_s: u32,
     /// Copies for the service, written before the reload.
@@ -111,7 +115,9 @@ pub struct Service {
     pub run_as: Option<(u32, u32)>,
     /// How it is seen to have loaded.
     pub probe: Option<Probe>,
-    /// Time for the probe to see it.
+    /// How it is seen to have loaded trust anchors.
+    pub anchors_probe: Option<Probe>,
+    /// Time for a probe to see it.
     pub probe_timeout: Duration,
     /// Copies.
     pub exports: Vec<Export>,
@@ -229,6 +235,8 @@ impl Reader<'_> {
         }
         let reload = self.command(&format!("{key}.reload"), &config.reload);
         let probe = config.probe.as_ref().and_then(|probe| self.probe(&format!("{key}.probe"), probe));
+        let anchors_probe = config.anchors_probe.as_ref();
+        let anchors_probe = anchors_probe.and_then(|probe| self.probe(&format!("{key}.anchors_probe"), probe));
         if config.exports.len() > LIST_MAX {
             self.wrong(
                 &format!("{key}.exports"),
@@ -240,7 +248,7 @@ impl Reader<'_> {
         let run_as = self.run_as(&key, config);
         let reload_timeout = self.seconds(&format!("{key}.reload_timeout_s"), config.reload_timeout_s);
         let probe_timeout = self.seconds(&format!("{key}.probe_timeout_s"), config.probe_timeout_s);
-        Some(Service { name: read_name?, reload, reload_timeout, run_as, probe, probe_timeout, exports })
+        Some(Service { name: read_name?, reload, reload_timeout, run_as, probe, anchors_probe, probe_timeout, exports })
     }
 
     fn seconds(&mut self, key: &str, seconds: u32) -> Duration {

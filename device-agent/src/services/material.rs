@@ -6,6 +6,7 @@ use trustfleet_pki::Certificate;
 use zeroize::Zeroizing;
 
 use super::config::{Content, Format};
+use crate::overlay::Overlay;
 use crate::slots::{Slot, Slots};
 use crate::store::{self, StoreError};
 
@@ -40,7 +41,14 @@ impl Material {
         let fresh = store::load(&slots.ca_file())?.unwrap_or_default();
         let fresh = Certificate::pem_bundle(&String::from_utf8_lossy(&fresh)).unwrap_or_default();
         let crl = store::load(&slots.crl_file())?;
-        Ok(Self { certificate, chain: slots.chain(slot), anchors: slots.anchors(slot), fresh, crl, key_pem })
+        let (mut anchors, mut chain) = (slots.anchors(slot), slots.chain(slot));
+        let mut fresh = fresh;
+        if let Some(overlay) = Overlay::load(slots)? {
+            anchors = overlay.applied(slots.job(slot), anchors);
+            chain.retain(|ca| !overlay.retires(ca) || anchors.contains(ca));
+            fresh.retain(|ca| !overlay.retires(ca) || anchors.contains(ca));
+        }
+        Ok(Self { certificate, chain, anchors, fresh, crl, key_pem })
     }
 
     /// Every CA certificate, each once: the chain, then the anchors, then what the CA has named since.

@@ -5,6 +5,7 @@
 mod accounts;
 mod act;
 mod activate;
+mod anchors;
 mod claim;
 mod command;
 mod config;
@@ -26,6 +27,7 @@ use trustfleet_model::field::ObjectName;
 
 pub use self::accounts::Accounts;
 pub use self::activate::{Given, Giving, forget};
+pub use self::anchors::Seen;
 pub(crate) use self::command::Program;
 pub use self::config::{ExportConfig, ProbeConfig, Service, ServiceConfig};
 use crate::config::KeysConfig;

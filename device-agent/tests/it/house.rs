@@ -350,6 +350,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Activated { .. } => "activated",
         Event::Revoked(_) => "revoked",
         Event::DryRun(_) => "dry_run",
+        Event::Anchors { .. } => "anchors",
         Event::Failed(_) => "failed",
     }
 }

@@ -7,4 +7,4 @@ mod running;
 
 pub use self::config::{AgentFiles, ControllerFiles};
 pub use self::rest::{Answer, Rest, RestError};
-pub use self::running::{Fleet, House, HouseError, Replica, TENANT, start_agent_process};
+pub use self::running::{AnotherCa, Fleet, House, HouseError, Replica, TENANT, start_agent_process};

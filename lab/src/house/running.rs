@@ -188,6 +188,17 @@ async fn announced(child: &mut Child, name: &'static str, key: &str) -> Result<U
         .ok_or(HouseError::Announcement { name, line })
 }
 
+/// A further lab CA; ended with this.
+#[derive(Debug)]
+pub struct AnotherCa {
+    /// The process.
+    pub child: Child,
+    /// Its CMP URL.
+    pub url: Url,
+    /// Its files: `root.pem`, `issuing.pem`, `chain.pem`.
+    pub dir: PathBuf,
+}
+
 /// A tenant with a CA server, an entity and a policy; devices and agents are added to it.
 #[derive(Debug)]
 pub struct Fleet {
@@ -259,6 +270,17 @@ impl Fleet {
                 source: io::Error::other(error),
             })?;
         Ok(json!({ "name": name, "ca_name": name_of_ca, "primary_url": url, "trust_anchors": [pem("root.pem")?] }))
+    }
+
+    /// Starts a further lab CA that knows the same secrets for these devices; its files are in a folder called `name`.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn another_ca(&self, name: &str, devices: &[&str], args: &[&str]) -> Result<AnotherCa, HouseError> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).map_err(HouseError::file("making", &dir))?;
+        let (child, url) = start_ca(&dir, devices, args, self.tls.as_ref()).await?;
+        Ok(AnotherCa { child, url, dir })
     }
 
     /// Path of something of this tenant.

@@ -104,6 +104,8 @@ id!(/// A CA whose factory identities let agents in.
     FactoryCaId);
 id!(/// A serial number that an operator expects.
     ExpectedId);
+id!(/// A roll-over of the trust anchors of a CA server.
+    RolloverId);
 id!(/// An agent that asked to be let in.
     ApplicantId);
 

@@ -105,6 +105,8 @@ pub enum JobTask {
     Revoke(Box<RevocationOrder>),
     /// Try everything that this enrolment needs, and say nothing to the CA.
     DryRun(Box<EnrollmentOrder>),
+    /// Trust these anchors from now on, and give them to the services (S57).
+    Anchors(Box<AnchorsOrder>),
     /// A key update that the agent began by itself, while it was cut off: never sent to it.
     Autonomous {
         /// The lease that it began it by.
@@ -119,7 +121,7 @@ pub enum JobTask {
 }
 
 impl JobTask {
-    /// The kind's word in the API and in SQL: `ir`, `cr`, `kur`, `activate`, `revoke` or `dry_run`.
+    /// The kind's word in the API and in SQL: `ir`, `cr`, `kur`, `activate`, `revoke`, `dry_run` or `anchors`.
     pub const fn kind_str(&self) -> &'static str {
         match self {
             Self::Autonomous { .. } => RequestKind::Kur.as_str(),
@@ -127,8 +129,22 @@ impl JobTask {
             Self::Activate { .. } => "activate",
             Self::Revoke(_) => "revoke",
             Self::DryRun(_) => "dry_run",
+            Self::Anchors(_) => "anchors",
         }
     }
+}
+
+/// Everything an agent needs to trust other anchors, fixed when the job is made. No CA is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchorsOrder {
+    /// All anchors that are trusted from now on, PEM, one certificate each.
+    pub trusted: Vec<String>,
+    /// Those that are trusted no more, PEM, one each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<String>,
+    /// Services that are to load them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ObjectName>,
 }
 
 /// Everything an agent needs to ask for one revocation, fixed when the job is accepted.
@@ -182,6 +198,9 @@ pub struct EnrollmentOrder {
     /// Serial number of the certificate that it is to replace and no other, upper-case hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+    /// It is for the agent with this registered signing key and no other: SHA-256, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_key_sha256: Option<String>,
 }
 
 /// Reference value and secret of a MAC-protected request (S12, S13).

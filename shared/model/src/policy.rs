@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::entity::{SUBJECT_MAX, placeholders};
 use crate::field::{ObjectName, Violations, check_text};
 use crate::job::RequestKind;
+use crate::reissue::ReissueFloor;
 use crate::renewal::AutoUpdate;
 
 /// Settings of a CMP session.
@@ -44,6 +45,9 @@ pub struct PolicySpec {
     /// Whether and when certificates are renewed by themselves (S31, S41, S43).
     #[serde(default, skip_serializing_if = "AutoUpdate::is_default")]
     pub auto_update: AutoUpdate,
+    /// The floor under re-issue.
+    #[serde(default, skip_serializing_if = "ReissueFloor::is_default")]
+    pub reissue: ReissueFloor,
     /// How certificates are written on the device (S15).
     #[serde(default)]
     pub file_format: FileFormat,
@@ -363,6 +367,7 @@ impl PolicySpec {
         }
         self.source.check(violations);
         self.auto_update.check(violations);
+        self.reissue.check(violations);
         range(violations, "upkeep.every_s", self.upkeep.every_s, 10, TOTAL_TIMEOUT_MAX_S, "seconds");
         range(violations, "message_timeout_s", self.message_timeout_s, 1, 600, "seconds");
         range(violations, "total_timeout_s", self.total_timeout_s, 1, TOTAL_TIMEOUT_MAX_S, "seconds");

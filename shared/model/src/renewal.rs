@@ -18,6 +18,8 @@ use crate::trustpoint::{RequestState, Trustpoint};
 const RETRY_FIRST: SignedDuration = SignedDuration::from_mins(5);
 /// Longest wait after a failure.
 const RETRY_MOST: SignedDuration = SignedDuration::from_hours(24);
+/// A recovery that failed is tried again after no more failures' wait than these: the device is there now.
+const RECOVERY_DOUBLINGS: u32 = 4;
 /// No wait is shorter, however short-lived the certificate is.
 const RETRY_LEAST: SignedDuration = SignedDuration::from_secs(10);
 
@@ -145,12 +147,55 @@ pub enum Due {
     Renew,
     /// Put the staged certificate into use: it should have been by itself, and that failed.
     Activate,
+    /// Ask for a certificate by what was armed for this: the one in use has ended.
+    Recover,
+    /// Disarm that: its time is over.
+    Disarm,
 }
 
 /// What is to be done next without being asked, and when; the moment may have passed. `None`: nothing, until something
 /// changes. `spread`: another moment than the policy's that was found for the certificate in use; it counts inside the safe
-/// window. An expired certificate cannot sign an update: only the active node of a pair then asks for a new one (S47).
+/// window. An expired certificate cannot sign an update: only the active node of a pair then asks for a new one (S47), and whoever has a recovery armed.
 pub fn next_action(
+    trustpoint: &Trustpoint,
+    policy: &PolicySpec,
+    duty: Duty,
+    spread: Option<&Spread>,
+    now: Timestamp,
+) -> Option<(Timestamp, Due)> {
+    // By itself nothing is asked for below the floor under re-issue.
+    let floor = trustpoint.reissue_reached(&policy.reissue, now).map(|reached| reached.again_at);
+    let action = usual_action(trustpoint, policy, duty, spread, now).map(|(moment, due)| match floor {
+        Some(again_at) if due != Due::Activate => (moment.max(again_at), due),
+        _ => (moment, due),
+    });
+    let Some(recovery) = &trustpoint.recovery else { return action };
+    let is_used = recovery.job_id.is_some() && recovery.job_id == trustpoint.request.job_id();
+    let disarm = Some((recovery.until, Due::Disarm)).filter(|_| !is_used);
+    let recover = recovery_at(trustpoint, duty, now).map(|moment| (moment, Due::Recover));
+    // What was armed goes before what the policy would do with a certificate that has ended.
+    let action = action.filter(|(_, due)| recover.is_none() || *due != Due::Enroll);
+    [recover, action, disarm].into_iter().flatten().min_by_key(|(moment, _)| *moment)
+}
+
+/// When a certificate that has ended, or will, is recovered by what was armed. An update that waits for its agent is no
+/// hindrance: it could only fail.
+fn recovery_at(trustpoint: &Trustpoint, duty: Duty, now: Timestamp) -> Option<Timestamp> {
+    let idle = matches!(trustpoint.request, RequestState::Nothing | RequestState::Agent { .. });
+    let active = trustpoint.active.as_ref().filter(|active| !active.is_given_up());
+    let ended_at = trustpoint.recovery.as_ref()?.due_at(active, now)?;
+    let is_used = trustpoint.recovery.as_ref()?.job_id.is_some_and(|job| trustpoint.request.job_id() == Some(job));
+    if !idle || is_used || duty == Duty::Standby || trustpoint.staged.is_some() {
+        return None;
+    }
+    // What failed before the end says nothing of this.
+    let failed_at = trustpoint.last_failed_at.filter(|failed_at| *failed_at > ended_at);
+    Some(
+        failed_at.map_or(ended_at, |at| again_at(trustpoint.id, trustpoint.failures.min(RECOVERY_DOUBLINGS), at, None)),
+    )
+}
+
+fn usual_action(
     trustpoint: &Trustpoint,
     policy: &PolicySpec,
     duty: Duty,

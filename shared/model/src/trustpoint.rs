@@ -7,7 +7,10 @@ use crate::certificate::CertificateFacts;
 use crate::field::{ObjectName, TrustpointName, Violations, check_text};
 use crate::ids::{BindingId, CaServerId, CertificateId, EntityId, JobId, PolicyId, SecretId, TrustpointId};
 use crate::job::Failure;
+use crate::recovery::Recovery;
+use crate::reissue::{Reached, ReissueFloor};
 use crate::revocation::Revocation;
+use crate::rollover::AnchorsHeld;
 use crate::service::InService;
 use crate::statistics::Statistics;
 
@@ -79,6 +82,9 @@ pub struct Trustpoint {
     /// When the last certificate was issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Timestamp>,
+    /// When the last certificates were issued, as far as they may count for the floor under re-issue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issued_lately: Vec<Timestamp>,
     /// Revision of the policy by which the last certificate was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_revision: Option<u32>,
@@ -88,6 +94,12 @@ pub struct Trustpoint {
     /// When the last of them was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failed_at: Option<Timestamp>,
+    /// What was armed for the day on which its certificate has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+    /// What its agent was last told of trust anchors, and what it said (S57).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchors: Option<AnchorsHeld>,
     /// What its sessions have done so far (S48).
     #[serde(default, skip_serializing_if = "Statistics::is_default")]
     pub statistics: Statistics,
@@ -277,9 +289,12 @@ impl Trustpoint {
             auto_update: None,
             activates_by_itself: false,
             issued_at: None,
+            issued_lately: Vec::new(),
             policy_revision: None,
             failures: 0,
             last_failed_at: None,
+            recovery: None,
+            anchors: None,
             statistics: Statistics::default(),
         }
     }
@@ -295,6 +310,13 @@ impl Trustpoint {
     /// The certificate of this id, if it stands in one of its slots.
     pub fn certificate(&self, id: CertificateId) -> Option<&CertificateFacts> {
         [&self.active, &self.staged, &self.previous].into_iter().flatten().find(|facts| facts.id == id)
+    }
+
+    /// Whether it has had as many certificates of late as its policy allows.
+    pub fn reissue_reached(&self, floor: &ReissueFloor, now: Timestamp) -> Option<Reached> {
+        let latest = self.staged.as_ref().or(self.active.as_ref());
+        let life = latest.map(|facts| facts.not_after.duration_since(facts.not_before));
+        floor.reached(&self.issued_lately, life, now)
     }
 
     /// Takes note of a failure.

@@ -71,6 +71,11 @@ pub enum Event {
     Revoked(Box<Revoked>),
     /// Everything that an enrolment needs was tried.
     DryRun(Box<DryRun>),
+    /// The anchors are on the device; each service that relies on them is told with what was seen of its having loaded them.
+    Anchors {
+        /// The services.
+        in_service: Box<InService>,
+    },
     /// Ended without what was asked for.
     Failed(Box<Failed>),
 }

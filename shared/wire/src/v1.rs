@@ -119,6 +119,19 @@ pub enum Task {
     Revoke(Box<Revoke>),
     /// Try everything that this enrolment needs, and say nothing to the CA; an agent that is older cannot.
     DryRun(Box<Enroll>),
+    /// Trust these anchors from now on, give them to the services, and say whether these have loaded them; no CA is asked. An
+    /// agent that is older cannot.
+    Anchors(Box<Anchors>),
+}
+
+/// Trust anchors of a trustpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchors {
+    /// All that are trusted from now on, DER.
+    pub trusted: Vec<Blob>,
+    /// Those that are trusted no more, DER.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<Blob>,
 }
 
 /// One revocation request (RFC 9483 sections 4.2 and 5.3.2).

@@ -93,6 +93,7 @@ fn every_kind_of_message_has_a_sample() {
             "activated",
             "revoked",
             "dry_run",
+            "anchors",
             "failed",
         ],
     };

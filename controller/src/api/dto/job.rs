@@ -62,6 +62,14 @@ words! {
 pub struct EnrollRequest {
     /// Kind of the request.
     pub request: RequestKindBody,
+    /// Do not wait for the time after a failure. An enrolment by hand never does; here it goes before `confirm_floor`.
+    /// Default false.
+    #[serde(default)]
+    pub force: bool,
+    /// With `force`: although the trustpoint has had as many certificates of late as its policy allows (409 `reissue_floor`).
+    /// Kept in the audit log; default false.
+    #[serde(default)]
+    pub confirm_floor: bool,
 }
 
 /// Why a job ended without success.

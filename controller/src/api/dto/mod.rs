@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod agent_door;
+pub mod at_risk;
 pub mod audit;
 pub mod binding;
 pub mod blocked_subject;
@@ -22,8 +23,10 @@ pub mod job;
 pub mod joining;
 pub mod offered_root;
 pub mod policy;
+pub mod recovery;
 pub mod revision;
 pub mod revocation;
+pub mod rollover;
 pub mod service;
 pub mod statistics;
 pub mod tenant;

@@ -5,6 +5,7 @@ use trustfleet_model::policy::{
     Activation, ActivationByKind, FileFormat, KeyAlgorithm, KeySpec, MacAlgorithm, MacSettings, OriginAuthentication,
     PolicySpec, SourceSpec, UpkeepSpec,
 };
+use trustfleet_model::reissue::ReissueFloor;
 use trustfleet_model::renewal::AutoUpdate;
 
 use super::{configured, words};
@@ -241,6 +242,39 @@ impl From<UpkeepSpec> for UpkeepBody {
     }
 }
 
+/// The floor under re-issue.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = ReissueFloor)]
+pub struct ReissueBody {
+    /// How many certificates a trustpoint may get in that time, up to 32; 0: any number; default 10.
+    #[schema(maximum = 32, default = 10)]
+    pub most: u32,
+    /// In what time, seconds, up to 30 days; in the life of its certificate where that is shorter; default 3600.
+    #[schema(minimum = 1, maximum = 2_592_000, default = 3600)]
+    pub within_s: u32,
+}
+
+impl Default for ReissueBody {
+    fn default() -> Self {
+        ReissueFloor::default().into()
+    }
+}
+
+impl From<ReissueBody> for ReissueFloor {
+    fn from(floor: ReissueBody) -> Self {
+        let ReissueBody { most, within_s } = floor;
+        Self { most, within_s }
+    }
+}
+
+impl From<ReissueFloor> for ReissueBody {
+    fn from(floor: ReissueFloor) -> Self {
+        let ReissueFloor { most, within_s } = floor;
+        Self { most, within_s }
+    }
+}
+
 fn origin_authentication() -> OriginAuthenticationBody {
     OriginAuthentication::default().into()
 }
@@ -297,6 +331,9 @@ configured! {
         /// Whether and when certificates are renewed by themselves (S31, S41, S43).
         #[serde(default)]
         auto_update: AutoUpdateBody,
+        /// The floor under re-issue: how many certificates a trustpoint may get in a time, whoever asks.
+        #[serde(default)]
+        reissue: ReissueBody,
         /// How certificates are written on the device (S15).
         #[serde(default = "file_format")]
         file_format: FileFormatBody,
@@ -351,6 +388,7 @@ impl PolicyUpdate {
                 emergency_percent: self.auto_update.emergency_percent,
                 lease_s: self.auto_update.lease_s,
             },
+            reissue: self.reissue.into(),
             file_format: self.file_format.into(),
             upkeep: self.upkeep.into(),
             ca_time: self.ca_time,
@@ -385,6 +423,7 @@ impl From<Configured<PolicyId, PolicySpec>> for PolicyBody {
                 automatic_kur: spec.activation_by_kind.automatic_kur,
             },
             auto_update: spec.auto_update.into(),
+            reissue: spec.reissue.into(),
             file_format: spec.file_format.into(),
             upkeep: spec.upkeep.into(),
             ca_time: spec.ca_time,

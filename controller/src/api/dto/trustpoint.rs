@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::certificate::CertificateFactsBody;
 use super::job::FailureBody;
+use super::recovery::RecoveryBody;
 use super::service::InServiceBody;
 use super::words;
 use crate::db::ShownLease;
@@ -336,6 +337,9 @@ pub struct TrustpointBody {
     /// Its agent's leave to do that; null: none was ever given.
     #[schema(required)]
     pub lease: Option<LeaseBody>,
+    /// What is armed for the day on which its certificate has ended; null: nothing.
+    #[schema(required)]
+    pub recovery: Option<RecoveryBody>,
     /// Revision of the policy by which the last certificate was asked for.
     #[schema(required)]
     pub policy_revision: Option<u32>,
@@ -379,6 +383,7 @@ impl From<crate::db::ListedTrustpoint> for TrustpointBody {
             next_action_at: listed.next_action_at,
             emergency_at,
             lease: listed.lease.map(Into::into),
+            recovery: trustpoint.recovery.map(Into::into),
             policy_revision: trustpoint.policy_revision,
             failures: trustpoint.failures,
             updated_at: listed.updated_at,

@@ -73,7 +73,8 @@ pub(super) fn set_services(state: &DeviceState, set: &SetServices, now: Timestam
         return Err(Rejection::RequestUnderWay { job_id, kind });
     }
     check_services(state, trustpoint.id, &set.services)?;
-    let changed_to = Trustpoint { services: set.services.clone(), ..trustpoint.clone() };
+    // Anchors of a roll-over have to be loaded by the new services as well (S57).
+    let changed_to = Trustpoint { services: set.services.clone(), anchors: None, ..trustpoint.clone() };
     let mut changes = Changes::next(state, now);
     changes.reconfigure(trustpoint, changed_to, &set.requested_by, "trustpoint_services_set");
     Ok(changed(changes, reply))
@@ -106,6 +107,7 @@ pub(super) fn remove_trustpoint(
         changes.retire(facts.id);
     }
     changes.secrets_gone.extend(trustpoint.mac_secret_id);
+    changes.secrets_gone.extend(trustpoint.recovery.as_ref().and_then(|recovery| recovery.with.secret_id()));
     changes.trustpoints.push(TrustpointChange::Remove(trustpoint.id));
     changes.state.trustpoints.remove(&trustpoint.id);
     changes.audit_of_trustpoint(trustpoint, &remove.requested_by, "trustpoint_deleted", Some(told(trustpoint)), None);
@@ -128,6 +130,7 @@ pub(super) fn rebind(state: &DeviceState, rebind: &Rebind, now: Timestamp) -> Re
         ca_server_id: rebind.ca_server_id,
         policy_id: rebind.policy_id,
         services: rebind.services.clone(),
+        anchors: trustpoint.anchors.clone().filter(|_| trustpoint.services == rebind.services),
         binding_revision: rebind.bound.revision,
         enrolls_by_itself: rebind.bound.enroll,
         ..trustpoint.clone()

@@ -12,7 +12,7 @@ use trustfleet_model::{
 };
 use trustfleet_pki::{name::Name, san::San};
 
-use super::{DeviceState, mac_credentials};
+use super::{DeviceState, Rejection, mac_credentials};
 use crate::device::EnrollContext;
 
 /// The agent and the order, or everything that is missing.
@@ -111,6 +111,7 @@ pub(super) fn enrollment(
                 services: trustpoint.services.clone(),
                 automatic: false,
                 replaces: None,
+                agent_key_sha256: None,
             },
         )),
         // Both were noted above, so this is never reached with an empty list.
@@ -133,6 +134,13 @@ pub(super) fn renewal(trustpoint: &Trustpoint, context: &EnrollContext) -> Reque
         OriginAuthentication::Signature => true,
     };
     if update_is_held_back(trustpoint, context) && has_means { RequestKind::Cr } else { RequestKind::Kur }
+}
+
+/// The refusal of what needs nothing but an agent.
+pub(super) fn agent_missing(state: &DeviceState) -> Rejection {
+    let mut violations = Violations::new();
+    no_agent(state, &mut violations);
+    Rejection::NotReady(violations)
 }
 
 pub(super) fn no_agent(state: &DeviceState, violations: &mut Violations) {

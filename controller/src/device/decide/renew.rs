@@ -8,7 +8,9 @@ use trustfleet_model::{
     trustpoint::Trustpoint,
 };
 
-use super::{AuditEntry, Changes, Decision, DeviceState, Rejection, Reply, changed, new_enrollment, order, unchanged};
+use super::{
+    AuditEntry, Changes, Decision, DeviceState, Rejection, Reply, changed, new_enrollment, order, recover, unchanged,
+};
 use crate::device::{Enroll, Renew};
 
 /// Asks for the certificate's successor, or for the first one, once: where anything has changed since it was found due, nothing happens. When a
@@ -19,6 +21,7 @@ pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Resul
     let next = next_action(trustpoint, &enroll.context.policy, state.device.duty(), renew.spread.as_ref(), now);
     let active = trustpoint.active.as_ref().map(|active| active.serial.as_str());
     let (wanted, is_same) = match renew.serial.as_deref() {
+        Some(serial) if renew.recover => (Due::Recover, active == Some(serial)),
         Some(serial) => (Due::Renew, active == Some(serial)),
         None => (Due::Enroll, true),
     };
@@ -27,6 +30,13 @@ pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Resul
         && next.is_some_and(|(moment, due)| due == wanted && moment <= now);
     if !is_due {
         return Ok(unchanged(Reply::Known));
+    }
+    if wanted == Due::Recover {
+        return match recover::recover(state, trustpoint, enroll, now) {
+            Ok(decision) => Ok(decision),
+            Err(recover::Unready::Missing(missing)) => Ok(not_ready(state, trustpoint, renew, &missing, now)),
+            Err(recover::Unready::None) => Ok(unchanged(Reply::Known)),
+        };
     }
     let request = match wanted {
         Due::Renew => order::renewal(trustpoint, &enroll.context),
@@ -108,11 +118,13 @@ mod tests {
         let renew = Renew {
             serial: Some(serial.to_owned()),
             spread: None,
+            recover: false,
             enroll: Enroll {
                 trustpoint: "mgmt".parse().unwrap(),
                 request: RequestKind::Kur,
                 job_id: id(70),
                 request_key: None,
+                past_floor: false,
                 requested_by: Requester::controller(),
                 traceparent: None,
                 context,
@@ -175,6 +187,7 @@ mod tests {
             request,
             job_id: id(70),
             request_key: None,
+            past_floor: false,
             requested_by: Requester::controller(),
             traceparent: None,
             context: strict.clone(),
@@ -182,7 +195,8 @@ mod tests {
         let by_hand = Command::Enroll(Box::new(asked(RequestKind::Kur)));
         let Rejection::NotReady(missing) = refusal(&state, &by_hand) else { panic!("not refused") };
         assert_eq!(missing.as_slice()[0].rule, "one_update_at_a_time");
-        let renew = Renew { serial: Some(serial(&state)), spread: None, enroll: asked(RequestKind::Kur) };
+        let renew =
+            Renew { serial: Some(serial(&state)), spread: None, recover: false, enroll: asked(RequestKind::Kur) };
         let changes = decide(&state, &Command::Renew(Box::new(renew)), late()).unwrap().changes.unwrap();
         let JobTask::Enroll(order) = &changes.jobs[0].task else { panic!("no enrolment") };
         assert_eq!((order.kind, order.automatic), (RequestKind::Cr, true));
@@ -205,5 +219,41 @@ mod tests {
         let off = after(&state, &set(Some(false)));
         assert_eq!(mgmt(&off).auto_update, Some(false), "switching off needs nothing");
         assert_eq!(mgmt(&after(&off, &set(None))).auto_update, None);
+    }
+
+    #[test]
+    fn below_the_floor_nothing_is_issued_by_hand_unless_it_is_confirmed_and_nothing_by_itself_at_all() {
+        let mut state = in_use();
+        let recent = |state: &mut DeviceState, count: i64| {
+            for trustpoint in state.trustpoints.values_mut() {
+                trustpoint.issued_lately = (0..count).map(|n| now() - SignedDuration::from_mins(n)).collect();
+            }
+        };
+        recent(&mut state, 9);
+        assert!(!after(&state, &enroll(60, RequestKind::Kur, None)).open_jobs.is_empty());
+        recent(&mut state, 10);
+        let Rejection::ReissueFloor(reached) = refusal(&state, &enroll(60, RequestKind::Kur, None)) else {
+            panic!("not refused")
+        };
+        assert_eq!((reached.issued, reached.again_at), (10, now() + SignedDuration::from_mins(51)));
+        let told = Rejection::ReissueFloor(reached).to_string();
+        assert!(told.contains(&reached.again_at.to_string()) && told.contains("confirm_floor"), "{told}");
+        let Command::Enroll(mut meant) = enroll(60, RequestKind::Kur, None) else { unreachable!() };
+        meant.past_floor = true;
+        let forced = decide(&state, &Command::Enroll(meant), now()).unwrap().changes.unwrap();
+        assert!(forced.audit.iter().any(|line| line.action == "reissue_floor_passed"), "{:?}", forced.audit);
+
+        // By itself: not before one of them is old enough, however urgent it is.
+        for trustpoint in state.trustpoints.values_mut() {
+            trustpoint.issued_lately = vec![late(); 10];
+        }
+        assert!(renewed(&state, &serial(&state), ON, late()).is_none());
+        let none = r#"{"key":{"algorithm":"rsa-2048"},"reissue":{"most":0},"activation":"router","auto_update":{"enabled":true}}"#;
+        assert!(renewed(&state, &serial(&state), none, late()).is_some(), "the policy wants no floor");
+    }
+
+    #[test]
+    fn every_certificate_that_is_issued_counts_for_the_floor() {
+        assert_eq!(mgmt(&in_use()).issued_lately, [now()]);
     }
 }

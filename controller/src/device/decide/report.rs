@@ -7,6 +7,7 @@ use trustfleet_model::{
     certificate::Slot,
     ids::JobId,
     job::{Culprit, Failure, JobState, RequestKind},
+    reissue::note_issued,
     service::InService,
     statistics::{Ending, Statistics},
     trustpoint::{Progress, RequestState, Trustpoint},
@@ -14,7 +15,8 @@ use trustfleet_model::{
 
 use super::stop::STOPPED;
 use super::{
-    Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, changed, dry_run, revoke, unchanged,
+    Changes, Decision, DeviceState, JobKind, OpenJob, Rejection, Reply, SlotChange, anchors, changed, dry_run, revoke,
+    unchanged,
 };
 use crate::device::{CertificateInsert, IssuedCertificate, JobFacts, JobTold, Report, ReportEvent, StopNote};
 
@@ -28,18 +30,14 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
         return Err(Rejection::ForeignJob);
     }
     let fits = match (&report.event, job.kind) {
-        (ReportEvent::Waiting { .. }, JobKind::Activate | JobKind::DryRun)
-        | (ReportEvent::Issued(_), JobKind::Activate | JobKind::Revoke | JobKind::DryRun)
-        | (ReportEvent::Activated { .. }, JobKind::Revoke | JobKind::DryRun)
-        | (ReportEvent::Revoked { .. }, JobKind::Enroll(_) | JobKind::Activate | JobKind::DryRun)
-        | (ReportEvent::DryRun(_), JobKind::Enroll(_) | JobKind::Activate | JobKind::Revoke)
-        | (ReportEvent::Started { .. }, JobKind::DryRun) => false,
-        (ReportEvent::Started { .. } | ReportEvent::PermitExpired | ReportEvent::Failed { .. }, _)
-        | (ReportEvent::DryRun(_), JobKind::DryRun)
-        | (ReportEvent::Waiting { .. }, JobKind::Enroll(_) | JobKind::Revoke)
-        | (ReportEvent::Issued(_), JobKind::Enroll(_))
-        | (ReportEvent::Activated { .. }, JobKind::Enroll(_) | JobKind::Activate)
-        | (ReportEvent::Revoked { .. }, JobKind::Revoke) => true,
+        (ReportEvent::PermitExpired | ReportEvent::Failed { .. }, _) => true,
+        (ReportEvent::Started { .. }, kind) => !matches!(kind, JobKind::DryRun | JobKind::Anchors),
+        (ReportEvent::Waiting { .. }, kind) => matches!(kind, JobKind::Enroll(_) | JobKind::Revoke),
+        (ReportEvent::Issued(_), kind) => matches!(kind, JobKind::Enroll(_)),
+        (ReportEvent::Activated { .. }, kind) => matches!(kind, JobKind::Enroll(_) | JobKind::Activate),
+        (ReportEvent::Revoked { .. }, kind) => kind == JobKind::Revoke,
+        (ReportEvent::DryRun(_), kind) => kind == JobKind::DryRun,
+        (ReportEvent::Anchors { .. }, kind) => kind == JobKind::Anchors,
     };
     if !fits {
         return Err(Rejection::WrongKind);
@@ -49,6 +47,9 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
     }
     if job.kind == JobKind::DryRun {
         return Ok(dry_run::report(state, report, now));
+    }
+    if job.kind == JobKind::Anchors {
+        return Ok(anchors::report(state, report, now));
     }
     let ends = matches!(report.event, ReportEvent::Issued(_) | ReportEvent::Failed { .. });
     let Some(trustpoint) = state.trustpoints.get(&report.trustpoint_id) else {
@@ -69,8 +70,8 @@ pub(super) fn report(state: &DeviceState, report: &Report, now: Timestamp) -> Re
         ReportEvent::PermitExpired => Ok(story.permit_expired()),
         ReportEvent::Issued(issued) => Ok(story.issued(issued)),
         ReportEvent::Activated { serial, file, in_service } => story.activated(serial, file, in_service.as_deref()),
-        // Only of revocations and dry runs, which went their own way above.
-        ReportEvent::Revoked { .. } | ReportEvent::DryRun(_) => Err(Rejection::WrongKind),
+        // Only of jobs that stand beside, which went their own way above.
+        ReportEvent::Revoked { .. } | ReportEvent::DryRun(_) | ReportEvent::Anchors { .. } => Err(Rejection::WrongKind),
         ReportEvent::Failed { failure, transaction_id, in_service, in_use } => {
             let in_use = in_use.as_ref().map(|(serial, file)| (serial.as_str(), file.as_str()));
             story.failed(failure, transaction_id.as_ref(), in_service.as_deref(), in_use)
@@ -192,8 +193,10 @@ impl Story<'_> {
             let (slot, replaced_by) = (Slot::Retired, Some(issued.facts.id));
             changes.slots.push(SlotChange { certificate_id: unused.id, slot, file: None, replaced_by });
         }
+        let recovered = changes.use_up_recovery(self.trustpoint, self.job_id());
         // By ir and cr; an update is signed, and leaves a secret for the day when it is needed.
-        let by_secret = matches!(self.job.kind, JobKind::Enroll(RequestKind::Ir | RequestKind::Cr));
+        let by_secret =
+            recovered.is_none() && matches!(self.job.kind, JobKind::Enroll(RequestKind::Ir | RequestKind::Cr));
         let used_up = self.trustpoint.mac_secret_id.filter(|_| by_secret && self.trustpoint.mac_one_time);
         changes.secrets_gone.extend(used_up);
         changes.write(Trustpoint {
@@ -202,10 +205,11 @@ impl Story<'_> {
             staged: Some(issued.facts.clone()),
             mac_secret_id: self.trustpoint.mac_secret_id.filter(|_| used_up.is_none()),
             issued_at: Some(self.now),
+            issued_lately: self.issued_lately(),
             last_failure: None,
             failures: 0,
             last_failed_at: None,
-            ..self.trustpoint.clone()
+            ..recovered.clone().unwrap_or_else(|| self.trustpoint.clone())
         });
         changes.certificates.push(CertificateInsert {
             trustpoint_id: self.trustpoint.id,
@@ -225,6 +229,7 @@ impl Story<'_> {
             "not_after": issued.facts.not_after,
             "warnings": issued.warnings,
             "one_time_secret_deleted": used_up.is_some(),
+            "by_recovery": recovered.is_some(),
         });
         self.audit(&mut changes, "certificate_issued", detail);
         changed(changes, Reply::Taken)
@@ -233,7 +238,8 @@ impl Story<'_> {
     /// A job that was stopped here brings a certificate while the next one is under way: it is kept, and not used.
     fn issued_beside(&self, issued: &IssuedCertificate) -> Decision {
         let mut changes = self.changes();
-        changes.write(Trustpoint { statistics: self.counted(Ending::Done), ..self.trustpoint.clone() });
+        let issued_lately = self.issued_lately();
+        changes.write(Trustpoint { statistics: self.counted(Ending::Done), issued_lately, ..self.trustpoint.clone() });
         changes.certificates.push(CertificateInsert {
             trustpoint_id: self.trustpoint.id,
             job_id: self.job_id(),
@@ -375,6 +381,13 @@ impl Story<'_> {
     fn tell(&self, changes: &mut Changes, in_service: Option<&InService>) {
         let job_id = self.job_id();
         changes.jobs_told.extend(in_service.map(|said| JobTold { job_id, in_service: said.clone() }));
+    }
+
+    /// When certificates were issued, with this one.
+    fn issued_lately(&self) -> Vec<Timestamp> {
+        let mut moments = self.trustpoint.issued_lately.clone();
+        note_issued(&mut moments, self.now);
+        moments
     }
 
     /// The trustpoint's statistics with this exchange; an activation is none (S48).

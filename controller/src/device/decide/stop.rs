@@ -26,6 +26,7 @@ pub(super) fn stop(state: &DeviceState, stop: &Stop, now: Timestamp) -> Result<D
     if open.kind.is_beside() {
         let failure = failure("stopped by an operator before its agent had begun, as far as is known");
         revoke::stop(&mut changes, job_id, open, &failure, now);
+        changes.anchors_lost(job_id, open, &failure.message, now);
         return Ok(stopped(state, changes, stop, open, open.started));
     }
     let trustpoint = state.trustpoints.get(&open.trustpoint_id).filter(|it| it.request.job_id() == Some(job_id));

@@ -87,6 +87,7 @@ pub(super) fn enroll(job: u128, request: RequestKind, key: Option<&str>) -> Comm
         request,
         job_id: id::<JobId>(job),
         request_key: key.map(str::to_owned),
+        past_floor: false,
         requested_by: requester(),
         traceparent: None,
         context: context(),
@@ -110,6 +111,7 @@ pub(super) fn context() -> EnrollContext {
         policy: serde_json::from_str(r#"{"key":{"algorithm":"rsa-2048"}}"#).unwrap(),
         policy_revision: 3,
         known_job: None,
+        agent_key_sha256: None,
     }
 }
 
