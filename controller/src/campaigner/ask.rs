@@ -29,20 +29,15 @@ impl Campaigner {
         match self.command(campaign, member, now).await {
             Ok(reply) if has_job(&reply) => ended(MemberState::InFlight, None),
             Ok(_) => ended(MemberState::Verified, None),
-            Err(AppError::Rejected(Rejection::RequestUnderWay { .. } | Rejection::Outdated))
-                if now.duration_since(member.asked_at) < patience =>
-            {
-                let claimed_until = now.checked_add(BUSY).ok();
-                let reason = because(
-                    "request_under_way",
-                    "something else is under way on the trustpoint: it is asked for later",
-                );
-                Moved { state: MemberState::Pending, job_id, reason, claimed_until }
+            Err(AppError::Rejected(
+                busy @ (Rejection::RequestUnderWay { .. } | Rejection::Outdated | Rejection::ReissueFloor(_)),
+            )) => {
+                let reason = because(busy.code(), format!("it is asked for later: {busy}"));
+                if now.duration_since(member.asked_at) >= patience {
+                    return ended(MemberState::Unreachable, reason);
+                }
+                Moved { state: MemberState::Pending, job_id, reason, claimed_until: now.checked_add(BUSY).ok() }
             }
-            Err(AppError::Rejected(Rejection::RequestUnderWay { .. })) => ended(
-                MemberState::Unreachable,
-                because("request_under_way", "something else was under way on the trustpoint all the time"),
-            ),
             Err(AppError::Rejected(Rejection::AlreadyRevoked)) => {
                 ended(MemberState::Skipped, because("already_revoked", "it is revoked already"))
             }
@@ -103,6 +98,7 @@ impl Campaigner {
             job_id: member.job_id,
             request_key: None,
             requested_by: requester(campaign),
+            past_floor: false,
             traceparent: None,
             context,
         };

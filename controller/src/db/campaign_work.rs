@@ -402,6 +402,7 @@ impl TenantTx {
             policy: columns.json_opt("policy")?.ok_or(DbError::NotFound { kind: "policy" })?,
             policy_revision: columns.parse::<i32, _>("policy_revision")?,
             known_job: None,
+            agent_key_sha256: None,
         })
     }
 }

@@ -28,6 +28,9 @@ pub(super) fn reissue(state: &DeviceState, wanted: &Reissue, now: Timestamp) -> 
     if let Some((job_id, kind)) = state.job_under_way(trustpoint) {
         return Err(Rejection::RequestUnderWay { job_id, kind });
     }
+    if let Some(reached) = trustpoint.reissue_reached(&enroll.context.policy.reissue, now) {
+        return Err(Rejection::ReissueFloor(reached));
+    }
     let moved = Trustpoint { ca_server_id: wanted.ca_server_id, policy_id: wanted.policy_id, ..trustpoint.clone() };
     let (agent_id, mut order) =
         order::enrollment(state, &moved, enroll.request, &enroll.context, now).map_err(Rejection::NotReady)?;
@@ -166,6 +169,7 @@ mod tests {
                 job_id: id(job),
                 request_key: None,
                 requested_by: requester(),
+                past_floor: false,
                 traceparent: None,
                 context: context(),
             },
@@ -211,6 +215,13 @@ mod tests {
     fn s32_a_move_for_which_a_condition_is_missing_changes_nothing() {
         let by_update = command(wanted(60, RequestKind::Kur));
         assert!(matches!(refusal(&ready(), &by_update), Rejection::NotReady(_)));
+    }
+
+    #[test]
+    fn a_campaign_does_not_get_below_the_floor_under_re_issue() {
+        let mut wanted = wanted(60, RequestKind::Cr);
+        wanted.enroll.context.policy.reissue.most = 1;
+        assert!(matches!(refusal(&in_use(), &command(wanted)), Rejection::ReissueFloor(_)));
     }
 
     #[test]
