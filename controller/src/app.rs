@@ -27,6 +27,7 @@ use crate::{
     config::{Config, ConfigError},
     cut_off::Cutter,
     db::{self, DbError, SchemaError, Store},
+    dead_letters,
     denials::Denials,
     entropy,
     error::AppError,
@@ -353,6 +354,15 @@ impl Core {
             Part {
                 name: "the removal of old transcripts",
                 task: backend.spawn(transcripts::keep(store.clone(), Arc::clone(&clock), intake.clone())),
+            },
+            Part {
+                name: "the bounding of dead letters",
+                task: backend.spawn(dead_letters::keep(
+                    store.clone(),
+                    Arc::clone(&clock),
+                    Arc::clone(&metrics),
+                    intake.clone(),
+                )),
             },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },

@@ -24,6 +24,7 @@ pub mod commit;
 pub mod config;
 pub mod cut_off;
 pub mod db;
+pub mod dead_letters;
 pub mod denials;
 pub mod device;
 pub mod entropy;

@@ -16,9 +16,9 @@ use super::problem::{MEDIA_TYPE, Problem, ProblemBody};
 use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
-    agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, certificates, changes, devices,
-    dry_runs, entities, forecasts, health, history, jobs, joining, mac, metrics, platform_tokens, policies,
-    revocations, statistics, tenants, tokens, trustpoints,
+    agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, certificates, changes,
+    dead_letters, devices, dry_runs, entities, forecasts, health, history, jobs, joining, mac, metrics,
+    platform_tokens, policies, revocations, statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -138,6 +138,11 @@ use crate::error::AppError;
         jobs::stop,
         forecasts::of_ca_server,
         forecasts::respread,
+        dead_letters::list,
+        dead_letters::drop_all,
+        dead_letters::show,
+        dead_letters::drop_one,
+        dead_letters::retry,
         ca_endpoints::list,
         ca_endpoints::update,
         ca_endpoints::reset,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 19] = [
+pub const NOUNS: [&str; 20] = [
     "tenants",
     "tokens",
     "blocked-subjects",
@@ -28,6 +28,7 @@ pub const NOUNS: [&str; 19] = [
     "trustpoints",
     "jobs",
     "certificates",
+    "dead-letters",
     "audit",
 ];
 

@@ -15,6 +15,7 @@ mod ca_endpoint;
 mod certificate;
 mod change;
 mod client;
+mod dead_letter;
 mod device;
 mod error;
 mod follow;
@@ -45,6 +46,7 @@ use self::{
     ca_endpoint::CaEndpointVerb,
     certificate::CertificateVerb,
     change::ChangeVerb,
+    dead_letter::DeadLetterVerb,
     device::DeviceVerb,
     error::CliError,
     job::JobVerb,
@@ -71,6 +73,8 @@ pub enum OperatorCommand {
     BlockedSubject(Noun<BlockedSubjectVerb>),
     /// CMP servers that jobs go to, and what they may be burdened with
     CaEndpoint(Noun<CaEndpointVerb>),
+    /// Messages of agents that could not be processed
+    DeadLetter(Noun<DeadLetterVerb>),
     /// One-time tokens by which agents join
     JoinToken(Noun<JoinTokenVerb>),
     /// Agents that have joined
@@ -121,6 +125,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Tenant(noun) => tenant::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Token(noun) => tenant::run_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::CaEndpoint(noun) => ca_endpoint::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::DeadLetter(noun) => dead_letter::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::BlockedSubject(noun) => blocked_subject::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::JoinToken(noun) => tenant::run_join_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Agent(noun) => agent::run(&Session::open(noun.connection)?, noun.verb),

@@ -18,6 +18,7 @@ mod column;
 mod configured;
 mod connect;
 mod cut_off;
+mod dead_letter;
 mod device;
 mod device_registry;
 mod entity;
@@ -68,6 +69,7 @@ pub use self::{
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
+    dead_letter::{DeadLetter, LetterFilter},
     device_registry::RegisteredDevice,
     error::DbError,
     forecast::{Forecast, HORIZON, ServerOf},

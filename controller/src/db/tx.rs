@@ -179,7 +179,8 @@ id_params!(
     ChangeId,
     BindingId,
     BlockId,
-    LeaseId
+    LeaseId,
+    DeadLetterId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {

@@ -21,6 +21,7 @@ mod audit_chain;
 mod bindings;
 mod blocked_subjects;
 mod certificates;
+mod dead_letters;
 mod endurance;
 mod every_door;
 mod fixture;

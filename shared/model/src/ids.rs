@@ -92,6 +92,8 @@ id!(/// A subject of an identity provider that is let in no more.
     BlockId);
 id!(/// A change that waits for approval.
     ChangeId);
+id!(/// A message of an agent that could not be processed.
+    DeadLetterId);
 id!(/// A message between agent and controller.
     MessageId);
 id!(/// One process of an agent, from its start to its end.

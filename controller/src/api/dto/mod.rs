@@ -12,6 +12,7 @@ pub mod ca_endpoint;
 pub mod ca_server;
 pub mod certificate;
 pub mod change;
+pub mod dead_letter;
 pub mod device;
 pub mod entity;
 pub mod forecast;
