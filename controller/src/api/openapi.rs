@@ -412,6 +412,7 @@ mod tests {
                     "/stop",
                     "/statistics/reset",
                     "/activate",
+                    "/retry",
                     "/resume",
                     "/restore",
                     "/approve",
