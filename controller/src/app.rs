@@ -3,7 +3,13 @@
 //! Two kinds of threads: a multi-thread runtime (`backend`) for the drivers of database and broker, the committer,
 //! outbox and inbox; and an actix system with the HTTP workers and the threads of the device actors.
 
-use std::{io, net::TcpListener, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::TcpListener,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::{
@@ -31,9 +37,11 @@ use crate::{
     denials::Denials,
     entropy,
     error::AppError,
+    housekeeping::Housekeeper,
     inbox::Inbox,
     keys::{KeyError, Keys},
     leases::Leaser,
+    leaver::Leaver,
     metrics::Metrics,
     outbox::Outbox,
     purge,
@@ -43,7 +51,6 @@ use crate::{
     spreader::Spreader,
     steady, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
-    transcripts,
 };
 
 /// How often the gauges about the fleet are refreshed, at most.
@@ -92,6 +99,16 @@ impl std::fmt::Debug for Services {
 }
 
 impl Services {
+    /// Takes leave of devices.
+    pub fn leaver(&self) -> Leaver {
+        Leaver {
+            store: self.store.clone(),
+            registry: self.registry.clone(),
+            broker: self.broker.clone(),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
     /// A fresh id: `services.fresh(JobId::fresh)`.
     ///
     /// # Errors
@@ -320,6 +337,19 @@ impl Core {
             clock: Arc::clone(&clock),
             config: config.audit.clone(),
         };
+        let leaver = Leaver {
+            store: store.clone(),
+            registry: registry.clone(),
+            broker: broker.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let housekeeper = Housekeeper {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            days_max: config.retention.days_max,
+            done_at: Mutex::new(None),
+        };
         let renewal = Renewal {
             store: store.clone(),
             registry: registry.clone(),
@@ -351,10 +381,8 @@ impl Core {
                 name: "the purge of tenants",
                 task: backend.spawn(purge::keep(store.clone(), Arc::clone(&clock), intake.clone())),
             },
-            Part {
-                name: "the removal of old transcripts",
-                task: backend.spawn(transcripts::keep(store.clone(), Arc::clone(&clock), intake.clone())),
-            },
+            Part { name: "the removal of devices", task: backend.spawn(steady::keep(leaver, intake.clone())) },
+            Part { name: "the housekeeping", task: backend.spawn(steady::keep(housekeeper, intake.clone())) },
             Part {
                 name: "the bounding of dead letters",
                 task: backend.spawn(dead_letters::keep(

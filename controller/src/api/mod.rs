@@ -177,6 +177,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", JOIN_TOKENS, Tenant(Admin), "join_token_create", || post().to(tokens::create_join_token)),
     route("GET", AGENTS, Tenant(Viewer), "agent_list", || get().to(agents::list)),
     route("GET", AGENT, Tenant(Viewer), "agent_show", || get().to(agents::show)),
+    route("DELETE", AGENT, Tenant(Admin), "agent_delete", || delete().to(agents::remove)),
     route("POST", AGENT_QUARANTINE, Tenant(Operator), "agent_quarantine", || post().to(agents::quarantine)),
     route("POST", AGENT_RELEASE, Tenant(Admin), "agent_release", || post().to(agents::release)),
     route("POST", "/v1/tenants/{tenant}/agents/{agent}/revoke", Tenant(Operator), "agent_revoke", || {

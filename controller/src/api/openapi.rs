@@ -51,6 +51,7 @@ use crate::error::AppError;
         platform_tokens::revoke,
         agents::list,
         agents::show,
+        agents::remove,
         agents::quarantine,
         agents::release,
         agents::rejoin,

@@ -62,10 +62,15 @@ pub enum DeviceVerb {
         #[arg(long, value_name = "REASON", value_parser = certificate::REASONS)]
         reason: String,
     },
-    /// Delete a device that has no trustpoints
+    /// Delete a device with everything that is its own
+    #[command(after_help = "Example:\n  trustfleet device delete ap-1 --certificates revoke")]
     Delete {
         /// Its name
         name: String,
+        /// What becomes of its certificates: keep them valid, and forget them here; or have them revoked, and delete the device
+        /// when they are. Left out: it is deleted only if it has no trustpoint and no history
+        #[arg(long, value_name = "keep|revoke", value_parser = ["keep", "revoke"])]
+        certificates: Option<String>,
     },
 }
 
@@ -117,7 +122,7 @@ const DEVICES: &[Column] = &[
     Column::new("UPDATED", |item, now| ago(item, "/updated_at", now)),
 ];
 const FIRST: &[&str] =
-    &["name", "id", "agent", "serial", "mac", "labels", "pair", "standby", "node_active", "node_since"];
+    &["name", "id", "agent", "serial", "mac", "labels", "pair", "standby", "node_active", "node_since", "leaving_at"];
 
 fn pair_of(item: &Value) -> String {
     let seen = match (item["standby"].as_bool(), item["node_active"].as_bool()) {
@@ -169,9 +174,14 @@ pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
             statistics::print(session, &["devices", &name], reset, &next)
         }
         DeviceVerb::Revoke { name, reason } => certificate::revoke_all(session, &["devices", &name], &reason),
-        DeviceVerb::Delete { name } => {
-            session.call(Method::DELETE, &["devices", &name], None)?;
-            session.print_deleted("device", &name)
+        DeviceVerb::Delete { name, certificates } => {
+            let query: Vec<_> = certificates.map(|word| ("certificates", word)).into_iter().collect();
+            let left = session.call_with(Method::DELETE, &["devices", &name], None, &query, &[])?;
+            if left.is_null() {
+                return session.print_deleted("device", &name);
+            }
+            let next = format!("trustfleet certificate list --device {name}: the device goes when they are revoked");
+            session.print_object(&left, FIRST, &next)
         }
     }
 }

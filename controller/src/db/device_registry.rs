@@ -23,6 +23,8 @@ pub struct RegisteredDevice {
     pub trustpoints: u32,
     /// Whether it is the active node of its pair, as its agent sees it, and since when.
     pub node: Option<(bool, Timestamp)>,
+    /// Since when it leaves: its certificates are being revoked, then it is deleted.
+    pub leaving_at: Option<Timestamp>,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -68,7 +70,7 @@ impl TenantTx {
     /// [`DbError::NotFound`].
     pub async fn registered_device_fetch(&self, name: &ObjectName) -> Result<RegisteredDevice, DbError> {
         let sql = "/* registered_device_fetch */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
-                   d.labels, d.pair, d.standby, d.node_active, d.node_since, d.created_at, d.updated_at, a.name AS agent, \
+                   d.labels, d.pair, d.standby, d.node_active, d.node_since, d.leaving_at, d.created_at, d.updated_at, a.name AS agent, \
                    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
                    AS trustpoints \
                    FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
@@ -88,7 +90,7 @@ impl TenantTx {
         limit: i64,
     ) -> Result<Vec<RegisteredDevice>, DbError> {
         let sql = "/* registered_device_list */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
-                   d.labels, d.pair, d.standby, d.node_active, d.node_since, d.created_at, d.updated_at, a.name AS agent, \
+                   d.labels, d.pair, d.standby, d.node_active, d.node_since, d.leaving_at, d.created_at, d.updated_at, a.name AS agent, \
                    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
                    AS trustpoints \
                    FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
@@ -165,15 +167,6 @@ impl TenantTx {
         let columns = Columns::new(&row, "jobs", "device_id");
         Ok((columns.read("open")?, columns.read("total")?))
     }
-
-    /// Deletes a device.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`], or [`DbError::Conflict`] while trustpoints, jobs or certificates refer to it.
-    pub async fn registered_device_delete(&self, id: DeviceId) -> Result<(), DbError> {
-        let sql = "/* registered_device_delete */ DELETE FROM devices WHERE tenant_id = $1 AND device_id = $2";
-        DbError::one_row(self.execute(sql, &[&Id(id)]).await?, "device")
-    }
 }
 
 fn pair(device: &Device) -> Option<&str> {
@@ -197,6 +190,7 @@ fn read(row: &Row, tenant: TenantId) -> Result<RegisteredDevice, DbError> {
         agent: columns.parse_opt::<String, _>("agent")?,
         trustpoints: columns.parse::<i64, _>("trustpoints")?,
         node: node.0.zip(node.1),
+        leaving_at: columns.read("leaving_at")?,
         created_at: columns.read("created_at")?,
         updated_at: columns.read("updated_at")?,
     })

@@ -53,7 +53,7 @@ pub struct ListedJob {
     pub device: ObjectName,
     /// Name of its trustpoint, unless that is gone.
     pub trustpoint: Option<TrustpointName>,
-    /// Name of the agent it is for.
+    /// Name of the agent it is for; of one that is deleted its id.
     pub agent: ObjectName,
     /// What it asks.
     pub kind: JobKind,
@@ -165,9 +165,9 @@ const TRUSTPOINT_FROM: &str = "FROM trustpoints t \
 
 const JOB: &str = "j.job_id, j.kind, j.state, j.requested_by, j.failure, j.public_key_sha256, j.transaction_id, \
     j.created_at, j.lease_id IS NOT NULL AS autonomous, j.stop_requested_at, j.device_id, j.published_at, j.started_at, j.finished_at, j.in_service, j.dry_run, j.updated_at, d.name AS device, \
-    t.name AS trustpoint, a.name AS agent FROM jobs j \
+    t.name AS trustpoint, coalesce(a.name, j.agent_id::text) AS agent FROM jobs j \
     JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id \
-    JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
+    LEFT JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
     LEFT JOIN trustpoints t ON t.tenant_id = j.tenant_id AND t.trustpoint_id = j.trustpoint_id";
 
 const CERTIFICATE: &str = "c.certificate_id, c.job_id, c.slot, c.serial, c.subject, c.issuer, c.not_before, \

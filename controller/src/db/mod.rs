@@ -20,11 +20,13 @@ mod connect;
 mod cut_off;
 mod dead_letter;
 mod device;
+mod device_leave;
 mod device_registry;
 mod entity;
 mod error;
 mod forecast;
 mod history;
+mod housekeeping;
 mod joining;
 mod key_encryption;
 mod lease;
@@ -70,10 +72,12 @@ pub use self::{
     configured::{Configured, UsedBy},
     cut_off::CutOff,
     dead_letter::{DeadLetter, LetterFilter},
+    device_leave::{Gone, InTheWay, LeavingDevice},
     device_registry::RegisteredDevice,
     error::DbError,
     forecast::{Forecast, HORIZON, ServerOf},
     history::{AskedBy, PastCertificate},
+    housekeeping::Chore,
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},
     lease::{DueLease, LeaseGiven, LeasedTrustpoint, ShownLease},
@@ -92,7 +96,7 @@ pub use self::{
     sender::{LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,
-    tenant::{Counted, Quota, Tenant, TenantState},
+    tenant::{Counted, Keeps, Quota, Tenant, TenantState},
     token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},
     transcript::JobTranscript,
     tx::{SystemTx, TenantTx},

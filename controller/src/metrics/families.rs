@@ -42,6 +42,7 @@ pub(super) struct Families {
     pub(super) reports_refused: IntCounterVec,
     pub(super) dead_letters: IntGaugeVec,
     pub(super) dead_letters_lost: IntCounterVec,
+    pub(super) housekeeping: IntCounterVec,
     pub(super) broker_connected: IntGauge,
     pub(super) door_refusals: IntCounterVec,
     pub(super) cut_offs: IntCounterVec,
@@ -161,6 +162,11 @@ impl Families {
                 "trustfleet_dead_letters_dropped_total",
                 "Dead letters that were dropped to keep their number bounded, by cause.",
                 &["cause"],
+            )?,
+            housekeeping: add.counters(
+                "trustfleet_housekeeping_removed_total",
+                "What was removed because its time is over, by kind.",
+                &["kind"],
             )?,
             door_refusals: add.counters(
                 "trustfleet_agent_door_refusals_total",

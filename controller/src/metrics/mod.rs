@@ -32,7 +32,10 @@ pub use self::{
         TimeLeft, TxOutcome,
     },
 };
-use crate::{db::Stats, device::JobKind};
+use crate::{
+    db::{Chore, Stats},
+    device::JobKind,
+};
 
 /// All metrics of a controller.
 pub struct Metrics {
@@ -98,6 +101,9 @@ impl Metrics {
         for reason in Refusal::ALL {
             families.reports_refused.with_label_values(&[reason.as_str()]);
             families.dead_letters.with_label_values(&[reason.as_str()]);
+        }
+        for chore in Chore::ALL {
+            families.housekeeping.with_label_values(&[chore.as_str()]);
         }
         for cause in LetterLoss::ALL {
             families.dead_letters_lost.with_label_values(&[cause.as_str()]);
@@ -280,6 +286,10 @@ impl Metrics {
 
     pub(crate) fn report_refused(&self, reason: Refusal) {
         self.families.reports_refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub(crate) fn removed(&self, chore: Chore, count: u64) {
+        self.families.housekeeping.with_label_values(&[chore.as_str()]).inc_by(count);
     }
 
     pub(crate) fn letters_lost(&self, cause: LetterLoss, letters: u64) {

@@ -27,6 +27,7 @@ mod every_door;
 mod fixture;
 mod forecast;
 mod group_commit;
+mod housekeeping;
 mod http_door;
 mod idp;
 mod key_rotation;
