@@ -70,7 +70,9 @@ impl Housekeeper {
     /// # Errors
     /// The database's own; what was removed stays so.
     pub async fn remove(&self, now: Timestamp) -> Result<bool, DbError> {
-        let mut more = false;
+        let filled: Result<u64, DbError> =
+            self.store.system_tx("key_types_fill", async move |tx| tx.key_types_fill(BATCH).await).await;
+        let mut more = filled? > 0;
         for chore in Chore::ALL {
             let days = self.days_max;
             let removed: Result<u64, DbError> = self

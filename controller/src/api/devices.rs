@@ -16,7 +16,7 @@ use super::dto::Page;
 use super::dto::device::{DeviceBody, DeviceCreate, DeviceUpdate, Registration};
 use super::problem::{Problem, ProblemBody, json};
 use crate::audit::shown;
-use crate::db::{Condemn, Counted, DbError, LeavingDevice, RegisteredDevice, TenantTx};
+use crate::db::{Condemn, Counted, DbError, DeviceFilter, LeavingDevice, RegisteredDevice, TenantTx};
 use crate::error::AppError;
 
 /// Filters of the list of devices.
@@ -26,6 +26,9 @@ use crate::error::AppError;
 pub struct DeviceQuery {
     /// Only devices behind the agent of this name.
     agent: Option<String>,
+    /// Only devices with all of these labels: `KEY=VALUE`, several with commas between them.
+    #[param(example = "site=berlin,role=edge")]
+    selector: Option<String>,
 }
 
 /// Lists devices by name.
@@ -36,12 +39,10 @@ pub struct DeviceQuery {
     summary = "List devices by name", params(ListQuery, DeviceQuery),
     responses((status = 200, description = "A part of the list", body = Page<DeviceBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
-    let list = call.list(&["agent"])?;
-    let rows = call
-        .tenant_tx("device_list", async |tx| {
-            Ok(tx.registered_device_list(list.filter("agent"), list.after(), list.rows()).await?)
-        })
-        .await?;
+    let list = call.list(&["agent", "selector"])?;
+    let filter =
+        DeviceFilter { agent: list.owned("agent"), labels: list.selector()?, after: list.after().map(str::to_owned) };
+    let rows = call.tenant_tx("device_list", async |tx| Ok(tx.device_search(&filter, list.rows()).await?)).await?;
     let page: Page<DeviceBody> = list.page(rows, |row| row.device.name.to_string());
     json(StatusCode::OK, &page)
 }

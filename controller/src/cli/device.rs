@@ -5,7 +5,7 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use super::{
-    args::{Page, pair},
+    args::{Page, Selector, given, pair},
     certificate,
     error::CliError,
     output::{Column, ago, text},
@@ -19,6 +19,11 @@ use super::{
 pub enum DeviceVerb {
     /// List the registered devices
     List {
+        /// Only behind this agent
+        #[arg(long, value_name = "NAME")]
+        agent: Option<String>,
+        #[command(flatten)]
+        selector: Selector,
         #[command(flatten)]
         page: Page,
     },
@@ -140,8 +145,9 @@ fn pair_of(item: &Value) -> String {
 /// Runs a verb on devices.
 pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
     match verb {
-        DeviceVerb::List { page } => {
-            let list = session.list(&["devices"], &page, &[])?;
+        DeviceVerb::List { agent, selector, page } => {
+            let filters = given([("agent", agent), ("selector", selector.query())]);
+            let list = session.list(&["devices"], &page, &filters)?;
             session.print_list(&list, DEVICES, "trustfleet trustpoint list [--device NAME] shows their certificates")
         }
         DeviceVerb::Show { name } => {

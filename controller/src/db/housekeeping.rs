@@ -3,6 +3,10 @@
 
 use jiff::Timestamp;
 
+use trustfleet_model::ids::{CertificateId, TenantId};
+use trustfleet_pki::certificate::Certificate;
+
+use super::tx::Id;
 use super::{DbError, SystemTx};
 
 /// What is removed when its time is over.
@@ -135,4 +139,30 @@ impl SystemTx {
     ) -> Result<u64, DbError> {
         self.execute(chore.sql(), &[&now, &most, &i32::from(days_max)]).await
     }
+
+    /// Looks at the keys of at most `most` certificates that were issued before this was done at once; returns how many.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn key_types_fill(&self, most: i64) -> Result<u64, DbError> {
+        let sql = "/* key_types_fill: read */ SELECT tenant_id, certificate_id, der FROM certificates WHERE key_type IS NULL \
+                   ORDER BY certificate_id LIMIT $1 FOR UPDATE SKIP LOCKED";
+        let rows = self.query(sql, &[&most]).await?;
+        let (mut tenants, mut ids, mut types) = (Vec::new(), Vec::new(), Vec::new());
+        for row in &rows {
+            let (Id(tenant), Id(id)): (Id<TenantId>, Id<CertificateId>) = (row.try_get(0)?, row.try_get(1)?);
+            tenants.push(tenant.as_uuid());
+            ids.push(id.as_uuid());
+            types.push(key_type(row.try_get(2)?));
+        }
+        let sql = "/* key_types_fill */ UPDATE certificates c SET key_type = k.key_type \
+                   FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS k(tenant_id, certificate_id, key_type) \
+                   WHERE c.tenant_id = k.tenant_id AND c.certificate_id = k.certificate_id";
+        self.execute(sql, &[&tenants, &ids, &types]).await
+    }
+}
+
+/// Kind and size of a certificate's key, in one word; of one that cannot be read, `unknown`.
+pub(crate) fn key_type(der: &[u8]) -> String {
+    Certificate::from_der(der).map_or_else(|_| "unknown".to_owned(), |found| found.public_key().algorithm().word())
 }

@@ -42,6 +42,7 @@ mod renewal;
 mod revision;
 mod revocation;
 mod row;
+mod search;
 mod sender;
 mod statistics;
 mod stats;
@@ -81,10 +82,7 @@ pub use self::{
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},
     lease::{DueLease, LeaseGiven, LeasedTrustpoint, ShownLease},
-    listing::{
-        CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,
-        TrustpointFilter,
-    },
+    listing::{CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint},
     migrate::{SchemaError, migrate, schema_version},
     node::NodeRow,
     note::Note,
@@ -93,6 +91,7 @@ pub use self::{
     renewal::{Plan, PlannedTrustpoint},
     revision::{Reference, Revision},
     revocation::{Condemn, DueRevocation, ToRevoke},
+    search::{CertificateFilter, DeviceFilter, Search, TrustpointFilter},
     sender::{LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,
@@ -101,7 +100,7 @@ pub use self::{
     transcript::JobTranscript,
     tx::{SystemTx, TenantTx},
 };
-pub(crate) use self::{row::stored_trustpoint, transcript::stored_transcript, tx::Id};
+pub(crate) use self::{housekeeping::key_type, row::stored_trustpoint, transcript::stored_transcript, tx::Id};
 use crate::{
     audit::Sealer,
     config::{DatabaseConfig, SecretUrl},

@@ -43,6 +43,7 @@ mod roots;
 mod running;
 mod same_statements;
 mod schema;
+mod search;
 mod statistics;
 mod stopping;
 mod support;
