@@ -3,7 +3,13 @@
 //! Two kinds of threads: a multi-thread runtime (`backend`) for the drivers of database and broker, the committer,
 //! outbox and inbox; and an actix system with the HTTP workers and the threads of the device actors.
 
-use std::{io, net::TcpListener, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::TcpListener,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::{
@@ -29,13 +35,16 @@ use crate::{
     config::{Config, ConfigError},
     cut_off::Cutter,
     db::{self, DbError, SchemaError, Store},
+    dead_letters,
     denials::Denials,
     entropy,
     error::AppError,
     freezer::Freezer,
+    housekeeping::Housekeeper,
     inbox::Inbox,
     keys::{KeyError, Keys},
     leases::Leaser,
+    leaver::Leaver,
     metrics::Metrics,
     outbox::Outbox,
     purge,
@@ -46,7 +55,6 @@ use crate::{
     spreader::Spreader,
     steady, telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
-    transcripts,
 };
 
 /// How often the gauges about the fleet are refreshed, at most.
@@ -95,6 +103,16 @@ impl std::fmt::Debug for Services {
 }
 
 impl Services {
+    /// Takes leave of devices.
+    pub fn leaver(&self) -> Leaver {
+        Leaver {
+            store: self.store.clone(),
+            registry: self.registry.clone(),
+            broker: self.broker.clone(),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
     /// A fresh id: `services.fresh(JobId::fresh)`.
     ///
     /// # Errors
@@ -324,6 +342,19 @@ impl Core {
             clock: Arc::clone(&clock),
             config: config.audit.clone(),
         };
+        let leaver = Leaver {
+            store: store.clone(),
+            registry: registry.clone(),
+            broker: broker.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let housekeeper = Housekeeper {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            days_max: config.retention.days_max,
+            done_at: Mutex::new(None),
+        };
         let renewal = Renewal {
             store: store.clone(),
             registry: registry.clone(),
@@ -362,9 +393,16 @@ impl Core {
                 name: "the purge of tenants",
                 task: backend.spawn(purge::keep(store.clone(), Arc::clone(&clock), intake.clone())),
             },
+            Part { name: "the removal of devices", task: backend.spawn(steady::keep(leaver, intake.clone())) },
+            Part { name: "the housekeeping", task: backend.spawn(steady::keep(housekeeper, intake.clone())) },
             Part {
-                name: "the removal of old transcripts",
-                task: backend.spawn(transcripts::keep(store.clone(), Arc::clone(&clock), intake.clone())),
+                name: "the bounding of dead letters",
+                task: backend.spawn(dead_letters::keep(
+                    store.clone(),
+                    Arc::clone(&clock),
+                    Arc::clone(&metrics),
+                    intake.clone(),
+                )),
             },
             Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
             Part { name: "the watch over the certificate", task: backend.spawn(certificate) },

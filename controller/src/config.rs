@@ -27,6 +27,7 @@
 
 mod identity;
 mod jobs;
+mod retention;
 mod transport;
 
 use std::{
@@ -45,6 +46,7 @@ use url::Url;
 
 pub use self::identity::{GrantedRole, JwtAlgorithm, OidcConfig, OidcGrant};
 pub use self::jobs::{CaBudgetConfig, OutboxConfig};
+pub use self::retention::RetentionConfig;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -86,6 +88,9 @@ pub struct Config {
     /// The audit log.
     #[serde(default)]
     pub audit: AuditConfig,
+    /// How long what is over is kept.
+    #[serde(default)]
+    pub retention: RetentionConfig,
     /// Logs.
     #[serde(default)]
     pub log: LogConfig,
@@ -432,6 +437,7 @@ impl Config {
         range("outbox.claim_s", self.outbox.claim_s, 1, 3_600)?;
         range("outbox.permit_s", self.outbox.permit_s, 10, 604_800)?;
         self.ca_budget.check()?;
+        self.retention.check()?;
         range("actors.idle_s", self.actors.idle_s, 1, 86_400)?;
         range("actors.mailbox", self.actors.mailbox, 1, 10_000)?;
         range("actors.threads", self.actors.threads, 1, 64)?;

@@ -2,7 +2,8 @@
 //!
 //! A message is verified with its sender's registered key before a word of it counts; it is acknowledged to the broker
 //! only after its commit. What can never be used (unreadable, not authentic, not for its sender) is counted and laid
-//! aside in the dead-letter queue with the reason; what cannot be used just now goes back to its queue.
+//! aside with the reason, as a dead letter in the database; what cannot be used just now goes back to its queue, so many
+//! times.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,9 +17,7 @@ use trustfleet_model::{
 use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::{
     Envelope, WireError,
-    routing::{
-        DEAD_LETTER_QUEUE, JOBS_EXCHANGE, REPORT_SHARDS, REPORTS_EXCHANGE, agent_queue, report_queue, sender_of,
-    },
+    routing::{JOBS_EXCHANGE, REPORT_SHARDS, REPORTS_EXCHANGE, agent_queue, report_queue, sender_of},
     sign::Purpose,
     v1::{FromAgent, Hello, Receipt, Report, ToAgent},
 };
@@ -26,10 +25,10 @@ use trustfleet_wire::{
 use crate::{
     actors::Registry,
     admission::{Breaker, BreakerState},
-    audit::{Attempt, Refusals, Requester},
+    audit::Refusals,
     bounds::AgentBounds,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
-    db::{Agent, DbError, Sender, Store},
+    db::{DbError, Sender, Store},
     device::{Command, JobKind, Rejection, Reply, ReportEvent},
     entropy,
     error::AppError,
@@ -38,6 +37,7 @@ use crate::{
     telemetry::chain,
 };
 
+mod aside;
 mod ending;
 mod leases;
 mod nodes;
@@ -51,8 +51,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 const TRIES: u32 = 5;
 /// Longest message of an agent, bytes: a certificate with its chain is a hundredth of it.
 const MESSAGE_MAX: usize = 1024 * 1024;
-/// So much of a longer one is laid aside, bytes.
-const KEPT_OF_LONGER: usize = 4 * 1024;
 /// An agent's `last_seen_at` is written at most this often, seconds.
 const SEEN_EVERY_S: i64 = 60;
 
@@ -103,6 +101,7 @@ impl Inbox {
         for shard in 0..REPORT_SHARDS {
             queues.spawn(self.clone().consume(report_queue(shard), shutdown.clone()));
         }
+        queues.spawn(self.clone().move_letters(shutdown.clone()));
         while queues.join_next().await.is_some() {}
     }
 
@@ -154,7 +153,9 @@ impl Inbox {
             self.metrics.report_refused(Refusal::TooMany);
             if self.bounds.may_tell(agent) {
                 tracing::warn!(agent.id = %agent, "an agent sends more than it may; what is beyond is dropped");
-                self.note(agent, Refusal::TooMany).await;
+                if let Ok(Some(tenant)) = self.tenant_of(writer).await {
+                    self.note(tenant, agent, Refusal::TooMany);
+                }
             }
             // Without a receipt it comes again, when there is time for it.
             return delivery.ack().await;
@@ -163,68 +164,9 @@ impl Inbox {
             match self.handle(delivery.body(), writer).await {
                 Fate::Done => return delivery.ack().await,
                 Fate::Refused(refusal, detail) => return self.lay_aside(delivery, writer, refusal, &detail).await,
-                Fate::Later(AppError::Rejected(Rejection::TooEarly)) if attempt == TRIES => {
-                    // Without a receipt the agent sends it again, in its own time; the queue would at once.
-                    tracing::info!("report came too early, its agent will repeat it");
-                    return delivery.ack().await;
-                }
-                Fate::Later(error) if attempt == TRIES && !error.is_transient() && is_report(delivery.body()) => {
-                    // Back in its queue it would come at once, and with its repetitions fill what all devices share.
-                    tracing::error!(error = %chain(&error), "report cannot be worked on, its agent will repeat it");
-                    return delivery.ack().await;
-                }
-                Fate::Later(error) if attempt == TRIES => {
-                    tracing::warn!(error = %chain(&error), "message goes back to its queue");
-                }
+                Fate::Later(error) if attempt == TRIES => return self.failed(delivery, writer, error).await,
                 Fate::Later(_) => tokio::time::sleep(Duration::from_millis(100) * attempt).await,
             }
-        }
-        delivery.requeue().await;
-    }
-
-    async fn lay_aside(&self, delivery: Delivery, writer: Option<AgentId>, refusal: Refusal, detail: &str) {
-        tracing::warn!(
-            reason = refusal.as_str(),
-            detail,
-            agent.id = writer.map(tracing::field::display),
-            "message refused"
-        );
-        let body = delivery.body();
-        let kept = if refusal == Refusal::TooLong { body.len().min(KEPT_OF_LONGER) } else { body.len() };
-        let dead_letter = Outgoing {
-            exchange: "",
-            routing_key: DEAD_LETTER_QUEUE.to_owned(),
-            body: body[..kept].to_vec(),
-            reason: Some(refusal.as_str()),
-        };
-        match self.broker.publish(dead_letter).await {
-            Ok(_) => {
-                self.metrics.report_refused(refusal);
-                if let Some(agent) = writer {
-                    self.note(agent, refusal).await;
-                }
-                delivery.ack().await;
-            }
-            Err(_) => delivery.requeue().await,
-        }
-    }
-
-    /// A refused message in the audit log of its writer's tenant.
-    async fn note(&self, agent: AgentId, refusal: Refusal) {
-        let found: Result<Agent, DbError> =
-            self.store.system_tx("inbox_refused", async move |tx| tx.agent_by_id(agent).await).await;
-        match found {
-            Ok(agent) => self.refusals.note(Attempt {
-                tenant: agent.tenant_id,
-                at: self.clock.now(),
-                requester: Requester::new(format!("agent:{}", agent.id), "agent"),
-                action: "message_refused",
-                object_kind: "agent",
-                object_id: agent.id.as_uuid(),
-                detail: serde_json::json!({ "code": refusal.as_str() }),
-            }),
-            Err(DbError::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(error = %chain(&error), "a refused message is missing in the audit log"),
         }
     }
 
@@ -500,7 +442,7 @@ impl Inbox {
         let body = Envelope::seal(message, Purpose::ToAgent, &self.keys.signing)
             .and_then(|envelope| envelope.to_bytes())
             .map_err(|error| AppError::Internal { source: Box::new(error) })?;
-        let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(agent), body, reason: None };
+        let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(agent), body, deliveries: 0 };
         match self.broker.publish(outgoing).await {
             Ok(_) => Ok(()),
             Err(error) => Err(away(error)),
@@ -524,11 +466,6 @@ fn span(report: &Report) -> Span {
     );
     continue_from(&span, report.traceparent.as_deref());
     span
-}
-
-fn is_report(body: &[u8]) -> bool {
-    let message = Envelope::from_bytes(body).and_then(|envelope| envelope.peek::<FromAgent>());
-    matches!(message, Ok(FromAgent::Report(_)))
 }
 
 fn away(error: BrokerError) -> AppError {

@@ -245,7 +245,7 @@ impl Leaser {
     /// Whether the message is in the agent's queue; where it has none, its next session brings it.
     async fn send(&self, agent: trustfleet_model::ids::AgentId, message: &ToAgent) -> Result<bool, LeaseError> {
         let body = message::sealed(message, &self.keys).map_err(LeaseError::Unwritable)?;
-        let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(agent), body, reason: None };
+        let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(agent), body, deliveries: 0 };
         Ok(matches!(self.broker.publish(outgoing).await, Ok(Published::Confirmed)))
     }
 }

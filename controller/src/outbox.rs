@@ -199,7 +199,8 @@ impl Outbox {
                 return self.undeliverable(&job, *failure).await;
             }
         };
-        let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(job.agent_id), body, reason: None };
+        let outgoing =
+            Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(job.agent_id), body, deliveries: 0 };
         match self.broker.publish(outgoing).await {
             Ok(Published::Confirmed) => {
                 tracing::info!(job.id = %job.job_id, agent.id = %job.agent_id, sequence = job.claim.outbox_id, "job published");

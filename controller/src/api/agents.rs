@@ -12,9 +12,10 @@ use super::call::{Call, ListQuery};
 use super::dto::Page;
 use super::dto::agent::{AgentBody, QuarantineCreate, RejoinCreate};
 use super::dto::tenant::JoinTokenCreatedBody;
-use super::problem::{Problem, json};
+use super::problem::{Problem, ProblemBody, json};
 use super::tokens::{NewJoinToken, check_join_token_life, make_join_token};
-use crate::db::CutOff;
+use crate::db::{CutOff, DbError};
+use crate::error::AppError;
 
 /// Longest reason, characters.
 const REASON_MAX: usize = 200;
@@ -138,4 +139,44 @@ pub async fn rejoin(call: Call, body: Body<RejoinCreate>) -> Result<HttpResponse
         })
         .await?;
     json(StatusCode::CREATED, &made)
+}
+
+/// Deletes an agent that is out for good.
+///
+/// # Errors
+/// 404; 409 while it is not in quarantine, has devices, or may have a token for the broker.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/agents/{agent}", tag = "Agents", operation_id = "agent_delete",
+    summary = "Delete an agent in quarantine that no device has any more, with its queue at the broker", responses(
+        (status = 204, description = "Deleted"),
+        (status = 409, description = "It is not in quarantine, devices are behind it, or its last token for the broker has \
+            not ended", body = ProblemBody, content_type = "application/problem+json")))]
+pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
+    let name: ObjectName = call.segment("agent", "agent")?;
+    let agent = call.tenant_tx("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
+    let refused = |code, detail: String| Err(AppError::Conflict { code, detail });
+    call.tenant_tx("agent_delete", async |tx| {
+        if agent.quarantine.is_none() {
+            let detail = "put the agent into quarantine first: that closes its connections and ends its leases";
+            return refused("not_in_quarantine", detail.to_owned());
+        }
+        if let Some(until) = tx.agent_cut_off_until(agent.id).await?.filter(|until| *until > call.now) {
+            return refused(
+                "token_not_ended",
+                format!("its last token for the broker ends at {until}: delete it then"),
+            );
+        }
+        match tx.agent_delete(agent.id).await {
+            Ok(()) => {}
+            Err(DbError::Conflict { .. }) => {
+                let detail = "devices are behind the agent: delete them, or give them another one";
+                return refused("has_devices", detail.to_owned());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let detail = json!({"name": name.as_str(), "key_id": key_id(&agent.sign_key)});
+        Ok(call.note(tx, "agent_deleted", "agent", agent.id.as_uuid(), detail).await?)
+    })
+    .await?;
+    call.services().leaver().drop_queue(call.tenant()?.id, agent.id).await;
+    Ok(HttpResponse::NoContent().finish())
 }

@@ -13,6 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use trustfleet_model::binding::BindingSpec;
+use trustfleet_model::device::Labels;
 use trustfleet_model::field::{ObjectName, Violations, check_text};
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -431,6 +433,44 @@ impl List {
         let message = "must be the `next` of an earlier answer";
         let parse = |text: &String| text.parse().map_err(|_| Problem::invalid("after", "cursor", message));
         self.after.as_ref().map(parse).transpose()
+    }
+
+    /// The labels in `selector`, as `KEY=VALUE` with commas between them; none where it is not given.
+    ///
+    /// # Errors
+    /// 422.
+    pub fn selector(&self) -> Result<Labels, Problem> {
+        let Some(text) = self.filter("selector") else { return Ok(Labels::default()) };
+        let mut violations = Violations::new();
+        let mut pairs = BTreeMap::new();
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some((key, value)) if pairs.insert(key.to_owned(), value.to_owned()).is_none() => {}
+                Some((key, _)) => violations.add("selector", "selector", format!("names the label {key} twice")),
+                None => {
+                    violations.add("selector", "selector", "must be KEY=VALUE, several of them with commas between")
+                }
+            }
+        }
+        let labels = BindingSpec::selector(&pairs, &mut violations);
+        violations.into_result()?;
+        Ok(labels)
+    }
+
+    /// A moment among the filters.
+    ///
+    /// # Errors
+    /// 422.
+    pub fn moment(&self, name: &'static str) -> Result<Option<Timestamp>, Problem> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| Problem::invalid(name, "format", "must be a moment such as 2026-11-21T12:00:00Z"))
+        };
+        self.filter(name).map(parse).transpose()
+    }
+
+    /// A filter's text, owned.
+    pub fn owned(&self, name: &str) -> Option<String> {
+        self.filter(name).map(str::to_owned)
     }
 
     /// A filter's text.

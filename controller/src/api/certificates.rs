@@ -30,7 +30,36 @@ pub struct CertificateQuery {
     slot: Option<String>,
     /// Only with a revocation in this state: `wanted`, `requested`, `revoked` or `failed`.
     revocation: Option<String>,
+    /// Only of devices with all of these labels: `KEY=VALUE`, several with commas between them.
+    #[param(example = "site=berlin,role=edge")]
+    selector: Option<String>,
+    /// Only those that end at or after this moment (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    expires_after: Option<String>,
+    /// Only those that end before this moment (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    expires_before: Option<String>,
+    /// Only of this issuer, character by character as certificates show it.
+    issuer: Option<String>,
+    /// Only of trustpoints that have the CA server of this name now.
+    ca_server: Option<String>,
+    /// Only with a key of this kind and size, as policies spell it: `rsa-2048`, `ecdsa-p256` and so on.
+    #[param(example = "rsa-2048")]
+    key: Option<String>,
 }
+
+const FILTERS: [&str; 10] = [
+    "device",
+    "trustpoint",
+    "slot",
+    "revocation",
+    "selector",
+    "expires_after",
+    "expires_before",
+    "issuer",
+    "ca_server",
+    "key",
+];
 
 /// Lists certificates by their end.
 ///
@@ -40,7 +69,7 @@ pub struct CertificateQuery {
     summary = "List certificates, the one that ends first leading", params(ListQuery, CertificateQuery),
     responses((status = 200, description = "A part of the list", body = Page<CertificateBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
-    let list = call.list(&["device", "trustpoint", "slot", "revocation"])?;
+    let list = call.list(&FILTERS)?;
     let slot = list.filter("slot");
     if slot.is_some_and(|slot| !Slot::ALL.iter().any(|known| known.as_str() == slot)) {
         let known = Slot::ALL.map(Slot::as_str).join(", ");
@@ -52,15 +81,20 @@ pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
         return Err(Problem::invalid("revocation", "choice", format!("must be one of {known}")));
     }
     let filter = CertificateFilter {
-        device: list.filter("device"),
-        trustpoint: list.filter("trustpoint"),
-        slot,
-        revocation,
+        device: list.owned("device"),
+        trustpoint: list.owned("trustpoint"),
+        labels: list.selector()?,
+        slot: list.owned("slot"),
+        revocation: list.owned("revocation"),
+        expires_after: list.moment("expires_after")?,
+        expires_before: list.moment("expires_before")?,
+        issuer: list.owned("issuer"),
+        ca_server: list.owned("ca_server"),
+        key: list.owned("key"),
         after: after(&list)?,
     };
-    let rows = call
-        .tenant_tx("certificate_list", async |tx| Ok(tx.listed_certificate_list(filter, list.rows()).await?))
-        .await?;
+    let rows =
+        call.tenant_tx("certificate_list", async |tx| Ok(tx.certificate_search(&filter, list.rows()).await?)).await?;
     let page: Page<CertificateBody> = list.page(rows, |row| format!("{} {}", row.facts.not_after, row.facts.id));
     json(StatusCode::OK, &page)
 }

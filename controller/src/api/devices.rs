@@ -4,17 +4,19 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use serde_json::json;
 use trustfleet_model::device::Device;
-use trustfleet_model::field::{ObjectName, Violations};
+use trustfleet_model::field::{ObjectName, TrustpointName, Violations};
 use trustfleet_model::ids::{AgentId, DeviceId};
+use trustfleet_model::revocation::{Revocation, RevocationReason};
 use utoipa::IntoParams;
 
 use super::body::{Body, Findings};
 use super::call::{Call, ListQuery, id_bytes, name_taken, resolved};
+use super::changes;
 use super::dto::Page;
 use super::dto::device::{DeviceBody, DeviceCreate, DeviceUpdate, Registration};
 use super::problem::{Problem, ProblemBody, json};
 use crate::audit::shown;
-use crate::db::{Counted, TenantTx};
+use crate::db::{Condemn, Counted, DbError, DeviceFilter, LeavingDevice, RegisteredDevice, TenantTx};
 use crate::error::AppError;
 
 /// Filters of the list of devices.
@@ -24,6 +26,9 @@ use crate::error::AppError;
 pub struct DeviceQuery {
     /// Only devices behind the agent of this name.
     agent: Option<String>,
+    /// Only devices with all of these labels: `KEY=VALUE`, several with commas between them.
+    #[param(example = "site=berlin,role=edge")]
+    selector: Option<String>,
 }
 
 /// Lists devices by name.
@@ -34,12 +39,10 @@ pub struct DeviceQuery {
     summary = "List devices by name", params(ListQuery, DeviceQuery),
     responses((status = 200, description = "A part of the list", body = Page<DeviceBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
-    let list = call.list(&["agent"])?;
-    let rows = call
-        .tenant_tx("device_list", async |tx| {
-            Ok(tx.registered_device_list(list.filter("agent"), list.after(), list.rows()).await?)
-        })
-        .await?;
+    let list = call.list(&["agent", "selector"])?;
+    let filter =
+        DeviceFilter { agent: list.owned("agent"), labels: list.selector()?, after: list.after().map(str::to_owned) };
+    let rows = call.tenant_tx("device_list", async |tx| Ok(tx.device_search(&filter, list.rows()).await?)).await?;
     let page: Page<DeviceBody> = list.page(rows, |row| row.device.name.to_string());
     json(StatusCode::OK, &page)
 }
@@ -141,35 +144,91 @@ pub async fn update(call: Call, body: Body<DeviceUpdate>) -> Result<HttpResponse
     json(StatusCode::OK, &DeviceBody::from(changed))
 }
 
+/// What becomes of a device's certificates.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct DeviceLeave {
+    /// `keep`: its valid certificates stay valid, and are forgotten here. `revoke`: it leaves, and is deleted when they are
+    /// revoked. Left out: it is deleted only if it has no trustpoint and no history.
+    certificates: Option<String>,
+}
+
 /// Deletes a device.
 ///
 /// # Errors
-/// 404, 409 while it has trustpoints or a history.
+/// 404; 409 while a job is under way, and without `certificates` while it has trustpoints or a history; 422.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}/devices/{device}", tag = "Devices", operation_id = "device_delete",
-    summary = "Delete a device that has no trustpoints and never had a job", responses(
+    summary = "Delete a device with everything that is its own", params(DeviceLeave), responses(
+        (status = 202, description = "It leaves: it is gone when its certificates are revoked", body = DeviceBody),
         (status = 204, description = "Deleted"),
-        (status = 409, description = "It has trustpoints, or a history of jobs", body = ProblemBody,
-            content_type = "application/problem+json")))]
+        (status = 409, description = "A job is under way; or it has trustpoints or a history, and it was not said what becomes \
+            of its certificates", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("device", "device")?;
-    call.tenant_tx("device_delete", async |tx| {
-        let present = tx.registered_device_fetch(&name).await?;
-        if present.trustpoints > 0 {
-            let detail = format!("the device has {} trustpoint(s): delete them first", present.trustpoints);
-            return Err(AppError::Conflict { code: "has_trustpoints", detail });
+    let present = call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
+    let certificates = match call.query("certificates").as_deref() {
+        None => "none",
+        Some("keep") => "keep",
+        Some("revoke") => return leave(&call, &name).await,
+        Some(_) => {
+            let message = "must be keep or revoke: say what becomes of the device's certificates";
+            return Err(Problem::invalid("certificates", "choice", message));
         }
-        let (_, jobs) = tx.registered_device_jobs(present.device.id).await?;
-        if jobs > 0 {
-            let detail = format!("the device has a history of {jobs} job(s), which is kept, and the device with it");
-            return Err(AppError::Conflict { code: "has_history", detail });
-        }
-        tx.registered_device_delete(present.device.id).await?;
-        let detail = json!({"name": name.as_str()});
-        let (object, before) = (("device", present.device.id.as_uuid()), shown(&DeviceBody::from(present)));
-        Ok(call.note_change(tx, "device_deleted", object, Some(before), None, detail).await?)
-    })
-    .await?;
+    };
+    let id = present.device.id;
+    if certificates == "none" {
+        let jobs = call.tenant_tx("device_jobs", async |tx| Ok(tx.registered_device_jobs(id).await?.1)).await?;
+        untouched(&present, jobs)?;
+    }
+    let tenant = call.tenant()?.id;
+    let trustpoints: Result<Vec<TrustpointName>, DbError> =
+        call.services().store.system_tx("device_trustpoints", async |tx| tx.device_trustpoints(tenant, id).await).await;
+    let leaving = LeavingDevice {
+        tenant_id: tenant,
+        id,
+        name,
+        agent_id: present.device.agent_id,
+        by: call.actor(),
+        trustpoints: trustpoints?,
+    };
+    call.services().leaver().remove(&leaving, &call.requester(), certificates).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// A device goes without a word about its certificates only if it never had any.
+fn untouched(present: &RegisteredDevice, jobs: i64) -> Result<(), AppError> {
+    const SAY: &str = "say what becomes of its certificates: ?certificates=keep or revoke";
+    if present.trustpoints > 0 {
+        let detail = format!("the device has {} trustpoint(s): delete them first, or {SAY}", present.trustpoints);
+        return Err(AppError::Conflict { code: "has_trustpoints", detail });
+    }
+    if jobs > 0 {
+        let detail = format!("the device has a history of {jobs} job(s), which goes with it: {SAY}");
+        return Err(AppError::Conflict { code: "has_history", detail });
+    }
+    Ok(())
+}
+
+/// Its certificates are revoked, then it goes.
+async fn leave(call: &Call, name: &ObjectName) -> Result<HttpResponse, Problem> {
+    if changes::is_held(call, "device_revoke")? {
+        let detail = "revoking certificates needs another administrator's approval in this tenant: have them revoked first \
+                      (…/revoke), then delete the device with ?certificates=keep";
+        return Err(AppError::Conflict { code: "needs_approval", detail: detail.to_owned() }.into());
+    }
+    let left = call
+        .tenant_tx("device_leave", async |tx| {
+            let present = tx.registered_device_fetch(name).await?.device;
+            let revocation = Revocation::wanted(RevocationReason::CessationOfOperation, call.actor(), call.now);
+            tx.device_leave(present.id, &call.actor(), call.now).await?;
+            let revoked = tx.revocation_want(Condemn::Device(present.id), &revocation, call.now).await?;
+            let detail = json!({"name": name.as_str(), "certificates": "revoke", "revoked": revoked});
+            call.note(tx, "device_leaves", "device", present.id.as_uuid(), detail).await?;
+            Ok(tx.registered_device_fetch(name).await?)
+        })
+        .await?;
+    json(StatusCode::ACCEPTED, &DeviceBody::from(left))
 }
 
 /// Makes a device the active node of its pair.

@@ -22,6 +22,7 @@ pub mod certificates;
 pub mod changes;
 pub mod check;
 mod configured;
+pub mod dead_letters;
 pub mod devices;
 mod door;
 pub mod dry_runs;
@@ -148,6 +149,8 @@ const JOBS: &str = "/v1/tenants/{tenant}/jobs";
 const JOB: &str = "/v1/tenants/{tenant}/jobs/{job}";
 const CERTIFICATES: &str = "/v1/tenants/{tenant}/certificates";
 const CERTIFICATE: &str = "/v1/tenants/{tenant}/certificates/{certificate}";
+const DEAD_LETTERS: &str = "/v1/dead-letters";
+const DEAD_LETTER: &str = "/v1/dead-letters/{letter}";
 const AUDIT: &str = "/v1/tenants/{tenant}/audit";
 
 /// The table.
@@ -185,6 +188,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", JOIN_TOKENS, Tenant(Admin), "join_token_create", || post().to(tokens::create_join_token)),
     route("GET", AGENTS, Tenant(Viewer), "agent_list", || get().to(agents::list)),
     route("GET", AGENT, Tenant(Viewer), "agent_show", || get().to(agents::show)),
+    route("DELETE", AGENT, Tenant(Admin), "agent_delete", || delete().to(agents::remove)),
     route("POST", AGENT_QUARANTINE, Tenant(Operator), "agent_quarantine", || post().to(agents::quarantine)),
     route("POST", AGENT_RELEASE, Tenant(Admin), "agent_release", || post().to(agents::release)),
     route("POST", "/v1/tenants/{tenant}/agents/{agent}/revoke", Tenant(Operator), "agent_revoke", || {
@@ -424,6 +428,11 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/ca-endpoints/respread", Platform, "ca_endpoint_respread", || post().to(forecasts::respread)),
     route("PUT", "/v1/ca-endpoints/{endpoint}", Platform, "ca_endpoint_update", || put().to(ca_endpoints::update)),
     route("DELETE", "/v1/ca-endpoints/{endpoint}", Platform, "ca_endpoint_delete", || delete().to(ca_endpoints::reset)),
+    route("GET", DEAD_LETTERS, Platform, "dead_letter_list", || get().to(dead_letters::list)),
+    route("DELETE", DEAD_LETTERS, Platform, "dead_letter_drop_all", || delete().to(dead_letters::drop_all)),
+    route("GET", DEAD_LETTER, Platform, "dead_letter_show", || get().to(dead_letters::show)),
+    route("DELETE", DEAD_LETTER, Platform, "dead_letter_drop", || delete().to(dead_letters::drop_one)),
+    route("POST", "/v1/dead-letters/{letter}/retry", Platform, "dead_letter_retry", || post().to(dead_letters::retry)),
     route("GET", "/v1/audit", Platform, "platform_audit_list", || get().to(audit::platform_list)),
     route("GET", "/v1/audit/heads", Platform, "platform_audit_heads", || get().to(audit::platform_heads)),
     route("GET", "/v1/audit/export", Platform, "platform_audit_export", || get().to(audit::platform_export)),

@@ -17,8 +17,8 @@ use super::scope::Scope;
 use super::{ROUTES, Route};
 use super::{
     agent_door, agents, at_risk, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, campaigns, certificates,
-    changes, devices, dry_runs, entities, forecasts, freezes, health, history, jobs, joining, mac, metrics,
-    platform_tokens, policies, recoveries, revocations, rollovers, statistics, tenants, tokens, trustpoints,
+    changes, dead_letters, devices, dry_runs, entities, forecasts, freezes, health, history, jobs, joining, mac,
+    metrics, platform_tokens, policies, recoveries, revocations, rollovers, statistics, tenants, tokens, trustpoints,
 };
 use crate::error::AppError;
 
@@ -51,6 +51,7 @@ use crate::error::AppError;
         platform_tokens::revoke,
         agents::list,
         agents::show,
+        agents::remove,
         agents::quarantine,
         agents::release,
         agents::rejoin,
@@ -160,6 +161,11 @@ use crate::error::AppError;
         jobs::stop,
         forecasts::of_ca_server,
         forecasts::respread,
+        dead_letters::list,
+        dead_letters::drop_all,
+        dead_letters::show,
+        dead_letters::drop_one,
+        dead_letters::retry,
         ca_endpoints::list,
         ca_endpoints::update,
         ca_endpoints::reset,
@@ -436,6 +442,7 @@ mod tests {
                     "/stop",
                     "/statistics/reset",
                     "/activate",
+                    "/retry",
                     "/resume",
                     "/restore",
                     "/approve",

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::Route;
 
 /// Every noun, as it stands in paths.
-pub const NOUNS: [&str; 21] = [
+pub const NOUNS: [&str; 22] = [
     "tenants",
     "tokens",
     "blocked-subjects",
@@ -30,6 +30,7 @@ pub const NOUNS: [&str; 21] = [
     "trustpoints",
     "jobs",
     "certificates",
+    "dead-letters",
     "audit",
 ];
 

@@ -13,13 +13,15 @@ use super::dto::Page;
 use super::dto::tenant::{QuotaBody, QuotaUpdate, TenantBody, TenantCreate, TenantReason, TenantUpdate, UsageBody};
 use super::problem::{Problem, ProblemBody, json};
 use crate::audit::{differences, shown};
-use crate::db::{Counted, DbError, Note, Quota, Tenant, TenantState};
+use crate::db::{Counted, DbError, Keeps, Note, Quota, Tenant, TenantState};
 use crate::error::AppError;
 
 /// Days that transcripts are kept, unless a tenant says otherwise.
 const TRANSCRIPT_DAYS: u16 = 90;
-/// Longest time that they can be kept, days: ten years.
-const TRANSCRIPT_DAYS_MAX: u16 = 3_653;
+/// Days that other things are kept, unless a tenant says otherwise.
+const KEEPS: Keeps = Keeps { jobs: 730, certificates: 730, joining: 90, audit: 0 };
+/// Longest time that anything can be kept, days: ten years.
+const DAYS_MAX: u16 = 3_653;
 /// Longest name for people, characters.
 const DISPLAY_NAME_MAX: usize = 128;
 /// Longest reason, characters.
@@ -29,9 +31,12 @@ const QUOTA_MAX: u32 = 1_000_000_000;
 /// Usage is counted up to this where there is no quota.
 const COUNT_MAX: u32 = 1_000_000;
 
-fn check_days(days: Option<u16>, violations: &mut Violations) {
-    if days.is_some_and(|days| !(1..=TRANSCRIPT_DAYS_MAX).contains(&days)) {
-        violations.add("transcript_days", "range", format!("must be 1 to {TRANSCRIPT_DAYS_MAX}"));
+fn check_days(fields: [(&'static str, Option<u16>, u16); 5], violations: &mut Violations) {
+    for (field, days, least) in fields {
+        let is_off = field == "audit_days" && days == Some(0);
+        if !is_off && days.is_some_and(|days| !(least..=DAYS_MAX).contains(&days)) {
+            violations.add(field, "range", format!("must be {least} to {DAYS_MAX}"));
+        }
     }
 }
 
@@ -66,9 +71,10 @@ pub async fn create(call: Call, body: Body<TenantCreate>) -> Result<HttpResponse
         if let Some(text) = &body.display_name {
             violations.check("display_name", "text", check_text(text, DISPLAY_NAME_MAX));
         }
-        check_days(body.transcript_days, violations);
+        check_days(body.days(), violations);
         name.map(|name| (name, body))
     })?;
+    let keeps = body.keeps(KEEPS);
     let tenant = Tenant {
         id: TenantId::fresh(call.now, id_bytes()?),
         display_name: body.display_name.unwrap_or_else(|| name.to_string()),
@@ -76,6 +82,7 @@ pub async fn create(call: Call, body: Body<TenantCreate>) -> Result<HttpResponse
         allow_weak_algorithms: body.allow_weak_algorithms,
         four_eyes: body.four_eyes,
         transcript_days: body.transcript_days.unwrap_or(TRANSCRIPT_DAYS),
+        keeps,
         state: TenantState::Active,
         state_reason: None,
         state_since: None,
@@ -123,7 +130,7 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
 pub async fn update(call: Call, body: Body<TenantUpdate>) -> Result<HttpResponse, Problem> {
     let body = body.check(|body, violations| {
         violations.check("display_name", "text", check_text(&body.display_name, DISPLAY_NAME_MAX));
-        check_days(body.transcript_days, violations);
+        check_days(body.days(), violations);
         Some(body)
     })?;
     change(&call, "tenant_updated", |tenant| {
@@ -131,6 +138,7 @@ pub async fn update(call: Call, body: Body<TenantUpdate>) -> Result<HttpResponse
         tenant.allow_weak_algorithms = body.allow_weak_algorithms;
         tenant.four_eyes = body.four_eyes;
         tenant.transcript_days = body.transcript_days.unwrap_or(tenant.transcript_days);
+        tenant.keeps = body.keeps(tenant.keeps);
         Ok(())
     })
     .await

@@ -30,6 +30,19 @@ pub struct TrustpointQuery {
     device: Option<String>,
     /// Only in this state: `not_enrolled`, `requesting`, `staged`, `active`, `revoked` or `failed`.
     status: Option<String>,
+    /// Only on devices with all of these labels: `KEY=VALUE`, several with commas between them.
+    #[param(example = "site=berlin,role=edge")]
+    selector: Option<String>,
+    /// Only with a certificate in use that ends at or after this moment (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    expires_after: Option<String>,
+    /// Only with a certificate in use that ends before this moment (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    expires_before: Option<String>,
+    /// Only of the CA server of this name.
+    ca_server: Option<String>,
+    /// Only of the policy of this name.
+    policy: Option<String>,
 }
 
 /// The header by which a repeated request finds its job.
@@ -51,7 +64,8 @@ pub struct IdempotencyKey {
     summary = "List trustpoints of all devices", params(ListQuery, TrustpointQuery),
     responses((status = 200, description = "A part of the list", body = Page<TrustpointBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
-    let list = call.list(&["device", "status"])?;
+    let filters = ["device", "status", "selector", "expires_after", "expires_before", "ca_server", "policy"];
+    let list = call.list(&filters)?;
     page(&call, &list, list.filter("device")).await
 }
 
@@ -75,9 +89,18 @@ async fn page(call: &Call, list: &List, device: Option<&str>) -> Result<HttpResp
         let known = STATUSES.map(TrustpointStatus::as_str).join(", ");
         return Err(Problem::invalid("status", "choice", format!("must be one of {known}")));
     }
-    let filter = TrustpointFilter { device, status, after: list.after_as()? };
+    let filter = TrustpointFilter {
+        device: device.map(str::to_owned),
+        labels: list.selector()?,
+        status: list.owned("status"),
+        expires_after: list.moment("expires_after")?,
+        expires_before: list.moment("expires_before")?,
+        ca_server: list.owned("ca_server"),
+        policy: list.owned("policy"),
+        after: list.after_as()?,
+    };
     let rows =
-        call.tenant_tx("trustpoint_list", async |tx| Ok(tx.listed_trustpoint_list(filter, list.rows()).await?)).await?;
+        call.tenant_tx("trustpoint_list", async |tx| Ok(tx.trustpoint_search(&filter, list.rows()).await?)).await?;
     let page: Page<TrustpointBody> = list.page(rows, |row| row.trustpoint.id.to_string());
     json(StatusCode::OK, &page)
 }

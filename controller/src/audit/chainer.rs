@@ -133,16 +133,13 @@ impl Chainer {
         Ok(rows.len())
     }
 
-    /// Drops segments that are older than the configuration keeps, each with a row that says so.
+    /// Drops segments that are older than the configuration keeps, or than their tenant wants where that is shorter, each
+    /// with a row that says so.
     ///
     /// # Errors
     /// The database's own.
     pub async fn drop_old(&self, now: Timestamp) -> Result<(), DbError> {
         let days = self.config.retention_days;
-        if days == 0 {
-            return Ok(());
-        }
-        let Ok(before) = now.checked_sub(SignedDuration::from_hours(24 * i64::from(days))) else { return Ok(()) };
         loop {
             let dropped: Result<i64, DbError> = self
                 .store
@@ -150,7 +147,7 @@ impl Chainer {
                     if !tx.audit_chain_lock().await? {
                         return Ok(0);
                     }
-                    let segments = tx.audit_segments_older_than(before, DROP_MAX).await?;
+                    let segments = tx.audit_segments_old(now, days, DROP_MAX).await?;
                     let requester = Requester::controller();
                     let mut dropped = 0;
                     for (tenant, checkpoint) in &segments {

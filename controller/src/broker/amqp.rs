@@ -38,6 +38,10 @@ const FRAME_MAX: &str = "131072";
 /// Queues of agents that are not seen for 30 days go away; PostgreSQL keeps their jobs.
 const AGENT_QUEUE_EXPIRES_MS: i64 = 30 * 24 * 3600 * 1000;
 const DEAD_LETTERS_MAX: i64 = 10_000;
+/// Header that counts how often a message was taken in vain. Classic queues do not count.
+const DELIVERIES: &str = "x-trustfleet-deliveries";
+/// Header by which controllers before this one said why a letter was laid aside.
+const REASON: &str = "x-reason";
 /// Where RabbitMQ publishes its log (`log.exchange`).
 const LOG_EXCHANGE: &str = "amq.rabbitmq.log";
 /// Lines of the broker's log that wait for somebody to read them, and how long their queue is kept without.
@@ -128,9 +132,9 @@ impl BrokerHandle {
         self.on_backend(async move {
             let mut properties =
                 BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
-            if let Some(reason) = message.reason {
+            if message.deliveries > 0 {
                 let mut headers = FieldTable::default();
-                headers.insert("x-reason".into(), AMQPValue::LongString(reason.into()));
+                headers.insert(DELIVERIES.into(), AMQPValue::LongUInt(message.deliveries));
                 properties = properties.with_headers(headers);
             }
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -263,6 +267,26 @@ impl Delivery {
     /// The key that it was published with.
     pub fn routing_key(&self) -> &str {
         self.inner.routing_key.as_str()
+    }
+
+    /// How often it was taken in vain before. Whoever may publish can claim what he likes, of his own messages.
+    pub fn deliveries(&self) -> u32 {
+        match self.header(DELIVERIES) {
+            Some(AMQPValue::LongUInt(times)) => *times,
+            _ => 0,
+        }
+    }
+
+    /// Why a controller before this one laid it aside, if one did.
+    pub fn reason(&self) -> Option<String> {
+        match self.header(REASON) {
+            Some(AMQPValue::LongString(reason)) => Some(String::from_utf8_lossy(reason.as_bytes()).into_owned()),
+            _ => None,
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&AMQPValue> {
+        self.inner.properties.headers().as_ref().and_then(|headers| headers.inner().get(name))
     }
 
     /// Done: the broker may forget it. A lost connection is no error: the message comes again.

@@ -20,8 +20,8 @@ pub struct Outgoing {
     pub routing_key: String,
     /// The message.
     pub body: Vec<u8>,
-    /// Header `x-reason`, for dead letters.
-    pub reason: Option<&'static str>,
+    /// How often it was taken from its queue in vain: it goes back with that number. 0 for what is new.
+    pub deliveries: u32,
 }
 
 /// What became of a published message.

@@ -47,6 +47,11 @@ pub enum AgentVerb {
         #[arg(long, value_name = "REASON", value_parser = certificate::REASONS)]
         reason: String,
     },
+    /// Delete an agent in quarantine that no device has any more
+    Delete {
+        /// Its name
+        name: String,
+    },
     /// Let an agent out of quarantine, with the keys that it has
     Release {
         /// Its name
@@ -114,6 +119,10 @@ pub(super) fn run(session: &Session, verb: AgentVerb) -> Result<(), CliError> {
             }
         }
         AgentVerb::Revoke { name, reason } => certificate::revoke_all(session, &["agents", &name], &reason),
+        AgentVerb::Delete { name } => {
+            session.call(Method::DELETE, &["agents", &name], None)?;
+            session.print_deleted("agent", &name)
+        }
         AgentVerb::Release { name } => {
             let agent = session.call(Method::POST, &["agents", &name, "release"], None)?;
             session.print_object(&agent, FIRST, "it comes back by itself within some minutes, and gets its jobs then")

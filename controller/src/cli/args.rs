@@ -51,6 +51,49 @@ pub(super) enum Output {
     Json,
 }
 
+/// Labels that devices must have.
+#[derive(Clone, Debug, Args)]
+pub struct Selector {
+    /// Only devices with this label; may be repeated, then with all of them
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+}
+
+impl Selector {
+    /// As the API's query has it; none: any device.
+    pub(super) fn query(&self) -> Option<String> {
+        let pairs: Vec<_> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        (!pairs.is_empty()).then(|| pairs.join(","))
+    }
+}
+
+/// When certificates end.
+#[derive(Clone, Debug, Args)]
+pub struct Expiry {
+    /// Only those that end within this time from now, such as 30d or 12h; also those that have ended
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "expires_before")]
+    expires_within: Option<Duration>,
+    /// Only those that end before this moment, such as 2027-01-01T00:00:00Z
+    #[arg(long, value_name = "MOMENT")]
+    expires_before: Option<String>,
+    /// Only those that end at or after this moment
+    #[arg(long, value_name = "MOMENT")]
+    expires_after: Option<String>,
+}
+
+impl Expiry {
+    /// As the API's query has it.
+    pub(super) fn query(self, now: jiff::Timestamp) -> [(&'static str, Option<String>); 2] {
+        let within = self.expires_within.and_then(|time| now.checked_add(time).ok()).map(|moment| moment.to_string());
+        [("expires_before", within.or(self.expires_before)), ("expires_after", self.expires_after)]
+    }
+}
+
+/// The filters that were given.
+pub(super) fn given<const N: usize>(filters: [(&'static str, Option<String>); N]) -> Vec<(&'static str, String)> {
+    filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
 /// Which part of a list is wanted.
 #[derive(Clone, Debug, Args)]
 pub struct Page {

@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use trustfleet_pki::certificate::Certificate;
 use ureq::http::Method;
 
 use super::{
-    args::Page,
+    args::{Expiry, Page, Selector, given},
     change,
     error::CliError,
     output::{Column, expiry, text},
@@ -24,15 +24,8 @@ use super::{
 pub enum CertificateVerb {
     /// List certificates, those that end first at the top
     List {
-        /// Only of this device
-        #[arg(long, value_name = "NAME")]
-        device: Option<String>,
-        /// Only in this slot: active, staged, previous or retired
-        #[arg(long, value_name = "SLOT")]
-        slot: Option<String>,
-        /// Only with a revocation in this state: wanted, requested, revoked or failed
-        #[arg(long, value_name = "STATE")]
-        revocation: Option<String>,
+        #[command(flatten)]
+        filters: Box<Filters>,
         #[command(flatten)]
         page: Page,
     },
@@ -68,6 +61,33 @@ pub enum CertificateVerb {
     },
 }
 
+/// Which certificates are wanted.
+#[derive(Debug, Args)]
+pub struct Filters {
+    /// Only of this device
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Only in this slot: active, staged, previous or retired
+    #[arg(long, value_name = "SLOT")]
+    slot: Option<String>,
+    /// Only with a revocation in this state: wanted, requested, revoked or failed
+    #[arg(long, value_name = "STATE")]
+    revocation: Option<String>,
+    /// Only of this issuer, character by character as `certificate show` prints it
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
+    /// Only of trustpoints of this CA server
+    #[arg(long, value_name = "NAME")]
+    ca_server: Option<String>,
+    /// Only with a key of this kind and size, such as rsa-2048 or ecdsa-p256
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    #[command(flatten)]
+    selector: Selector,
+    #[command(flatten)]
+    expiry: Expiry,
+}
+
 const REVOKE_HELP: &str = "The device asks for it, or the registration authority that `revocation` of the CA server \
                            names: for a device that is lost, only that one can.";
 /// Reasons of RFC 5280 section 5.3.1 that can be asked for.
@@ -99,11 +119,20 @@ const CERTIFICATES: &[Column] = &[
 /// Runs a verb on certificates.
 pub(super) fn run(session: &Session, verb: CertificateVerb) -> Result<(), CliError> {
     match verb {
-        CertificateVerb::List { device, slot, revocation, page } => {
-            let filters: Vec<_> = [("device", device), ("slot", slot), ("revocation", revocation)]
-                .into_iter()
-                .filter_map(|(name, value)| value.map(|value| (name, value)))
-                .collect();
+        CertificateVerb::List { filters, page } => {
+            let Filters { device, slot, revocation, issuer, ca_server, key, selector, expiry } = *filters;
+            let [before, after] = expiry.query(session.now());
+            let filters = given([
+                ("device", device),
+                ("slot", slot),
+                ("revocation", revocation),
+                ("issuer", issuer),
+                ("ca_server", ca_server),
+                ("key", key),
+                ("selector", selector.query()),
+                before,
+                after,
+            ]);
             let list = session.list(&["certificates"], &page, &filters)?;
             session.print_list(&list, CERTIFICATES, "trustfleet certificate show ID [--pem]")
         }

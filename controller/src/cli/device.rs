@@ -5,7 +5,7 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use super::{
-    args::{Page, pair},
+    args::{Page, Selector, given, pair},
     certificate,
     error::CliError,
     output::{Column, ago, due, expiry, text},
@@ -19,6 +19,11 @@ use super::{
 pub enum DeviceVerb {
     /// List the registered devices
     List {
+        /// Only behind this agent
+        #[arg(long, value_name = "NAME")]
+        agent: Option<String>,
+        #[command(flatten)]
+        selector: Selector,
         #[command(flatten)]
         page: Page,
     },
@@ -70,10 +75,15 @@ pub enum DeviceVerb {
         #[arg(long, value_name = "REASON", value_parser = certificate::REASONS)]
         reason: String,
     },
-    /// Delete a device that has no trustpoints
+    /// Delete a device with everything that is its own
+    #[command(after_help = "Example:\n  trustfleet device delete ap-1 --certificates revoke")]
     Delete {
         /// Its name
         name: String,
+        /// What becomes of its certificates: keep them valid, and forget them here; or have them revoked, and delete the device
+        /// when they are. Left out: it is deleted only if it has no trustpoint and no history
+        #[arg(long, value_name = "keep|revoke", value_parser = ["keep", "revoke"])]
+        certificates: Option<String>,
     },
 }
 
@@ -136,7 +146,7 @@ const AT_RISK: &[Column] = &[
     Column::new("RECOVERY", |item, _| text(item, "/recovery_armed")),
 ];
 const FIRST: &[&str] =
-    &["name", "id", "agent", "serial", "mac", "labels", "pair", "standby", "node_active", "node_since"];
+    &["name", "id", "agent", "serial", "mac", "labels", "pair", "standby", "node_active", "node_since", "leaving_at"];
 
 fn pair_of(item: &Value) -> String {
     let seen = match (item["standby"].as_bool(), item["node_active"].as_bool()) {
@@ -154,8 +164,9 @@ fn pair_of(item: &Value) -> String {
 /// Runs a verb on devices.
 pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
     match verb {
-        DeviceVerb::List { page } => {
-            let list = session.list(&["devices"], &page, &[])?;
+        DeviceVerb::List { agent, selector, page } => {
+            let filters = given([("agent", agent), ("selector", selector.query())]);
+            let list = session.list(&["devices"], &page, &filters)?;
             session.print_list(&list, DEVICES, "trustfleet trustpoint list [--device NAME] shows their certificates")
         }
         DeviceVerb::AtRisk { risk, page } => {
@@ -197,9 +208,14 @@ pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
             statistics::print(session, &["devices", &name], reset, &next)
         }
         DeviceVerb::Revoke { name, reason } => certificate::revoke_all(session, &["devices", &name], &reason),
-        DeviceVerb::Delete { name } => {
-            session.call(Method::DELETE, &["devices", &name], None)?;
-            session.print_deleted("device", &name)
+        DeviceVerb::Delete { name, certificates } => {
+            let query: Vec<_> = certificates.map(|word| ("certificates", word)).into_iter().collect();
+            let left = session.call_with(Method::DELETE, &["devices", &name], None, &query, &[])?;
+            if left.is_null() {
+                return session.print_deleted("device", &name);
+            }
+            let next = format!("trustfleet certificate list --device {name}: the device goes when they are revoked");
+            session.print_object(&left, FIRST, &next)
         }
     }
 }

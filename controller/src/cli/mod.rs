@@ -16,6 +16,7 @@ mod campaign;
 mod certificate;
 mod change;
 mod client;
+mod dead_letter;
 mod device;
 mod error;
 mod follow;
@@ -50,6 +51,7 @@ use self::{
     campaign::CampaignVerb,
     certificate::CertificateVerb,
     change::ChangeVerb,
+    dead_letter::DeadLetterVerb,
     device::DeviceVerb,
     error::CliError,
     freeze::FreezeVerb,
@@ -78,6 +80,8 @@ pub enum OperatorCommand {
     BlockedSubject(Noun<BlockedSubjectVerb>),
     /// CMP servers that jobs go to, and what they may be burdened with
     CaEndpoint(Noun<CaEndpointVerb>),
+    /// Messages of agents that could not be processed
+    DeadLetter(Noun<DeadLetterVerb>),
     /// One-time tokens by which agents join
     JoinToken(Noun<JoinTokenVerb>),
     /// Agents that have joined
@@ -134,6 +138,7 @@ fn dispatch(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Tenant(noun) => tenant::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Token(noun) => tenant::run_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::CaEndpoint(noun) => ca_endpoint::run(&Session::open(noun.connection)?, noun.verb),
+        OperatorCommand::DeadLetter(noun) => dead_letter::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::BlockedSubject(noun) => blocked_subject::run(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::JoinToken(noun) => tenant::run_join_token(&Session::open(noun.connection)?, noun.verb),
         OperatorCommand::Agent(noun) => agent::run(&Session::open(noun.connection)?, noun.verb),

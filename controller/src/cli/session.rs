@@ -56,6 +56,17 @@ impl Session {
         self.client.send(&Call { body, ..Call::new(method, &path) })
     }
 
+    /// Sends a call outside of tenants, with a query.
+    pub(super) fn platform_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Value, CliError> {
+        let path: Vec<_> = ["v1"].into_iter().chain(path.iter().copied()).collect();
+        self.client.send(&Call { query, ..Call::new(method, &path) })
+    }
+
     /// Sends a call inside the tenant.
     pub(super) fn call(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Value, CliError> {
         self.call_with(method, path, body, &[], &[])

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -42,9 +42,8 @@ pub enum TenantVerb {
         /// Let changes of CA servers and their anchors need another administrator's approval
         #[arg(long)]
         four_eyes: bool,
-        /// Days that transcripts of exchanges are kept after the end of their job [default: 90]
-        #[arg(long, value_name = "DAYS")]
-        transcript_days: Option<u16>,
+        #[command(flatten)]
+        keeps: KeepFlags,
     },
     /// Change a tenant's settings
     Update {
@@ -59,9 +58,8 @@ pub enum TenantVerb {
         /// Whether changes of CA servers and their anchors need another administrator's approval
         #[arg(long, value_name = "true|false")]
         four_eyes: Option<bool>,
-        /// Days that transcripts of exchanges are kept after the end of their job
-        #[arg(long, value_name = "DAYS")]
-        transcript_days: Option<u16>,
+        #[command(flatten)]
+        keeps: KeepFlags,
     },
     /// Show what the CMP sessions of the tenant (--tenant) have done so far
     Statistics,
@@ -223,6 +221,38 @@ const TOKENS: &[Column] = &[
     Column::new("REVOKED", |item, now| ago(item, "/revoked_at", now)),
 ];
 
+/// How long things are kept when they are over.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct KeepFlags {
+    /// Days that transcripts of exchanges are kept after the end of their job; a new tenant: 90
+    #[arg(long, value_name = "DAYS")]
+    transcript_days: Option<u16>,
+    /// Days that jobs are kept after their end; a new tenant: 730
+    #[arg(long, value_name = "DAYS")]
+    job_days: Option<u16>,
+    /// Days that certificates are kept after their end; a new tenant: 730
+    #[arg(long, value_name = "DAYS")]
+    certificate_days: Option<u16>,
+    /// Days that join tokens, rejected applicants and leases are kept when they are over; a new tenant: 90
+    #[arg(long, value_name = "DAYS")]
+    join_days: Option<u16>,
+    /// Days that rows of the audit log are kept, where that is shorter than the configuration says; 0: as it says
+    #[arg(long, value_name = "DAYS")]
+    audit_days: Option<u16>,
+}
+
+impl KeepFlags {
+    const fn fields(&self) -> [(&'static str, Option<u16>); 5] {
+        [
+            ("transcript_days", self.transcript_days),
+            ("job_days", self.job_days),
+            ("certificate_days", self.certificate_days),
+            ("join_days", self.join_days),
+            ("audit_days", self.audit_days),
+        ]
+    }
+}
+
 /// Runs a verb on tenants.
 pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
     const FIRST: &[&str] = &["name", "display_name", "id"];
@@ -235,25 +265,29 @@ pub(super) fn run(session: &Session, verb: TenantVerb) -> Result<(), CliError> {
             let tenant = session.platform(Method::GET, &["tenants", &name], None)?;
             session.print_object(&tenant, FIRST, &format!("trustfleet device list --tenant {name}"))
         }
-        TenantVerb::Create { name, display_name, allow_weak_algorithms, four_eyes, transcript_days } => {
+        TenantVerb::Create { name, display_name, allow_weak_algorithms, four_eyes, keeps } => {
             let mut draft = Draft::default();
             draft.set("display_name", display_name);
             draft.set("allow_weak_algorithms", allow_weak_algorithms.then_some(true));
             draft.set("four_eyes", four_eyes.then_some(true));
-            draft.set("transcript_days", transcript_days);
+            for (field, days) in keeps.fields() {
+                draft.set(field, days);
+            }
             let tenant = session.platform(Method::POST, &["tenants"], Some(&draft.body_named(&name)))?;
             let next = format!("trustfleet token create --tenant {name} --role admin --description 'first admin'");
             session.print_object(&tenant, FIRST, &next)
         }
-        TenantVerb::Update { name, display_name, allow_weak_algorithms, four_eyes, transcript_days } => {
+        TenantVerb::Update { name, display_name, allow_weak_algorithms, four_eyes, keeps } => {
             let present = session.platform(Method::GET, &["tenants", &name], None)?;
             let field = |field: &str, wanted: Option<Value>| wanted.unwrap_or_else(|| present[field].clone());
-            let body = json!({
+            let mut body = json!({
                 "display_name": field("display_name", display_name.map(Value::from)),
                 "allow_weak_algorithms": field("allow_weak_algorithms", allow_weak_algorithms.map(Value::from)),
                 "four_eyes": field("four_eyes", four_eyes.map(Value::from)),
-                "transcript_days": field("transcript_days", transcript_days.map(Value::from)),
             });
+            for (name, days) in keeps.fields() {
+                body[name] = field(name, days.map(Value::from));
+            }
             let tenant = session.platform(Method::PUT, &["tenants", &name], Some(&body))?;
             session.print_object(&tenant, FIRST, "")
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::{
-    args::{Page, duration},
+    args::{Expiry, Page, Selector, duration, given},
     certificate,
     error::CliError,
     follow, job,
@@ -40,6 +40,19 @@ pub enum TrustpointVerb {
         /// Only of this device
         #[arg(long, value_name = "NAME")]
         device: Option<String>,
+        /// Only in this state: not_enrolled, requesting, staged, active, revoked or failed
+        #[arg(long, value_name = "STATE")]
+        status: Option<String>,
+        /// Only of this CA server
+        #[arg(long, value_name = "NAME")]
+        ca_server: Option<String>,
+        /// Only of this policy
+        #[arg(long, value_name = "NAME")]
+        policy: Option<String>,
+        #[command(flatten)]
+        selector: Selector,
+        #[command(flatten)]
+        expiry: Expiry,
         #[command(flatten)]
         page: Page,
     },
@@ -309,10 +322,18 @@ const FIRST: &[&str] = &[
 /// Runs a verb on trustpoints.
 pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliError> {
     match verb {
-        TrustpointVerb::List { device, page } => {
+        TrustpointVerb::List { device, status, ca_server, policy, selector, expiry, page } => {
+            let [before, after] = expiry.query(session.now());
+            let selector = ("selector", selector.query());
+            let filters =
+                given([("status", status), ("ca_server", ca_server), ("policy", policy), selector, before, after]);
             let list = match &device {
-                Some(device) => session.list(&["devices", device, "trustpoints"], &page, &[])?,
-                None => session.list(&["trustpoints"], &page, &[])?,
+                Some(device) if filters.is_empty() => session.list(&["devices", device, "trustpoints"], &page, &[])?,
+                device => {
+                    let device = device.iter().map(|name| ("device", name.clone()));
+                    let filters: Vec<_> = device.chain(filters).collect();
+                    session.list(&["trustpoints"], &page, &filters)?
+                }
             };
             session.print_list(&list, TRUSTPOINTS, "trustfleet trustpoint enroll DEVICE TRUSTPOINT --wait")
         }

@@ -88,13 +88,13 @@ WITH i AS (
     WHERE j.tenant_id = u.tenant_id AND j.device_id = u.device_id AND j.job_id = c.job_id
 ), certificates_made AS (
     INSERT INTO certificates (tenant_id, certificate_id, device_id, trustpoint_id, job_id, slot, serial, subject, issuer,
-                              not_before, not_after, sha256, public_key_sha256, file, der, chain, issued_at)
+                              not_before, not_after, sha256, public_key_sha256, file, der, chain, issued_at, key_type)
     SELECT u.tenant_id, c.certificate_id, u.device_id, c.trustpoint_id, c.job_id, c.slot, c.serial, c.subject, c.issuer,
            c.not_before, c.not_after, c.sha256, c.public_key_sha256, c.file, decode(c.der, 'base64'),
-           ARRAY(SELECT decode(value, 'base64') FROM jsonb_array_elements_text(c.chain)), u.at
+           ARRAY(SELECT decode(value, 'base64') FROM jsonb_array_elements_text(c.chain)), u.at, c.key_type
     FROM u JOIN jsonb_to_recordset($10) AS c(n int, certificate_id uuid, trustpoint_id uuid, job_id uuid, slot text,
         serial text, subject text, issuer text, not_before timestamptz, not_after timestamptz, sha256 text,
-        public_key_sha256 text, file text, der text, chain jsonb) USING (n)
+        public_key_sha256 text, file text, der text, chain jsonb, key_type text) USING (n)
 ), certificates_moved AS (
     UPDATE certificates c SET slot = s.slot, file = s.file,
         activated_at = CASE s.slot WHEN 'active' THEN coalesce(c.activated_at, u.at) ELSE c.activated_at END,
@@ -349,6 +349,7 @@ fn certificate(n: i32, made: &CertificateInsert) -> Value {
         "sha256": facts.sha256,
         "public_key_sha256": facts.public_key_sha256,
         "file": facts.file,
+        "key_type": crate::db::key_type(&made.issued.der),
         "der": STANDARD.encode(&made.issued.der),
         "chain": made.issued.chain.iter().map(|der| STANDARD.encode(der)).collect::<Vec<_>>(),
     })

@@ -304,27 +304,31 @@ impl SystemTx {
         Ok(())
     }
 
-    /// For each log that has segments signed before `before`: the checkpoint that ends the last one of them that is within
-    /// `most` links.
+    /// For each log that has segments signed longer ago than they are kept, `days` or what its tenant wants where that is
+    /// shorter (0: for ever): the checkpoint that ends the last one of them that is within `most` links.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn audit_segments_older_than(
+    pub async fn audit_segments_old(
         &self,
-        before: Timestamp,
+        now: Timestamp,
+        days: u32,
         most: i64,
     ) -> Result<Vec<(TenantId, Checkpoint)>, DbError> {
-        let sql = "/* audit_segments_older_than */ SELECT h.tenant_id, c.seq, c.hash, c.at, c.key_id, c.signature
-                   FROM audit_heads h
+        let sql = "/* audit_segments_old */ SELECT h.tenant_id, c.seq, c.hash, c.at, c.key_id, c.signature
+                   FROM audit_heads h LEFT JOIN tenants t ON t.tenant_id = h.tenant_id
+                   CROSS JOIN LATERAL (SELECT $1::timestamptz - make_interval(days =>
+                       LEAST(NULLIF(t.audit_days, 0), NULLIF($3::int, 0))) AS before) k
                    CROSS JOIN LATERAL (SELECT seq FROM audit_links WHERE tenant_id = h.tenant_id ORDER BY seq LIMIT 1) f
                    CROSS JOIN LATERAL (
-                       SELECT * FROM audit_checkpoints WHERE tenant_id = h.tenant_id AND seq >= f.seq AND at < $1
+                       SELECT * FROM audit_checkpoints WHERE tenant_id = h.tenant_id AND seq >= f.seq AND at < k.before
                            AND (seq < f.seq + $2 OR seq = (SELECT min(n.seq) FROM audit_checkpoints n
                                                            WHERE n.tenant_id = h.tenant_id AND n.seq >= f.seq))
                        ORDER BY seq DESC LIMIT 1
                    ) c
-                   ORDER BY h.tenant_id LIMIT 10";
-        let rows = self.query(sql, &[&before, &most]).await?;
+                   WHERE k.before IS NOT NULL ORDER BY h.tenant_id LIMIT 10";
+        let days = i32::try_from(days).unwrap_or(i32::MAX);
+        let rows = self.query(sql, &[&now, &most, &days]).await?;
         rows.iter()
             .map(|row| {
                 let Id(tenant) = row.try_get("tenant_id")?;

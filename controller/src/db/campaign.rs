@@ -175,7 +175,8 @@ pub(super) fn chosen(action: &Action) -> String {
          WHERE t.tenant_id = $1 AND {has} AND d.labels @> $2 AND ($3::text IS NULL OR t.name = $3)
            AND ($4::uuid IS NULL OR t.ca_server_id = $4) AND ($5::uuid IS NULL OR t.policy_id = $5)
            AND ($6::text IS NULL OR t.state #>> '{{trustpoint,active,issuer}}' = $6)
-           AND ($7::text IS NULL OR false)
+           AND ($7::text IS NULL OR EXISTS (SELECT FROM certificates k WHERE k.tenant_id = t.tenant_id
+                AND k.trustpoint_id = t.trustpoint_id AND k.slot = 'active' AND k.key_type = $7))
            AND ($8::timestamptz IS NULL OR t.not_after < $8)"
     )
 }

@@ -23,11 +23,23 @@ pub struct RegisteredDevice {
     pub trustpoints: u32,
     /// Whether it is the active node of its pair, as its agent sees it, and since when.
     pub node: Option<(bool, Timestamp)>,
+    /// Since when it leaves: its certificates are being revoked, then it is deleted.
+    pub leaving_at: Option<Timestamp>,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
+
+/// What is read of a device.
+pub(super) const COLUMNS: &str = "d.device_id, d.name, d.agent_id, d.serial, d.mac, d.labels, d.pair, d.standby, \
+    d.node_active, d.node_since, d.leaving_at, d.created_at, d.updated_at, a.name AS agent, \
+    (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) AS trustpoints";
+/// Its agent's name.
+pub(super) const AGENT: &str = "LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id";
+/// Where it is read from.
+pub(super) const FROM: &str =
+    "FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id";
 
 impl TenantTx {
     /// Registers a device.
@@ -67,34 +79,10 @@ impl TenantTx {
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn registered_device_fetch(&self, name: &ObjectName) -> Result<RegisteredDevice, DbError> {
-        let sql = "/* registered_device_fetch */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
-                   d.labels, d.pair, d.standby, d.node_active, d.node_since, d.created_at, d.updated_at, a.name AS agent, \
-                   (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
-                   AS trustpoints \
-                   FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
-                   WHERE d.tenant_id = $1 AND d.name = $2";
-        let row = self.query_opt(sql, &[&name.as_str()]).await?.ok_or(DbError::NotFound { kind: "device" })?;
+        let sql =
+            format!("/* registered_device_fetch */ SELECT {COLUMNS} {FROM} WHERE d.tenant_id = $1 AND d.name = $2");
+        let row = self.query_opt(&sql, &[&name.as_str()]).await?.ok_or(DbError::NotFound { kind: "device" })?;
         read(&row, self.tenant_id())
-    }
-
-    /// At most `limit` devices by name, beginning after `after`; only those of an agent, when one is named.
-    ///
-    /// # Errors
-    /// The database's own.
-    pub async fn registered_device_list(
-        &self,
-        agent: Option<&str>,
-        after: Option<&str>,
-        limit: i64,
-    ) -> Result<Vec<RegisteredDevice>, DbError> {
-        let sql = "/* registered_device_list */ SELECT d.device_id, d.name, d.agent_id, d.serial, d.mac, \
-                   d.labels, d.pair, d.standby, d.node_active, d.node_since, d.created_at, d.updated_at, a.name AS agent, \
-                   (SELECT count(*) FROM trustpoints t WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id) \
-                   AS trustpoints \
-                   FROM devices d LEFT JOIN agents a ON a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id \
-                   WHERE d.tenant_id = $1 AND ($2::text IS NULL OR d.name > $2) AND ($4::text IS NULL OR a.name = $4) \
-                   ORDER BY d.name LIMIT $3";
-        self.query(sql, &[&after, &limit, &agent]).await?.iter().map(|row| read(row, self.tenant_id())).collect()
     }
 
     /// Changes what is registered, and moves the version on.
@@ -165,15 +153,6 @@ impl TenantTx {
         let columns = Columns::new(&row, "jobs", "device_id");
         Ok((columns.read("open")?, columns.read("total")?))
     }
-
-    /// Deletes a device.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`], or [`DbError::Conflict`] while trustpoints, jobs or certificates refer to it.
-    pub async fn registered_device_delete(&self, id: DeviceId) -> Result<(), DbError> {
-        let sql = "/* registered_device_delete */ DELETE FROM devices WHERE tenant_id = $1 AND device_id = $2";
-        DbError::one_row(self.execute(sql, &[&Id(id)]).await?, "device")
-    }
 }
 
 fn pair(device: &Device) -> Option<&str> {
@@ -189,7 +168,7 @@ fn columns(device: &Device) -> Result<Written<'_>, DbError> {
     Ok((device.agent_id.map(Id), labels, serial, mac))
 }
 
-fn read(row: &Row, tenant: TenantId) -> Result<RegisteredDevice, DbError> {
+pub(super) fn read(row: &Row, tenant: TenantId) -> Result<RegisteredDevice, DbError> {
     let columns = Columns::new(row, "devices", "device_id");
     let node: (Option<bool>, Option<Timestamp>) = (columns.read("node_active")?, columns.read("node_since")?);
     Ok(RegisteredDevice {
@@ -197,6 +176,7 @@ fn read(row: &Row, tenant: TenantId) -> Result<RegisteredDevice, DbError> {
         agent: columns.parse_opt::<String, _>("agent")?,
         trustpoints: columns.parse::<i64, _>("trustpoints")?,
         node: node.0.zip(node.1),
+        leaving_at: columns.read("leaving_at")?,
         created_at: columns.read("created_at")?,
         updated_at: columns.read("updated_at")?,
     })

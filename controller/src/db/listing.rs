@@ -3,11 +3,10 @@
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 use trustfleet_model::certificate::{CertificateFacts, Slot};
 use trustfleet_model::dry_run::DryRun;
 use trustfleet_model::field::{ObjectName, TrustpointName};
-use trustfleet_model::ids::{CertificateId, DeviceId, JobId, TrustpointId};
+use trustfleet_model::ids::{CertificateId, DeviceId, JobId};
 use trustfleet_model::job::{Failure, JobState};
 use trustfleet_model::renewal::AutoUpdate;
 use trustfleet_model::service::InService;
@@ -53,7 +52,7 @@ pub struct ListedJob {
     pub device: ObjectName,
     /// Name of its trustpoint, unless that is gone.
     pub trustpoint: Option<TrustpointName>,
-    /// Name of the agent it is for.
+    /// Name of the agent it is for; of one that is deleted its id.
     pub agent: ObjectName,
     /// What it asks.
     pub kind: JobKind,
@@ -102,6 +101,8 @@ pub struct ListedCertificate {
     pub job_id: JobId,
     /// Where it stands.
     pub slot: Slot,
+    /// Kind and size of its key, as policies spell them; none: not looked at yet.
+    pub key_type: Option<String>,
     /// When the controller learned of it.
     pub issued_at: Timestamp,
 }
@@ -117,17 +118,6 @@ pub struct CertificateWithBytes {
     pub chain: Vec<Vec<u8>>,
 }
 
-/// Which trustpoints are wanted.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TrustpointFilter<'a> {
-    /// Only of the device of this name.
-    pub device: Option<&'a str>,
-    /// Only in this state.
-    pub status: Option<&'a str>,
-    /// After this one.
-    pub after: Option<TrustpointId>,
-}
-
 /// Which jobs are wanted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JobFilter<'a> {
@@ -141,25 +131,10 @@ pub struct JobFilter<'a> {
     pub before: Option<JobId>,
 }
 
-/// Which certificates are wanted.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CertificateFilter<'a> {
-    /// Only of the device of this name.
-    pub device: Option<&'a str>,
-    /// Only of trustpoints of this name.
-    pub trustpoint: Option<&'a str>,
-    /// Only in this slot.
-    pub slot: Option<&'a str>,
-    /// Only with a revocation in this state.
-    pub revocation: Option<&'a str>,
-    /// After this one: lists begin with the one that ends first.
-    pub after: Option<(Timestamp, CertificateId)>,
-}
-
-const TRUSTPOINT: &str = "t.trustpoint_id, t.state, t.next_action_at, t.updated_at, d.name AS device, e.name AS entity, \
+pub(super) const TRUSTPOINT: &str = "t.trustpoint_id, t.state, t.next_action_at, t.updated_at, d.name AS device, e.name AS entity, \
     c.name AS ca_server, p.name AS policy, p.spec -> 'auto_update' AS policy_auto_update";
 
-const TRUSTPOINT_FROM: &str = "FROM trustpoints t \
+pub(super) const TRUSTPOINT_FROM: &str = "FROM trustpoints t \
     JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id \
     JOIN entities e ON e.tenant_id = t.tenant_id AND e.entity_id = t.entity_id \
     JOIN ca_servers c ON c.tenant_id = t.tenant_id AND c.ca_server_id = t.ca_server_id \
@@ -169,15 +144,15 @@ const JOB: &str = "j.job_id, j.kind, j.state, j.requested_by, j.failure, j.publi
     j.created_at, j.lease_id IS NOT NULL AS autonomous, j.stop_requested_at, j.device_id, j.published_at, j.started_at, j.finished_at, j.in_service, j.dry_run, j.updated_at, d.name AS device, \
     (SELECT o.held_until FROM outbox o WHERE o.tenant_id = j.tenant_id AND o.job_id = j.job_id \
         AND o.held_until > clock_timestamp()) AS held_until, \
-    t.name AS trustpoint, a.name AS agent FROM jobs j \
+    t.name AS trustpoint, coalesce(a.name, j.agent_id::text) AS agent FROM jobs j \
     JOIN devices d ON d.tenant_id = j.tenant_id AND d.device_id = j.device_id \
-    JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
+    LEFT JOIN agents a ON a.tenant_id = j.tenant_id AND a.agent_id = j.agent_id \
     LEFT JOIN trustpoints t ON t.tenant_id = j.tenant_id AND t.trustpoint_id = j.trustpoint_id";
 
-const CERTIFICATE: &str = "c.certificate_id, c.job_id, c.slot, c.serial, c.subject, c.issuer, c.not_before, \
-    c.not_after, c.sha256, c.public_key_sha256, c.file, c.issued_at, c.revocation, d.name AS device, t.name AS trustpoint";
+pub(super) const CERTIFICATE: &str = "c.certificate_id, c.job_id, c.slot, c.serial, c.subject, c.issuer, c.not_before, \
+    c.not_after, c.sha256, c.public_key_sha256, c.file, c.issued_at, c.revocation, c.key_type, d.name AS device, t.name AS trustpoint";
 
-const CERTIFICATE_FROM: &str = "FROM certificates c \
+pub(super) const CERTIFICATE_FROM: &str = "FROM certificates c \
     JOIN devices d ON d.tenant_id = c.tenant_id AND d.device_id = c.device_id \
     LEFT JOIN trustpoints t ON t.tenant_id = c.tenant_id AND t.trustpoint_id = c.trustpoint_id";
 
@@ -198,26 +173,6 @@ impl TenantTx {
         );
         let row = self.query_opt(&sql, &[&Id(device), &name.as_str()]).await?;
         read_trustpoint(&row.ok_or(DbError::NotFound { kind: "trustpoint" })?)
-    }
-
-    /// At most `limit` trustpoints, in the order they were made.
-    ///
-    /// # Errors
-    /// The database's own.
-    pub async fn listed_trustpoint_list(
-        &self,
-        filter: TrustpointFilter<'_>,
-        limit: i64,
-    ) -> Result<Vec<ListedTrustpoint>, DbError> {
-        let (lease, lease_from) = LEASE;
-        let sql = format!(
-            "/* listed_trustpoint_list */ SELECT {TRUSTPOINT}, {lease} {TRUSTPOINT_FROM} {lease_from} WHERE t.tenant_id = $1 \
-             AND ($2::text IS NULL OR d.name = $2) AND ($3::text IS NULL OR t.status = $3) \
-             AND ($4::uuid IS NULL OR t.trustpoint_id > $4) ORDER BY t.trustpoint_id LIMIT $5"
-        );
-        let after = filter.after.map(Id);
-        let rows = self.query(&sql, &[&filter.device, &filter.status, &after, &limit]).await?;
-        rows.iter().map(read_trustpoint).collect()
     }
 
     /// The job of this id.
@@ -263,32 +218,9 @@ impl TenantTx {
             chain: columns.read("chain")?,
         })
     }
-
-    /// At most `limit` certificates, the one that ends first leading.
-    ///
-    /// # Errors
-    /// The database's own.
-    pub async fn listed_certificate_list(
-        &self,
-        filter: CertificateFilter<'_>,
-        limit: i64,
-    ) -> Result<Vec<ListedCertificate>, DbError> {
-        let sql = format!(
-            "/* listed_certificate_list */ SELECT {CERTIFICATE} {CERTIFICATE_FROM} WHERE c.tenant_id = $1 \
-             AND ($2::text IS NULL OR d.name = $2) AND ($3::text IS NULL OR t.name = $3) \
-             AND ($4::text IS NULL OR c.slot = $4) \
-             AND ($5::timestamptz IS NULL OR (c.not_after, c.certificate_id) > ($5, $6::uuid)) \
-             AND ($8::text IS NULL OR c.revocation ->> 'state' = $8) \
-             ORDER BY c.not_after, c.certificate_id LIMIT $7"
-        );
-        let (ends, id) = (filter.after.map(|after| after.0), filter.after.map(|after| Id(after.1)));
-        let parameters: &[&(dyn ToSql + Sync)] =
-            &[&filter.device, &filter.trustpoint, &filter.slot, &ends, &id, &limit, &filter.revocation];
-        self.query(&sql, parameters).await?.iter().map(read_certificate).collect()
-    }
 }
 
-fn read_trustpoint(row: &Row) -> Result<ListedTrustpoint, DbError> {
+pub(super) fn read_trustpoint(row: &Row) -> Result<ListedTrustpoint, DbError> {
     let columns = Columns::new(row, "trustpoints", "trustpoint_id");
     Ok(ListedTrustpoint {
         trustpoint: super::row::trustpoint(row)?,
@@ -333,7 +265,7 @@ fn read_job(row: &Row) -> Result<ListedJob, DbError> {
     })
 }
 
-fn read_certificate(row: &Row) -> Result<ListedCertificate, DbError> {
+pub(super) fn read_certificate(row: &Row) -> Result<ListedCertificate, DbError> {
     let columns = Columns::new(row, "certificates", "certificate_id");
     let slot: &str = columns.read("slot")?;
     let known = Slot::ALL.into_iter().find(|known| known.as_str() == slot);
@@ -354,6 +286,7 @@ fn read_certificate(row: &Row) -> Result<ListedCertificate, DbError> {
         trustpoint: columns.parse_opt::<String, _>("trustpoint")?,
         job_id: columns.read::<Id<JobId>>("job_id")?.0,
         slot: known.ok_or_else(|| columns.wrong("slot", format!("the word {slot:?} is unknown")))?,
+        key_type: columns.read("key_type")?,
         issued_at: columns.read("issued_at")?,
     })
 }

@@ -21,13 +21,16 @@ mod column;
 mod configured;
 mod connect;
 mod cut_off;
+mod dead_letter;
 mod device;
+mod device_leave;
 mod device_registry;
 mod entity;
 mod error;
 mod forecast;
 mod freeze;
 mod history;
+mod housekeeping;
 mod joining;
 mod key_encryption;
 mod lease;
@@ -45,6 +48,7 @@ mod revocation;
 mod roller;
 mod rollover;
 mod row;
+mod search;
 mod sender;
 mod statistics;
 mod stats;
@@ -77,18 +81,18 @@ pub use self::{
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
+    dead_letter::{DeadLetter, LetterFilter},
+    device_leave::{Gone, InTheWay, LeavingDevice},
     device_registry::RegisteredDevice,
     error::DbError,
     forecast::{Forecast, HORIZON, ServerOf},
     freeze::{DueFreeze, FREEZES_MAX, Freeze},
     history::{AskedBy, PastCertificate},
+    housekeeping::Chore,
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},
     lease::{DueLease, LeaseGiven, LeasedTrustpoint, ShownLease},
-    listing::{
-        CertificateFilter, CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint,
-        TrustpointFilter,
-    },
+    listing::{CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint},
     migrate::{SchemaError, migrate, schema_version},
     node::NodeRow,
     note::Note,
@@ -99,15 +103,16 @@ pub use self::{
     revocation::{Condemn, DueRevocation, ToRevoke},
     roller::DueRollover,
     rollover::{IssuedAlike, Laggard, Rollover},
+    search::{CertificateFilter, DeviceFilter, Search, TrustpointFilter},
     sender::{LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,
-    tenant::{Counted, Quota, Tenant, TenantState},
+    tenant::{Counted, Keeps, Quota, Tenant, TenantState},
     token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},
     transcript::JobTranscript,
     tx::{SystemTx, TenantTx},
 };
-pub(crate) use self::{row::stored_trustpoint, transcript::stored_transcript, tx::Id};
+pub(crate) use self::{housekeeping::key_type, row::stored_trustpoint, transcript::stored_transcript, tx::Id};
 use crate::{
     audit::Sealer,
     config::{DatabaseConfig, SecretUrl},

@@ -94,6 +94,8 @@ impl SystemTx {
         let sql = "/* trustpoints_due */ WITH due AS (
                  SELECT t.tenant_id, t.trustpoint_id FROM trustpoints t JOIN tenants o ON o.tenant_id = t.tenant_id
                  WHERE t.next_action_at <= $1 AND o.state = 'active'
+                   AND NOT EXISTS (SELECT FROM devices l WHERE l.tenant_id = t.tenant_id AND l.device_id = t.device_id
+                                   AND l.leaving_at IS NOT NULL)
                  ORDER BY t.next_action_at LIMIT $3 FOR UPDATE OF t SKIP LOCKED
              )
              UPDATE trustpoints t SET next_action_at = $2 FROM due, policies p, devices d

@@ -37,6 +37,8 @@ pub struct Stats {
     pub outbox_age_s: f64,
     /// Age of the oldest row of the audit logs that is not chained, seconds.
     pub audit_unchained_age_s: f64,
+    /// Dead letters by reason.
+    pub dead_letters: BTreeMap<String, i64>,
 }
 
 impl Store {
@@ -70,7 +72,17 @@ impl SystemTx {
         let Count { labels, tenants, .. } = count;
         let Waiting { outbox, outbox_held, outbox_age_s } = self.stats_outbox(now).await?;
         let audit_unchained_age_s = self.stats_audit(now).await?;
-        Ok(Stats { counted_at: now, labels, tenants, outbox, outbox_held, outbox_age_s, audit_unchained_age_s })
+        let dead_letters = self.stats_dead_letters().await?;
+        Ok(Stats {
+            counted_at: now,
+            labels,
+            tenants,
+            outbox,
+            outbox_held,
+            outbox_age_s,
+            audit_unchained_age_s,
+            dead_letters,
+        })
     }
 
     /// The labels of the tenants: the oldest `tenants_max` are named.
@@ -228,6 +240,12 @@ impl SystemTx {
             }),
             None => Ok(Waiting::default()),
         }
+    }
+
+    /// They are few, by a limit of their own.
+    async fn stats_dead_letters(&self) -> Result<BTreeMap<String, i64>, DbError> {
+        let sql = "/* stats_dead_letters */ SELECT reason, count(*) FROM dead_letters GROUP BY reason";
+        self.query(sql, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     /// The first row after the chainer's cursor is the oldest, but for a moment: transactions end in another order than they

@@ -25,6 +25,8 @@ pub struct Tenant {
     pub four_eyes: bool,
     /// Days that transcripts of exchanges are kept after the end of their job.
     pub transcript_days: u16,
+    /// Days that other things are kept when they are over.
+    pub keeps: Keeps,
     /// Whether it lives.
     pub state: TenantState,
     /// Why it is suspended or deleted.
@@ -39,6 +41,19 @@ pub struct Tenant {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// Days that things are kept when they are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// Jobs, after their end.
+    pub jobs: u16,
+    /// Certificates, after their end.
+    pub certificates: u16,
+    /// Join tokens, rejected applicants and ended leases.
+    pub joining: u16,
+    /// Rows of the audit log; 0: as the configuration says.
+    pub audit: u16,
 }
 
 /// Whether a tenant lives.
@@ -141,7 +156,7 @@ impl Quota {
 macro_rules! columns {
     () => {
         "t.tenant_id, t.name, t.display_name, t.allow_weak_algorithms, t.four_eyes, t.transcript_days, t.state, t.state_reason, \
-         t.state_since, t.purge_at, t.max_devices, t.max_trustpoints, t.max_jobs_per_hour, t.max_jobs_in_flight, t.ca_weight, \
+         t.job_days, t.certificate_days, t.join_days, t.audit_days, t.state_since, t.purge_at, t.max_devices, t.max_trustpoints, t.max_jobs_per_hour, t.max_jobs_in_flight, t.ca_weight, \
          t.created_at AS tenant_created_at, t.updated_at"
     };
 }
@@ -155,7 +170,8 @@ impl SystemTx {
     pub async fn tenant_insert(&self, tenant: &Tenant) -> Result<(), DbError> {
         let sql = "/* tenant_insert */ INSERT INTO tenants \
                    (tenant_id, name, display_name, allow_weak_algorithms, four_eyes, created_at, updated_at, updated_by, \
-                   transcript_days) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+                   transcript_days, job_days, certificate_days, join_days, audit_days) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
         let count = self
             .execute(
                 sql,
@@ -169,6 +185,10 @@ impl SystemTx {
                     &tenant.updated_at,
                     &self.name(),
                     &i32::from(tenant.transcript_days),
+                    &i32::from(tenant.keeps.jobs),
+                    &i32::from(tenant.keeps.certificates),
+                    &i32::from(tenant.keeps.joining),
+                    &i32::from(tenant.keeps.audit),
                 ],
             )
             .await?;
@@ -216,7 +236,7 @@ impl SystemTx {
         let sql = "/* tenant_update */ UPDATE tenants SET display_name = $2, allow_weak_algorithms = $3, four_eyes = $4, \
                    state = $5, state_reason = $6, state_since = $7, purge_at = $8, max_devices = $9, max_trustpoints = $10, \
                    max_jobs_per_hour = $11, max_jobs_in_flight = $12, updated_at = $13, updated_by = $14, transcript_days = $15, \
-                   ca_weight = $16 \
+                   ca_weight = $16, job_days = $17, certificate_days = $18, join_days = $19, audit_days = $20 \
                    WHERE tenant_id = $1";
         let number = |limit: Option<u32>| limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX));
         let Quota { devices, trustpoints, jobs_per_hour, jobs_in_flight, ca_weight } = tenant.quota;
@@ -240,6 +260,10 @@ impl SystemTx {
                     &self.name(),
                     &i32::from(tenant.transcript_days),
                     &i32::from(ca_weight),
+                    &i32::from(tenant.keeps.jobs),
+                    &i32::from(tenant.keeps.certificates),
+                    &i32::from(tenant.keeps.joining),
+                    &i32::from(tenant.keeps.audit),
                 ],
             )
             .await?;
@@ -297,6 +321,12 @@ pub(super) fn read(row: &Row) -> Result<Tenant, DbError> {
         allow_weak_algorithms: columns.read("allow_weak_algorithms")?,
         four_eyes: columns.read("four_eyes")?,
         transcript_days: columns.parse::<i32, u16>("transcript_days")?,
+        keeps: Keeps {
+            jobs: columns.parse::<i32, u16>("job_days")?,
+            certificates: columns.parse::<i32, u16>("certificate_days")?,
+            joining: columns.parse::<i32, u16>("join_days")?,
+            audit: columns.parse::<i32, u16>("audit_days")?,
+        },
         state,
         state_reason: columns.read("state_reason")?,
         state_since: columns.read("state_since")?,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use trustfleet_model::{ids::JobId, job::JobState, transcript::Transcript};
 
-use super::{DbError, SystemTx, TenantTx, column::Columns, tx::Id};
+use super::{DbError, TenantTx, column::Columns, tx::Id};
 
 /// Version of the column's form.
 const VERSION: u16 = 1;
@@ -53,25 +53,5 @@ impl TenantTx {
             kept_days: columns.parse::<i32, u16>("transcript_days")?,
             transcript: transcript.map_err(|error| columns.wrong("transcript", error))?,
         })
-    }
-}
-
-impl SystemTx {
-    /// Removes at most `most` transcripts whose time is over; returns how many.
-    ///
-    /// # Errors
-    /// The database's own.
-    pub async fn transcripts_remove_old(&self, most: i64, now: Timestamp) -> Result<u64, DbError> {
-        let sql = "/* transcripts_remove_old */ WITH old AS (
-                       SELECT o.tenant_id, o.job_id FROM tenants t CROSS JOIN LATERAL (
-                           SELECT j.tenant_id, j.job_id FROM jobs j
-                           WHERE j.tenant_id = t.tenant_id AND j.transcript IS NOT NULL
-                                 AND j.finished_at < $1::timestamptz - make_interval(days => t.transcript_days)
-                           ORDER BY j.finished_at LIMIT $2
-                       ) o LIMIT $2
-                   )
-                   UPDATE jobs j SET transcript = NULL FROM old
-                   WHERE j.tenant_id = old.tenant_id AND j.job_id = old.job_id";
-        self.execute(sql, &[&now, &most]).await
     }
 }

@@ -73,6 +73,12 @@ impl TenantTx {
         self.raw.query(sql, &with_first(&tenant, params)).await
     }
 
+    /// The same for a statement that is not kept: there are many of its kind.
+    pub(in crate::db) async fn query_once(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, DbError> {
+        let tenant = Id(self.tenant);
+        self.raw.query_once(sql, &with_first(&tenant, params)).await
+    }
+
     /// The row of a statement that has one or none; `$1` is the tenant.
     pub(in crate::db) async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, DbError> {
         let tenant = Id(self.tenant);
@@ -182,7 +188,8 @@ id_params!(
     LeaseId,
     CampaignId,
     FreezeId,
-    RolloverId
+    RolloverId,
+    DeadLetterId
 );
 
 fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (dyn ToSql + Sync)> {
@@ -214,6 +221,10 @@ impl Raw {
         let client = self.client()?;
         let statement = client.prepare_cached(sql).await.map_err(|error| self.sort(error))?;
         client.query(&statement, params).await.map_err(|error| self.sort(error))
+    }
+
+    async fn query_once(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, DbError> {
+        self.client()?.query(sql, params).await.map_err(|error| self.sort(error))
     }
 
     async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, DbError> {

@@ -44,6 +44,9 @@ pub(super) struct Families {
     pub(super) autonomous: IntCounterVec,
     pub(super) services: IntCounterVec,
     pub(super) reports_refused: IntCounterVec,
+    pub(super) dead_letters: IntGaugeVec,
+    pub(super) dead_letters_lost: IntCounterVec,
+    pub(super) housekeeping: IntCounterVec,
     pub(super) broker_connected: IntGauge,
     pub(super) door_refusals: IntCounterVec,
     pub(super) cut_offs: IntCounterVec,
@@ -172,6 +175,21 @@ impl Families {
                 "trustfleet_reports_refused_total",
                 "Messages of agents that were laid aside, by reason.",
                 &["reason"],
+            )?,
+            dead_letters: add.gauges(
+                "trustfleet_dead_letters",
+                "Messages of agents that could not be processed and wait for an administrator, by reason.",
+                &["reason"],
+            )?,
+            dead_letters_lost: add.counters(
+                "trustfleet_dead_letters_dropped_total",
+                "Dead letters that were dropped to keep their number bounded, by cause.",
+                &["cause"],
+            )?,
+            housekeeping: add.counters(
+                "trustfleet_housekeeping_removed_total",
+                "What was removed because its time is over, by kind.",
+                &["kind"],
             )?,
             door_refusals: add.counters(
                 "trustfleet_agent_door_refusals_total",

@@ -78,7 +78,7 @@ words! {
 }
 
 words! {
-    /// Why an agent's message was laid aside; also in the dead letter's header `x-reason`.
+    /// Why an agent's message was laid aside; also the dead letter's reason.
     Refusal {
         /// Not an envelope, or not a payload.
         Unreadable = "unreadable",
@@ -102,8 +102,24 @@ words! {
         ForeignSender = "foreign_sender",
         /// Longer than any message of an agent.
         TooLong = "too_long",
+        /// Authentic, and a fault of ours or a row that cannot be read stood in the way.
+        Failed = "failed",
+        /// Tried many times, and each time something was in the way for the moment.
+        GaveUp = "gave_up",
         /// More than one agent may send at a time; dropped, not laid aside.
         TooMany = "too_many",
+    }
+}
+
+words! {
+    /// Why a dead letter was dropped without anybody's word.
+    LetterLoss {
+        /// Its agent has more than are kept of one.
+        AgentLimit = "agent_limit",
+        /// There are more than are kept of all.
+        TotalLimit = "total_limit",
+        /// It was kept as long as letters are.
+        Age = "age",
     }
 }
 

@@ -28,11 +28,14 @@ pub use self::{
     fleet::{PoolUse, TenantCount},
     labels::{
         ConnectionRole, ConnectionState, CutOffOutcome, Denial, DoorRefusal, ExchangeResult, FailInfo, LastSeen,
-        LeaseOutcome, OTHER_OPERATION, PublishOutcome, Refusal, Renewal, RenewalOutcome, StatusClass, TimeLeft,
-        TxOutcome,
+        LeaseOutcome, LetterLoss, OTHER_OPERATION, PublishOutcome, Refusal, Renewal, RenewalOutcome, StatusClass,
+        TimeLeft, TxOutcome,
     },
 };
-use crate::{db::Stats, device::JobKind};
+use crate::{
+    db::{Chore, Stats},
+    device::JobKind,
+};
 
 /// All metrics of a controller.
 pub struct Metrics {
@@ -97,6 +100,13 @@ impl Metrics {
         }
         for reason in Refusal::ALL {
             families.reports_refused.with_label_values(&[reason.as_str()]);
+            families.dead_letters.with_label_values(&[reason.as_str()]);
+        }
+        for chore in Chore::ALL {
+            families.housekeeping.with_label_values(&[chore.as_str()]);
+        }
+        for cause in LetterLoss::ALL {
+            families.dead_letters_lost.with_label_values(&[cause.as_str()]);
         }
         for reason in DoorRefusal::ALL {
             families.door_refusals.with_label_values(&[reason.as_str()]);
@@ -160,6 +170,10 @@ impl Metrics {
         families.outbox_held.set(stats.outbox_held);
         families.outbox_age.set(stats.outbox_age_s);
         families.audit_unchained_age.set(stats.audit_unchained_age_s);
+        for reason in Refusal::ALL {
+            let letters = stats.dead_letters.get(reason.as_str()).copied().unwrap_or_default();
+            families.dead_letters.with_label_values(&[reason.as_str()]).set(letters);
+        }
         families.fleet_counted.set(seconds(stats.counted_at));
     }
 
@@ -275,6 +289,14 @@ impl Metrics {
         self.families.reports_refused.with_label_values(&[reason.as_str()]).inc();
     }
 
+    pub(crate) fn removed(&self, chore: Chore, count: u64) {
+        self.families.housekeeping.with_label_values(&[chore.as_str()]).inc_by(count);
+    }
+
+    pub(crate) fn letters_lost(&self, cause: LetterLoss, letters: u64) {
+        self.families.dead_letters_lost.with_label_values(&[cause.as_str()]).inc_by(letters);
+    }
+
     pub(crate) fn door_refused(&self, reason: DoorRefusal) {
         self.families.door_refusals.with_label_values(&[reason.as_str()]).inc();
     }
@@ -335,6 +357,8 @@ fn whole(count: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use trustfleet_model::job::Culprit;
 
     use super::*;
@@ -371,7 +395,7 @@ mod tests {
         let metrics = Metrics::new(100).unwrap();
         let labels = TenantLabels::of(100, [(id(1), "acme".to_owned())]);
         let counted_at = Timestamp::from_second(1_800_000_000).unwrap();
-        let tenants = std::collections::BTreeMap::new();
+        let tenants = BTreeMap::new();
         metrics.set_stats(&Stats {
             counted_at,
             labels,
@@ -380,6 +404,7 @@ mod tests {
             outbox_held: 1,
             outbox_age_s: 1.5,
             audit_unchained_age_s: 2.5,
+            dead_letters: BTreeMap::new(),
         });
         let lines = [
             "trustfleet_jobs{state=\"awaiting_agent\",tenant=\"acme\"} 0",
@@ -421,7 +446,7 @@ mod tests {
 
     fn counted(names: &[&str]) -> Stats {
         let counted_at = Timestamp::from_second(1_800_000_000).unwrap();
-        let tenants = std::collections::BTreeMap::new();
+        let tenants = BTreeMap::new();
         Stats {
             counted_at,
             labels: named(names),
@@ -430,6 +455,7 @@ mod tests {
             outbox_held: 0,
             outbox_age_s: 0.0,
             audit_unchained_age_s: 0.0,
+            dead_letters: BTreeMap::new(),
         }
     }
 

@@ -103,7 +103,7 @@ async fn an_agent_in_quarantine_opens_no_session_and_gets_no_job_until_it_is_rel
         });
         let body = Envelope::seal(&hello, Purpose::FromAgent, sign).unwrap().to_bytes().unwrap();
         let routing_key = hello_key(agent.answer.agent_id);
-        trustfleet_controller::broker::Outgoing { exchange: REPORTS_EXCHANGE, routing_key, body, reason: None }
+        trustfleet_controller::broker::Outgoing { exchange: REPORTS_EXCHANGE, routing_key, body, deliveries: 0 }
     };
     house.services().broker.publish(hello(&agent.sign)).await.unwrap();
     until("its word does not count", async || {

@@ -19,7 +19,7 @@ pub fn fill(path: &str, values: &BTreeMap<&str, String>) -> String {
 }
 
 /// Kinds of objects that are named by an id.
-pub const IDS: [&str; 6] = ["token", "job", "certificate", "change", "applicant", "block"];
+pub const IDS: [&str; 7] = ["token", "job", "certificate", "change", "applicant", "block", "letter"];
 
 /// One object of each kind in tenant `acme`.
 pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
@@ -53,6 +53,9 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
     house.post("/v1/tenants/acme/campaigns", &house.platform, campaign).await.expect(201);
     let freeze = json!({"name": "winter", "cron": "0 0 24 12 *", "duration_s": 86_400});
     house.post("/v1/tenants/acme/freezes", &house.platform, freeze).await.expect(201);
+    let sql = "INSERT INTO dead_letters SELECT tenant_id, gen_random_uuid(), agent_id, 'agent.' || agent_id || '.r0', \
+               'unreadable', 'x', ''::bytea, 0, ''::bytea, 1, now(), now() FROM agents LIMIT 1 RETURNING dead_letter_id";
+    let letter: uuid::Uuid = admin.query_one(sql, &[]).await.unwrap().get(0);
     let (next_root, _) = crate::fixture::certificate("Test CA");
     let sql = "INSERT INTO offered_roots SELECT tenant_id, ca_server_id, $1, $2, '', gen_random_uuid(), now(), now() FROM ca_servers";
     let root = "ab".repeat(32);
@@ -65,6 +68,7 @@ pub async fn objects(house: &House) -> BTreeMap<&'static str, String> {
         ("campaign", "none".to_owned()),
         ("freeze", "winter".to_owned()),
         ("block", block.to_string()),
+        ("letter", letter.to_string()),
         ("endpoint", "ca.example:80".to_owned()),
         ("factory_ca", "maker".to_owned()),
         ("serial", "SN-1".to_owned()),

@@ -258,6 +258,17 @@ async fn without_checkpoints_an_old_log_is_told_as_unsigned() {
 
 #[actix::test]
 async fn retention_drops_whole_signed_segments_and_what_is_left_verifies() {
+    drops_old_segments("retention_days = 30", 0).await;
+}
+
+#[actix::test]
+async fn a_tenant_that_wants_its_audit_log_for_a_shorter_time_has_it_for_that() {
+    drops_old_segments("", 30).await;
+    drops_old_segments("retention_days = 400", 30).await;
+    drops_old_segments("retention_days = 30", 400).await;
+}
+
+async fn drops_old_segments(configured: &str, wanted: i32) {
     let place = Place::make().await;
     let start = SystemClock.now() - SignedDuration::from_hours(24 * 40);
     let config = |more: &str| place.config(&format!("[audit]\ncheckpoint_s = 1\n{more}"));
@@ -274,10 +285,11 @@ async fn retention_drops_whole_signed_segments_and_what_is_left_verifies() {
     let boundary = count("SELECT max(seq) FROM audit_checkpoints").await;
     let tenant = fixture.tenant;
     let admin = connect(&place.admin_url).await;
+    admin.execute("UPDATE tenants SET audit_days = $1", &[&wanted]).await.unwrap();
     fixture.core.stop().await;
 
     // Today.
-    let core = Core::start(config("retention_days = 30"), backend().handle(), Arc::new(SystemClock)).await.unwrap();
+    let core = Core::start(config(configured), backend().handle(), Arc::new(SystemClock)).await.unwrap();
     let left = async |sql: &str| -> i64 { admin.query_one(sql, &[]).await.unwrap().get(0) };
     until("old rows are dropped", async || {
         (left("SELECT count(*) FROM audit WHERE action = 'audit_segments_dropped'").await > 0).then_some(())

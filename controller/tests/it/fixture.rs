@@ -249,7 +249,7 @@ impl Fixture {
     }
 
     pub async fn send_bytes(&self, routing_key: String, body: Vec<u8>) {
-        let message = Outgoing { exchange: REPORTS_EXCHANGE, routing_key, body, reason: None };
+        let message = Outgoing { exchange: REPORTS_EXCHANGE, routing_key, body, deliveries: 0 };
         self.services().broker.publish(message).await.unwrap();
     }
 

@@ -1,8 +1,7 @@
 //! Transcripts of exchanges: kept with their job, shown with their words explained, removed when their time is over.
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
-use trustfleet_controller::transcripts::remove_old;
+use trustfleet_controller::housekeeping::Chore;
 use trustfleet_wire::v1::{Event, Exchanged};
 
 use crate::api_access::objects;
@@ -74,11 +73,10 @@ async fn transcripts_are_removed_when_the_days_that_their_tenant_keeps_them_are_
                (SELECT job_id, row_number() OVER (ORDER BY job_id)::int AS n FROM jobs) AS numbered
                WHERE jobs.job_id = numbered.job_id";
     fixture.admin.batch_execute(age).await.unwrap();
-    let services = fixture.services();
-    let (clock, go_on) = (services.clock.as_ref(), CancellationToken::new());
-    assert_eq!(remove_old(&services.store, clock, &go_on).await.unwrap(), 0, "90 days are kept");
+    let remove = async || crate::housekeeping::removed(fixture.services(), Chore::Transcripts, 3_653).await;
+    assert_eq!(remove().await, 0, "90 days are kept");
     fixture.admin.batch_execute("UPDATE tenants SET transcript_days = 15").await.unwrap();
-    assert_eq!(remove_old(&services.store, clock, &go_on).await.unwrap(), 2);
+    assert_eq!(remove().await, 2);
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM jobs WHERE transcript IS NOT NULL").await, 1);
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM jobs WHERE state = 'failed'").await, 3, "the jobs stay");
     fixture.core.stop().await;

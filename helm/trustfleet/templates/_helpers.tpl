@@ -171,6 +171,9 @@ tenants_max = {{ int $config.metrics.tenants_max }}
 checkpoint_s = {{ int $config.audit.checkpoint_s }}
 retention_days = {{ int $config.audit.retention_days }}
 
+[retention]
+days_max = {{ int $config.retention.days_max }}
+
 [log]
 format = {{ $config.log.format | toJson }}
 filter = {{ $config.log.filter | toJson }}

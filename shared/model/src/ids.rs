@@ -96,6 +96,8 @@ id!(/// A campaign: a change of many trustpoints, in waves.
     CampaignId);
 id!(/// A freeze: windows in which devices are not changed.
     FreezeId);
+id!(/// A message of an agent that could not be processed.
+    DeadLetterId);
 id!(/// A message between agent and controller.
     MessageId);
 id!(/// One process of an agent, from its start to its end.

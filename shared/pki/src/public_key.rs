@@ -88,6 +88,24 @@ pub enum KeyKind {
     Other(ObjectIdentifier),
 }
 
+impl KeyKind {
+    /// Kind and size in one word, as policies spell them: `rsa-2048`, `ecdsa-p256`, `ed25519`; of a kind without a name its
+    /// object identifier.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Rsa { bits } => format!("rsa-{bits}"),
+            Self::RsaPss { bits } => format!("rsa-pss-{bits}"),
+            Self::EcP256 => "ecdsa-p256".to_owned(),
+            Self::EcP384 => "ecdsa-p384".to_owned(),
+            Self::Ed25519 => "ed25519".to_owned(),
+            Self::MlDsa44 => "ml-dsa-44".to_owned(),
+            Self::MlDsa65 => "ml-dsa-65".to_owned(),
+            Self::MlDsa87 => "ml-dsa-87".to_owned(),
+            Self::Other(oid) => oid.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for KeyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -106,6 +106,9 @@ pub struct CertificateBody {
     pub sha256: String,
     /// SHA-256 of the subjectPublicKeyInfo, hex.
     pub public_key_sha256: String,
+    /// Kind and size of its key, as policies spell them; null: not looked at yet.
+    #[schema(required, example = "ecdsa-p256")]
+    pub key: Option<String>,
     /// File on the device.
     #[schema(required)]
     pub file: Option<String>,
@@ -133,6 +136,7 @@ impl From<crate::db::ListedCertificate> for CertificateBody {
             not_after: facts.not_after,
             sha256: facts.sha256,
             public_key_sha256: facts.public_key_sha256,
+            key: certificate.key_type,
             file: facts.file,
             issued_at: certificate.issued_at,
             revocation: facts.revocation.map(Into::into),

@@ -141,6 +141,9 @@ pub struct DeviceBody {
     pub node_since: Option<Timestamp>,
     /// How many trustpoints it has.
     pub trustpoints: u32,
+    /// Since when it leaves: its certificates are being revoked, then it is deleted; null: it stays.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub leaving_at: Option<Timestamp>,
     /// When it was registered.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -164,6 +167,7 @@ impl From<crate::db::RegisteredDevice> for DeviceBody {
             node_active: registered.node.map(|(active, _)| active),
             node_since: registered.node.map(|(_, since)| since),
             trustpoints: registered.trustpoints,
+            leaving_at: registered.leaving_at,
             created_at: registered.created_at,
             updated_at: registered.updated_at,
         }

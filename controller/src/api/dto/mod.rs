@@ -14,6 +14,7 @@ pub mod ca_server;
 pub mod campaign;
 pub mod certificate;
 pub mod change;
+pub mod dead_letter;
 pub mod device;
 pub mod entity;
 pub mod forecast;

@@ -8,6 +8,7 @@ use trustfleet_model::ids::{TenantId, TokenId};
 use utoipa::ToSchema;
 
 use crate::api::access::Role;
+use crate::db::Keeps;
 
 /// What makes a new tenant.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -30,6 +31,23 @@ pub struct TenantCreate {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 3653)]
     pub transcript_days: Option<u16>,
+    /// Days that jobs are kept after their end; default 730.
+    #[serde(default)]
+    #[schema(minimum = 7, maximum = 3653)]
+    pub job_days: Option<u16>,
+    /// Days that certificates are kept after their end; default 730.
+    #[serde(default)]
+    #[schema(minimum = 7, maximum = 3653)]
+    pub certificate_days: Option<u16>,
+    /// Days that join tokens, rejected applicants and leases are kept when they are over; default 90.
+    #[serde(default)]
+    #[schema(minimum = 7, maximum = 3653)]
+    pub join_days: Option<u16>,
+    /// Days that rows of the audit log are kept, 2 to 3653, where that is shorter than the configuration says; 0: as it
+    /// says. Default 0.
+    #[serde(default)]
+    #[schema(maximum = 3653)]
+    pub audit_days: Option<u16>,
 }
 
 /// What changes a tenant: all of it.
@@ -47,7 +65,54 @@ pub struct TenantUpdate {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 3653)]
     pub transcript_days: Option<u16>,
+    /// Days that jobs are kept after their end; left out or null: as it is.
+    #[serde(default)]
+    #[schema(minimum = 7, maximum = 3653)]
+    pub job_days: Option<u16>,
+    /// Days that certificates are kept after their end; left out or null: as it is.
+    #[serde(default)]
+    #[schema(minimum = 7, maximum = 3653)]
+    pub certificate_days: Option<u16>,
+    /// Days that join tokens, rejected applicants and leases are kept when they are over; left out or null: as it is.
+    #[serde(default)]
+    #[schema(minimum = 7, maximum = 3653)]
+    pub join_days: Option<u16>,
+    /// Days that rows of the audit log are kept, 2 to 3653, where that is shorter than the configuration says; 0: as it
+    /// says. Left out or null: as it is.
+    #[serde(default)]
+    #[schema(maximum = 3653)]
+    pub audit_days: Option<u16>,
 }
+
+/// The days of a body, by field.
+macro_rules! days {
+    ($name:ident) => {
+        impl $name {
+            /// Days that things are kept, by field, with the shortest that there may be.
+            pub const fn days(&self) -> [(&'static str, Option<u16>, u16); 5] {
+                [
+                    ("transcript_days", self.transcript_days, 1),
+                    ("job_days", self.job_days, 7),
+                    ("certificate_days", self.certificate_days, 7),
+                    ("join_days", self.join_days, 7),
+                    ("audit_days", self.audit_days, 2),
+                ]
+            }
+
+            /// What it says of how long things are kept; otherwise as `before`.
+            pub fn keeps(&self, before: Keeps) -> Keeps {
+                Keeps {
+                    jobs: self.job_days.unwrap_or(before.jobs),
+                    certificates: self.certificate_days.unwrap_or(before.certificates),
+                    joining: self.join_days.unwrap_or(before.joining),
+                    audit: self.audit_days.unwrap_or(before.audit),
+                }
+            }
+        }
+    };
+}
+days!(TenantCreate);
+days!(TenantUpdate);
 
 /// Why something is done to a tenant.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -141,6 +206,14 @@ pub struct TenantBody {
     pub four_eyes: bool,
     /// Days that transcripts of exchanges are kept after the end of their job.
     pub transcript_days: u16,
+    /// Days that jobs are kept after their end; one that brought a certificate as long as that.
+    pub job_days: u16,
+    /// Days that certificates are kept after their end, when they are of no use on a trustpoint any more.
+    pub certificate_days: u16,
+    /// Days that join tokens, rejected applicants and leases are kept when they are over.
+    pub join_days: u16,
+    /// Days that rows of the audit log are kept, where that is shorter than the configuration says; 0: as it says.
+    pub audit_days: u16,
     /// `active`; `suspended`: it can be read, nothing changed or published; `deleted`: only the platform sees it.
     pub state: &'static str,
     /// Why it is suspended.
@@ -169,6 +242,10 @@ impl From<crate::db::Tenant> for TenantBody {
             allow_weak_algorithms: tenant.allow_weak_algorithms,
             four_eyes: tenant.four_eyes,
             transcript_days: tenant.transcript_days,
+            job_days: tenant.keeps.jobs,
+            certificate_days: tenant.keeps.certificates,
+            join_days: tenant.keeps.joining,
+            audit_days: tenant.keeps.audit,
             state: tenant.state.as_str(),
             state_reason: tenant.state_reason,
             state_since: tenant.state_since,
