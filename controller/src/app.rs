@@ -33,6 +33,7 @@ use crate::{
     inbox::Inbox,
     keys::{KeyError, Keys},
     leases::Leaser,
+    load::LoadHandle,
     metrics::Metrics,
     outbox::Outbox,
     purge,
@@ -251,7 +252,7 @@ impl Core {
         let registry = Registry::new(
             &threads,
             store.clone(),
-            commits,
+            (LoadHandle::start(backend, store.clone()), commits),
             Arc::clone(&clock),
             Arc::clone(&metrics),
             config.actors.clone(),

@@ -32,6 +32,7 @@ pub mod factory;
 pub mod inbox;
 pub mod keys;
 pub mod leases;
+pub mod load;
 pub mod metrics;
 pub mod nodes;
 pub mod outbox;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_model::{
     clock::Clock,
@@ -28,6 +29,9 @@ use crate::{
 
 /// Rows in one transaction.
 const BATCH: i64 = 256;
+/// Devices that are asked at a time: one after the other a hundred in a second would be the most, and together their
+/// decisions share loads and commits.
+const AT_ONCE: usize = 32;
 /// How long a trustpoint that is due is left alone when nothing came of it.
 const CLAIM: SignedDuration = SignedDuration::from_secs(60);
 
@@ -59,9 +63,7 @@ impl Steady for Renewal {
         let due = self.due().await?;
         let full = |rows: usize| i64::try_from(rows).is_ok_and(|rows| rows >= BATCH);
         let more = full(planned) || full(due.len());
-        for due in due {
-            self.act(due).await;
-        }
+        stream::iter(due).for_each_concurrent(AT_ONCE, |due| self.act(due)).await;
         Ok(more)
     }
 }

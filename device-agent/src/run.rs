@@ -87,6 +87,25 @@ pub fn run(config: Config) -> Result<(), RunError> {
     result
 }
 
+/// Runs an agent on the runtime that calls it, until `stop` turns true: for programs that run many agents at once. Each has a
+/// state folder and a connection of its own, as if it had a process; signals and logs are the caller's.
+///
+/// # Errors
+/// Why it did not start; once it runs it ends only when told to.
+pub async fn run_until(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let state_dir = config.state_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, RunError> {
+        let store = Store::open(&state_dir)?;
+        let lock = store.lock()?;
+        store.clear_unfinished(&lock)?;
+        let keys = IdentityKeys::load_or_make(&store)?;
+        Ok((store, lock, keys))
+    });
+    let (store, _lock, keys) = opened.await.map_err(|error| RunError::Setup(error.to_string()))??;
+    serve(config, store, keys, stop).await
+}
+
 async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let accept = config.accept()?;
     let services = config.services()?;

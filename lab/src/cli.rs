@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::{self, BenchArgs},
+    bench::{self, BenchArgs, InsideArgs},
     ca::{self, CaArgs},
     demo::{self, DemoArgs},
     stack::{self, StackOptions},
@@ -57,6 +57,9 @@ pub enum Command {
     ///
     /// Measures the programs that were built beside this one; docs/benchmarks.md says what each figure means.
     Bench(BenchArgs),
+    /// One figure of the controller's inside, in a process of its own: what `bench` calls.
+    #[command(hide = true)]
+    BenchInside(InsideArgs),
 }
 
 /// Arguments of `stack`.
@@ -97,6 +100,7 @@ impl Cli {
             },
             Command::Demo(args) => demo::run(args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::BenchInside(args) => bench::inside(args).await,
         }
     }
 }

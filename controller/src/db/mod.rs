@@ -68,6 +68,7 @@ pub use self::{
     change::{Change, ChangeState},
     configured::{Configured, UsedBy},
     cut_off::CutOff,
+    device::{DeviceKey, DeviceStates},
     device_registry::RegisteredDevice,
     error::DbError,
     forecast::{Forecast, HORIZON, ServerOf},
@@ -215,6 +216,20 @@ impl Store {
     {
         let sealer = || Arc::clone(&self.inner.sealer);
         self.run(&self.inner.system, name, "BEGIN", |client| SystemTx::new(client, name, sealer()), work).await
+    }
+
+    /// As [`Store::system_tx`], but of one snapshot, and reading only.
+    ///
+    /// # Errors
+    /// As [`Store::tenant_tx`].
+    pub async fn snapshot_tx<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        F: AsyncFn(&SystemTx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let sealer = || Arc::clone(&self.inner.sealer);
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        self.run(&self.inner.system, name, begin, |client| SystemTx::new(client, name, sealer()), work).await
     }
 
     /// A connection of the system role for one statement that is a transaction by itself (the group commit).
