@@ -2,7 +2,7 @@
 //!
 //! A real agent needs its own token and so its own connection to the broker, a state folder, a key and the CA's time for each
 //! exchange; a hundred thousand devices of those do not fit on the machine that carries the controller, too. These share a few
-//! connections of the broker's administrator and one signing key, and their certificates are copies of a real one with
+//! connections of the broker's administrator, and their certificates are copies of a real one with
 //! a serial number and a key of their own, whose signature nobody checks. Whatever the controller, the database and the
 //! broker do is as with real ones, message by message.
 
@@ -108,7 +108,6 @@ impl Sample {
 
 /// What all of them share.
 struct Shared {
-    key: Arc<SigningKey>,
     sample: Sample,
     /// Asked once for each exchange.
     ca: Option<SocketAddr>,
@@ -157,29 +156,30 @@ impl Drop for Simulated {
 
 impl Simulated {
     /// Starts `agents` on `connections` connections to `broker` as its administrator. The controller must have declared its
-    /// exchanges, and must know `key` as theirs.
+    /// exchanges, and must know their keys.
     ///
     /// # Errors
     /// The broker's.
     pub async fn start(
         broker: &Url,
         connections: usize,
-        agents: &[AgentId],
-        key: Arc<SigningKey>,
+        agents: Vec<(AgentId, SigningKey)>,
         sample: Sample,
         ca: Option<SocketAddr>,
     ) -> Result<Self, SimulatedError> {
-        let shared = Arc::new(Shared { key, sample, ca, after: Mutex::default(), counts: Counts::default() });
+        let shared = Arc::new(Shared { sample, ca, after: Mutex::default(), counts: Counts::default() });
         let (mut open, mut tasks) = (Vec::new(), Vec::new());
-        for part in agents.chunks(agents.len().div_ceil(connections.max(1)).max(1)) {
+        let each = agents.len().div_ceil(connections.max(1)).max(1);
+        let mut agents = agents.into_iter().peekable();
+        while agents.peek().is_some() {
             let connection = Connection::connect(broker.as_str(), ConnectionProperties::default()).await?;
             let publish = connection.create_channel().await?;
             publish.confirm_select(ConfirmSelectOptions::default()).await?;
             let consume = connection.create_channel().await?;
             consume.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-            for agent in part {
-                let consumer = queue(&consume, *agent).await?;
-                tasks.push(tokio::spawn(work(Arc::clone(&shared), publish.clone(), consumer)));
+            for (agent, key) in agents.by_ref().take(each) {
+                let consumer = queue(&consume, agent).await?;
+                tasks.push(tokio::spawn(work(Arc::clone(&shared), key, publish.clone(), consumer)));
             }
             open.push(connection);
         }
@@ -203,13 +203,13 @@ async fn queue(channel: &Channel, agent: AgentId) -> Result<Consumer, lapin::Err
 }
 
 /// One agent: a message after the other, acknowledged when the broker has what follows from it.
-async fn work(shared: Arc<Shared>, publish: Channel, mut consumer: Consumer) {
+async fn work(shared: Arc<Shared>, key: SigningKey, publish: Channel, mut consumer: Consumer) {
     while let Some(Ok(delivery)) = consumer.next().await {
         shared.counts.messages.fetch_add(1, Ordering::Relaxed);
         shared.counts.message_bytes.fetch_add(delivery.data.len() as u64, Ordering::Relaxed);
         let message = Envelope::from_bytes(&delivery.data).and_then(|envelope| envelope.peek::<ToAgent>());
         let told = match message {
-            Ok(ToAgent::Job(job)) => job_done(&shared, &publish, &job).await,
+            Ok(ToAgent::Job(job)) => job_done(&shared, &key, &publish, &job).await,
             Ok(ToAgent::Receipt(receipt)) => receipt_came(&shared, &publish, &receipt).await,
             _ => true,
         };
@@ -223,9 +223,9 @@ async fn work(shared: Arc<Shared>, publish: Channel, mut consumer: Consumer) {
 }
 
 /// One job from its order to the report of the issue; false when something did not work.
-async fn job_done(shared: &Shared, publish: &Channel, job: &Job) -> bool {
+async fn job_done(shared: &Shared, key: &SigningKey, publish: &Channel, job: &Job) -> bool {
     if job.start_before <= SystemClock.now() {
-        let Some(late) = Said::of(shared, job, Event::PermitExpired) else { return false };
+        let Some(late) = Said::of(key, job, Event::PermitExpired) else { return false };
         return tell(shared, publish, late).await;
     }
     let Task::Enroll(order) = &job.task else { return true };
@@ -245,8 +245,8 @@ async fn job_done(shared: &Shared, publish: &Channel, job: &Job) -> bool {
         warnings: Vec::new(),
         transcript: Vec::new(),
     }));
-    let started = Said::of(shared, job, Event::Started { public_key_sha256: fingerprint });
-    let (Some(started), Some(issued)) = (started, Said::of(shared, job, issued)) else { return false };
+    let started = Said::of(key, job, Event::Started { public_key_sha256: fingerprint });
+    let (Some(started), Some(issued)) = (started, Said::of(key, job, issued)) else { return false };
     if !tell(shared, publish, started).await {
         return false;
     }
@@ -256,7 +256,7 @@ async fn job_done(shared: &Shared, publish: &Channel, job: &Job) -> bool {
         return false;
     }
     if order.activate {
-        let Some(activated) = Said::of(shared, job, Event::Activated { serial, file, in_service: None }) else {
+        let Some(activated) = Said::of(key, job, Event::Activated { serial, file, in_service: None }) else {
             return false;
         };
         // Not before the controller has the issue: until then it would be too early, and repeated.
@@ -282,7 +282,7 @@ struct Said {
 
 impl Said {
     /// `None`: the system has no random bytes.
-    fn of(shared: &Shared, job: &Job, event: Event) -> Option<Self> {
+    fn of(key: &SigningKey, job: &Job, event: Event) -> Option<Self> {
         let (now, random) = (SystemClock.now(), random()?);
         let mut id = [0; 10];
         id.copy_from_slice(&random[..10]);
@@ -300,7 +300,7 @@ impl Said {
             event,
         };
         let id = report.report_id;
-        let envelope = Envelope::seal(&FromAgent::Report(Box::new(report)), Purpose::FromAgent, &shared.key).ok()?;
+        let envelope = Envelope::seal(&FromAgent::Report(Box::new(report)), Purpose::FromAgent, key).ok()?;
         Some(Self { id, routing_key: job.reply_to.clone(), bytes: envelope.to_bytes().ok()? })
     }
 }

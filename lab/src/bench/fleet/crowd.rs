@@ -1,6 +1,6 @@
 //! Devices whose agents answer: the fleet of the database with simulated agents in front of it, and a controller or three.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio_postgres::Client;
 use trustfleet_model::ids::AgentId;
@@ -37,11 +37,12 @@ pub(crate) struct Crowd {
     /// The agents; started by [`Crowd::open`].
     pub(crate) agents: Option<Simulated>,
     database: String,
-    key: Arc<SigningKey>,
+    /// Of the agents, until they are started.
+    keys: Vec<(AgentId, SigningKey)>,
 }
 
 impl Crowd {
-    /// Makes database and virtual host. All agents have one signing key.
+    /// Makes database and virtual host, and keys for the agents.
     ///
     /// # Errors
     /// The server's, the broker's.
@@ -50,17 +51,27 @@ impl Crowd {
         data::copy(cluster, DATABASE, database).await?;
         data::grow(cluster, database, devices).await?;
         let client = data::superuser(cluster, database).await?;
-        let key = SigningKey::generate().map_err(BenchError::odd("a signing key"))?;
         let open = OpeningKey::generate().map_err(BenchError::odd("a key for secrets"))?;
+        let rows = client
+            .query("SELECT agent_id::text FROM agents", &[])
+            .await
+            .map_err(BenchError::sql("looking for agents"))?;
+        let (mut ids, mut public, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for row in rows {
+            let id: String = row.get(0);
+            let key = SigningKey::generate().map_err(BenchError::odd("a signing key"))?;
+            public.push(key.public_key());
+            keys.push((id.parse().map_err(BenchError::odd("an agent's id"))?, key));
+            ids.push(id);
+        }
+        let sql = "UPDATE agents a SET sign_key = k.sign_key, seal_key = $3, last_seen_at = now()
+                   FROM unnest($1::text[], $2::bytea[]) AS k(agent_id, sign_key) WHERE a.agent_id = k.agent_id::uuid";
         client
-            .execute(
-                "UPDATE agents SET sign_key = $1, seal_key = $2, last_seen_at = now()",
-                &[&key.public_key(), &open.public_key()],
-            )
+            .execute(sql, &[&ids, &public, &open.public_key()])
             .await
             .map_err(BenchError::sql("giving the agents their keys"))?;
         let vhost = TestVhost::create_at(ground.stack.env()).await?;
-        Ok(Self { client, agents: None, database: database.to_owned(), vhost, key: Arc::new(key) })
+        Ok(Self { client, agents: None, database: database.to_owned(), vhost, keys })
     }
 
     /// A controller on it; `budget`: what may begin in a second at the CA, and at once.
@@ -97,16 +108,8 @@ impl Crowd {
             .await
             .map_err(BenchError::sql("looking for a certificate"))?;
         let sample = Sample::new(row.get(0), row.get(1))?;
-        let rows = self
-            .client
-            .query("SELECT DISTINCT agent_id::text FROM devices WHERE agent_id IS NOT NULL", &[])
-            .await
-            .map_err(BenchError::sql("looking for agents"))?;
-        let agents: Result<Vec<AgentId>, _> = rows.iter().map(|row| row.get::<_, String>(0).parse()).collect();
-        let agents = agents.map_err(BenchError::odd("an agent's id"))?;
-        self.agents = Some(
-            Simulated::start(self.vhost.amqp_url(), CONNECTIONS, &agents, Arc::clone(&self.key), sample, ca).await?,
-        );
+        let agents = std::mem::take(&mut self.keys);
+        self.agents = Some(Simulated::start(self.vhost.amqp_url(), CONNECTIONS, agents, sample, ca).await?);
         Ok(())
     }
 

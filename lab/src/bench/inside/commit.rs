@@ -59,8 +59,8 @@ const SQL: &str = "WITH i AS (
         INSERT INTO outbox (tenant_id, job_id, created_at, endpoint, deadline)
         SELECT tenant_id, job_id, now(), endpoint, deadline FROM u
     ), a AS (
-        INSERT INTO audit (tenant_id, at, actor, role, action, object_kind, object_id, detail)
-        SELECT tenant_id, now(), 'bench', 'operator', 'job_requested', 'job', job_id, detail FROM u
+        INSERT INTO audit (tenant_id, at, actor, role, action, object_kind, object_id, detail, outcome, seal)
+        SELECT tenant_id, now(), 'bench', 'operator', 'job_requested', 'job', job_id, detail, 'done', sha256(job_id::text::bytea) FROM u
     )
     SELECT count(*) FROM u";
 
