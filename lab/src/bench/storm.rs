@@ -1,4 +1,8 @@
-//! When much happens at once: a hundred thousand renewals in a minute, and a controller that is killed in the middle.
+//! When much happens at once: a hundred thousand renewals in a minute, a controller that is killed in the middle, a broker that is
+//! restarted under a thousand agents.
+
+mod direct;
+mod real;
 
 use std::time::{Duration, Instant};
 
@@ -45,6 +49,22 @@ pub(crate) const SPECS: &[Spec] = &[
         pace: Pace::Look,
     },
     Spec {
+        id: "storm.renew",
+        what: "real renewals in a second (P-256, certConf) of 2,000 trustpoints on 100 real agents through the whole system",
+        beside: "the same exchanges by the client library straight to the same CA, 64 at a time",
+        unit: "/s",
+        limits: &[Limit::ratio_at_least(0.5)],
+        pace: Pace::Minutes,
+    },
+    Spec {
+        id: "storm.reconnect",
+        what: "restart of the broker with 1,000 real agents told to come back within 30 s: most attempts to connect in any second",
+        beside: "their mean from the first to the last",
+        unit: "/s",
+        limits: &[Limit::ratio_at_most(2.0)],
+        pace: Pace::Minutes,
+    },
+    Spec {
         id: "storm.failover",
         what: "one of three controllers killed under load: longest time that any accepted job stood still",
         beside: "the time for which a replica may hold a job",
@@ -59,6 +79,19 @@ pub(crate) const SPECS: &[Spec] = &[
 /// # Errors
 /// The system does not come up.
 pub(crate) async fn run(harness: &mut Harness) -> Result<(), BenchError> {
+    if harness.wants("storm.renew")
+        && let Err(error) = real::renew(harness).await
+    {
+        harness.fail_one("storm.renew", &error);
+    }
+    if harness.wants("storm.reconnect")
+        && let Err(error) = real::reconnect(harness).await
+    {
+        harness.fail_one("storm.reconnect", &error);
+    }
+    if !harness.wants("storm.failover") && !DUE.iter().any(|id| harness.wants(id)) {
+        return Ok(());
+    }
     let ground = Ground::make(harness, "rsa-2048").await?;
     let result = with_ground(harness, &ground).await;
     ground.end().await;

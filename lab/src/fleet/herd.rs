@@ -39,6 +39,8 @@ pub struct Plan {
     pub ready_keys: usize,
     /// Kind of the keys.
     pub key_algorithm: String,
+    /// More lines for each agent's configuration.
+    pub more: String,
 }
 
 /// The herd does not come together.
@@ -101,7 +103,9 @@ impl Herd {
         let names: Vec<String> = (0..plan.agents).map(agent_name).collect();
         for (n, name) in names.iter().enumerate() {
             let token = tokens.get(n / 1_000).map(String::as_str).unwrap_or_default();
-            AgentFiles::write(dir, name, tenant.rest.base(), token).map_err(file(dir))?;
+            let files = AgentFiles::write(dir, name, tenant.rest.base(), token).map_err(file(dir))?;
+            let text = fs::read_to_string(&files.config).map_err(file(&files.config))?;
+            fs::write(&files.config, text + &plan.more).map_err(file(&files.config))?;
         }
         let each = plan.agents.div_ceil(plan.processes.max(1)).max(1);
         let mut processes = Vec::new();

@@ -99,6 +99,9 @@ pub struct FleetArgs {
     /// An agent is cut off and comes back once in about so many seconds; 0: never
     #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
     restart_every: f64,
+    /// Agents that lose the broker come back at some moment within so many seconds
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
+    reconnect_within: u32,
     /// So many of a thousand connections to the CA fail; in a private house
     #[arg(long, default_value_t = 0, value_name = "OF-THOUSAND", conflicts_with = "controller")]
     fail_exchanges: u32,
@@ -262,6 +265,7 @@ async fn rounds(args: &FleetArgs, tenant: Tenant, settings: &Settings, dir: Path
         restart_every_s: args.restart_every,
         ready_keys: args.ready_keys,
         key_algorithm: args.key_algorithm.clone(),
+        more: format!("reconnect_within_s = {}\n", args.reconnect_within),
     };
     let devices = u64::from(args.agents) * u64::from(args.devices_per_agent);
     let mut summary = Summary::new(args.agents, devices, args.processes, args.seed);

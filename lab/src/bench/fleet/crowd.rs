@@ -130,14 +130,14 @@ impl Crowd {
                 WHERE status = 'active' AND not_after > now() + interval '60 days' AND policy_id IS NOT NULL
                 ORDER BY md5(trustpoint_id::text) LIMIT $1
             ), moved AS (
-                UPDATE certificates c SET not_before = now() - interval '30 days', not_after = now() + make_interval(secs => $4)
+                UPDATE certificates c SET not_before = now() - interval '30 days', not_after = now() + make_interval(secs => $4::float8)
                 FROM chosen h WHERE c.tenant_id = h.tenant_id AND c.trustpoint_id = h.trustpoint_id AND c.slot = 'active'
             )
-            UPDATE trustpoints t SET not_after = now() + make_interval(secs => $4),
-                next_action_at = now() + make_interval(secs => $2 + $3 * h.n / $1),
+            UPDATE trustpoints t SET not_after = now() + make_interval(secs => $4::float8),
+                next_action_at = now() + make_interval(secs => $2::float8 + $3::float8 * h.n / $1::bigint),
                 state = jsonb_set(jsonb_set(jsonb_set(t.state,
                     '{trustpoint,active,not_before}', to_jsonb(now() - interval '30 days')),
-                    '{trustpoint,active,not_after}', to_jsonb(now() + make_interval(secs => $4))),
+                    '{trustpoint,active,not_after}', to_jsonb(now() + make_interval(secs => $4::float8))),
                     '{trustpoint,issued_at}', to_jsonb(now() - interval '30 days'))
             FROM chosen h WHERE t.tenant_id = h.tenant_id AND t.trustpoint_id = h.trustpoint_id";
         let seconds = |duration: Duration| duration.as_secs_f64();
