@@ -18,8 +18,8 @@ use trustfleet_model::{
 use crate::{
     actors::Registry,
     audit::Requester,
-    db::{DbError, Plan, PlannedTrustpoint, Store},
-    device::{Activate, Command, Enroll, EnrollContext, Renew, Reply},
+    db::{DbError, DueTrustpoint, Plan, PlannedTrustpoint, Store},
+    device::{Activate, Command, Enroll, Renew, Reply},
     entropy,
     error::AppError,
     metrics::{Metrics, RenewalOutcome},
@@ -86,19 +86,18 @@ impl Renewal {
             .await
     }
 
-    async fn due(&self) -> Result<Vec<PlannedTrustpoint>, DbError> {
+    async fn due(&self) -> Result<Vec<DueTrustpoint>, DbError> {
         let now = self.clock.now();
         let again_at = now.checked_add(CLAIM).unwrap_or(now);
         self.store.system_tx("trustpoints_due", async move |tx| tx.trustpoints_due(now, again_at, BATCH).await).await
     }
 
-    async fn act(&self, due: PlannedTrustpoint) {
-        let Some((_, action)) =
-            next_action(&due.trustpoint, &due.policy, due.duty, due.spread.as_ref(), self.clock.now())
-        else {
+    async fn act(&self, due: DueTrustpoint) {
+        let PlannedTrustpoint { trustpoint, policy, duty, spread, .. } = &due.planned;
+        let Some((_, action)) = next_action(trustpoint, policy, *duty, spread.as_ref(), self.clock.now()) else {
             return;
         };
-        let (device, trustpoint) = (due.device_id, due.trustpoint.name.clone());
+        let (device, trustpoint) = (due.planned.device_id, trustpoint.name.clone());
         let outcome = match self.ask(due, action).await {
             Ok(Reply::Job { job_id }) => {
                 tracing::info!(device.id = %device, trustpoint = %trustpoint, job.id = %job_id, ?action, "due, asked for");
@@ -115,17 +114,11 @@ impl Renewal {
         self.metrics.renewal(outcome);
     }
 
-    async fn ask(&self, due: PlannedTrustpoint, action: Due) -> Result<Reply, AppError> {
+    async fn ask(&self, due: DueTrustpoint, action: Due) -> Result<Reply, AppError> {
+        let DueTrustpoint { planned: due, context } = due;
         let (tenant, device, trustpoint) = (due.tenant_id, due.device_id, due.trustpoint.name);
         let job_id = JobId::fresh(self.clock.now(), entropy::random()?);
         let requested_by = Requester::controller();
-        let name = trustpoint.clone();
-        let context = self
-            .store
-            .tenant_tx(tenant, "enrollment_context", async move |tx| -> Result<EnrollContext, DbError> {
-                tx.enrollment_context(device, &name, None).await
-            })
-            .await?;
         let command = match action {
             Due::Renew | Due::Enroll => {
                 let request = if action == Due::Enroll { RequestKind::Ir } else { RequestKind::Kur };
