@@ -45,6 +45,7 @@ use crate::{
     keys::{KeyError, Keys},
     leases::Leaser,
     leaver::Leaver,
+    load::LoadHandle,
     metrics::Metrics,
     outbox::Outbox,
     purge,
@@ -273,7 +274,7 @@ impl Core {
         let registry = Registry::new(
             &threads,
             store.clone(),
-            commits,
+            (LoadHandle::start(backend, store.clone()), commits),
             Arc::clone(&clock),
             Arc::clone(&metrics),
             config.actors.clone(),

@@ -199,7 +199,7 @@ impl Committer {
     fn tell_everybody(&self, batch: Vec<Entry>, error: &DbError) {
         tracing::warn!(error = %crate::telemetry::chain(error), decisions = batch.len(), "group commit failed");
         for entry in batch {
-            let _ = entry.done.send(Err(copy(error).into()));
+            let _ = entry.done.send(Err(error.again().into()));
         }
     }
 
@@ -272,18 +272,4 @@ fn span() -> Span {
 fn one_for_each_device(waiting: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
     let mut devices = HashSet::new();
     waiting.into_iter().partition(|entry| devices.insert((entry.tenant, entry.device)))
-}
-
-/// The same error for one more waiting actor.
-fn copy(error: &DbError) -> DbError {
-    let text = crate::telemetry::chain(error);
-    match error {
-        DbError::Unavailable { .. } => DbError::Unavailable { source: text.into() },
-        DbError::OutcomeUnknown { .. } => DbError::OutcomeUnknown { source: text.into() },
-        DbError::Conflict { constraint, foreign_key, .. } => {
-            DbError::Conflict { constraint: constraint.clone(), foreign_key: *foreign_key, source: text.into() }
-        }
-        DbError::NotFound { kind } => DbError::NotFound { kind },
-        DbError::Inconsistent { .. } | DbError::Query { .. } => DbError::Query { source: text.into() },
-    }
 }

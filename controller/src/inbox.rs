@@ -191,7 +191,7 @@ impl Inbox {
         }
         let found: Result<_, AppError> = self
             .store
-            .system_tx("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, job, lease).await?))
+            .system_read("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, job, lease).await?))
             .await;
         let sender = match found {
             Ok(Some(sender)) => sender,
@@ -301,7 +301,9 @@ impl Inbox {
             let (tenant, agent, job) = (report.tenant_id, report.agent_id, report.job_id);
             let again: Result<_, AppError> = self
                 .store
-                .system_tx("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, Some(job), None).await?))
+                .system_read("inbox_sender", async move |tx| {
+                    Ok(tx.sender_fetch(tenant, agent, Some(job), None).await?)
+                })
                 .await;
             match again {
                 Ok(Some(known)) => sender = known,
@@ -421,7 +423,9 @@ impl Inbox {
     ) -> Result<Option<String>, AppError> {
         let found: Result<Option<String>, DbError> = self
             .store
-            .system_tx("inbox_key_holder", async move |tx| tx.key_holder(tenant, trustpoint, &public_key_sha256).await)
+            .system_read("inbox_key_holder", async move |tx| {
+                tx.key_holder(tenant, trustpoint, &public_key_sha256).await
+            })
             .await;
         let holder = found?;
         if let Some(holder) = &holder {

@@ -6,7 +6,8 @@
 //! What handlers work with is [`app::Services`]:
 //! * `services.store.tenant_tx(tenant, "device_list", async |tx| tx.device_list(..).await)`: reads and plain changes of
 //!   one tenant; SQL methods are written on [`db::TenantTx`], one file of `db/` per table;
-//! * `services.store.system_tx("token_look_up", async |tx| ..)`: the short door across tenants, [`db::SystemTx`];
+//! * `services.store.system_tx("purge", async |tx| ..)`: the short door across tenants, [`db::SystemTx`]; `system_read` for one
+//!   statement that only reads;
 //! * `services.registry.ask(tenant, device, command)`: everything that changes a trustpoint, [`device::Command`];
 //! * `services.keys`: signing key, the broker's token key, encryption of secrets at rest;
 //! * `services.broker.declare_agent_queue(agent)` and `.is_ready()`.
@@ -39,6 +40,7 @@ pub mod inbox;
 pub mod keys;
 pub mod leases;
 pub mod leaver;
+pub mod load;
 pub mod metrics;
 pub mod nodes;
 pub mod outbox;

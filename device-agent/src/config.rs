@@ -78,6 +78,10 @@ pub struct Config {
     /// agent with nothing to do is never much older.
     #[serde(default = "default_hello_s")]
     pub hello_s: u32,
+    /// A lost link to the broker is sought again at some moment within so many seconds, 0 to 3600, each agent at its own: a
+    /// fleet that lost its broker does not come back in one wave. 0: after a second, then in growing steps.
+    #[serde(default)]
+    pub reconnect_within_s: u32,
     /// What jobs may order; not restricted where it is left out.
     #[serde(default)]
     pub accept: AcceptConfig,
@@ -292,6 +296,9 @@ impl Config {
         if !(1..=3600).contains(&config.hello_s) {
             return Err(wrong("hello_s must be 1 to 3600"));
         }
+        if config.reconnect_within_s > 3600 {
+            return Err(wrong("reconnect_within_s must be 0 to 3600"));
+        }
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             config.name = Some(name.parse().map_err(|error| ConfigError::BadName(format!("{error}")))?);
         }
@@ -453,6 +460,7 @@ mod tests {
         let config = parse(include_str!("../agent.example.toml")).unwrap();
         assert_eq!(config.parallel_exchanges, default_parallel_exchanges());
         assert_eq!(config.hello_s, default_hello_s());
+        assert_eq!(config.reconnect_within_s, 0);
         assert_eq!(config.autonomy, default_autonomy());
         assert_eq!(config.log_format, LogFormat::default());
         assert!(!config.insecure_plaintext);

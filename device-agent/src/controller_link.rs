@@ -163,7 +163,8 @@ impl Link {
                 let _ = publication.confirmed.send(false);
             }
             failures = failures.saturating_add(1);
-            let wait = RECONNECT.wait(failures, self.identity.random_u64());
+            let within_s = self.identity.config.reconnect_within_s;
+            let wait = reconnect_wait(within_s, failures, self.identity.random_u64());
             let quarantined = matches!(&error, LinkError::Session(error) if error.is_quarantine());
             if quarantined && incoming.send(Incoming::Quarantined).await.is_err() {
                 return;
@@ -424,6 +425,15 @@ fn hello_wait(hello_s: u32, random: u64) -> Duration {
     Duration::from_millis(tenth_ms * 9 + random % (tenth_ms * 2 + 1))
 }
 
+/// Some moment within `within_s` seconds by `random`, so that agents that lost their broker together come back apart; and never
+/// sooner than the growing steps say.
+fn reconnect_wait(within_s: u32, failures: u32, random: u64) -> Duration {
+    let within_ms = u64::from(within_s) * 1_000;
+    // Other bits than those that the steps are spread by.
+    let moment = Duration::from_millis(random.rotate_left(32) % (within_ms + 1));
+    RECONNECT.wait(failures, random).max(moment)
+}
+
 /// A message without a queue is confirmed too, but returned first.
 fn taken(confirmation: &Confirmation) -> bool {
     matches!(confirmation, Confirmation::Ack(None))
@@ -472,6 +482,23 @@ mod tests {
             assert!(wait >= Duration::from_secs(540) && wait <= Duration::from_secs(660), "{wait:?}");
         }
         assert_ne!(hello_wait(600, 10), hello_wait(600, 50_000));
+    }
+
+    #[test]
+    fn agents_that_lost_their_broker_together_come_back_apart_within_the_configured_time() {
+        let waits: Vec<Duration> =
+            (0..1_000_u64).map(|n| reconnect_wait(30, 1, n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        assert!(waits.iter().all(|wait| *wait >= Duration::from_millis(500) && *wait <= Duration::from_secs(30)));
+        for third in 0..3 {
+            let from = Duration::from_secs(third * 10);
+            let within = waits.iter().filter(|wait| (from..from + Duration::from_secs(10)).contains(*wait)).count();
+            assert!((250..420).contains(&within), "{within} of 1,000 from {from:?} on");
+        }
+        assert!(
+            reconnect_wait(0, 1, u64::MAX) <= Duration::from_secs(1),
+            "nothing is waited for that is not configured"
+        );
+        assert!(reconnect_wait(1, 8, 0) >= Duration::from_secs(60), "the steps still grow");
     }
 
     #[tokio::test]

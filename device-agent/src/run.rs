@@ -16,7 +16,7 @@ use crate::controller_link::Link;
 use crate::core::{Core, stopping};
 use crate::driver;
 use crate::identity::{Identity, fresh_instance};
-use crate::keys::{self, IdentityKeys, KeysError};
+use crate::keys::{self, IdentityKeys, KeyStore, KeysError};
 use crate::nodes::{self, Nodes};
 use crate::roots::FollowingRoots;
 use crate::session::{Doors, Membership, SessionError, load_membership};
@@ -80,14 +80,43 @@ pub fn run(config: Config) -> Result<(), RunError> {
         if unfinished > 0 {
             tracing::info!(files = unfinished, "removed what an earlier run did not finish writing");
         }
-        serve(config, store, keys, stop).await
+        serve(config, store, (keys, None), stop).await
     });
     // A call to a CA that hangs in a blocking thread must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+/// Runs an agent on the runtime that calls it, until `stop` turns true: for programs that run many agents at once. Each has a
+/// state folder and a connection of its own, as if it had a process; signals and logs are the caller's. `key_store`: where
+/// keys of trustpoints come from, instead of what the configuration says.
+///
+/// # Errors
+/// Why it did not start; once it runs it ends only when told to.
+pub async fn run_until(
+    config: Config,
+    key_store: Option<Arc<dyn KeyStore>>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let state_dir = config.state_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, RunError> {
+        let store = Store::open(&state_dir)?;
+        let lock = store.lock()?;
+        store.clear_unfinished(&lock)?;
+        let keys = IdentityKeys::load_or_make(&store)?;
+        Ok((store, lock, keys))
+    });
+    let (store, _lock, keys) = opened.await.map_err(|error| RunError::Setup(error.to_string()))??;
+    serve(config, store, (keys, key_store), stop).await
+}
+
+async fn serve(
+    config: Config,
+    store: Store,
+    (keys, key_store): (IdentityKeys, Option<Arc<dyn KeyStore>>),
+    stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
     let accept = config.accept()?;
     let services = config.services()?;
     let roots = TlsRoots::of(&config)?;
@@ -105,7 +134,10 @@ async fn serve(config: Config, store: Store, keys: IdentityKeys, stop: watch::Re
     let (following, instance) = (FollowingRoots::default(), fresh_instance());
     let identity = Arc::new(Identity { config, membership, keys, clock, nodes, roots: following, instance });
     let http = CmpHttp::new(roots.clone(), client);
-    let key_store = keys::open(&identity.config.keys, &identity.keys)?;
+    let key_store = match key_store {
+        Some(key_store) => key_store,
+        None => keys::open(&identity.config.keys, &identity.keys)?,
+    };
     keys::sweep(key_store.as_ref(), &store);
     let core = Core::new(Arc::clone(&identity), accept, store, key_store, services, http, stop.clone())?;
     tracing::info!(agent.id = %agent_id, agent.name = %name, version = crate::session::SOFTWARE, "agent running");

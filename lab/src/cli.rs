@@ -5,9 +5,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::{self, BenchArgs},
+    bench::{self, BenchArgs, InsideArgs},
     ca::{self, CaArgs},
     demo::{self, DemoArgs},
+    fleet::{self, FleetArgs, PartArgs},
     stack::{self, StackOptions},
 };
 
@@ -57,6 +58,17 @@ pub enum Command {
     ///
     /// Measures the programs that were built beside this one; docs/benchmarks.md says what each figure means.
     Bench(BenchArgs),
+    /// Run many real agents at once, and enrol and renew all their devices.
+    ///
+    /// At a running controller, or in a private house that is made for it and removed afterwards; in several processes, with
+    /// faults by a seed.
+    Fleet(FleetArgs),
+    /// A process of `fleet` with many agents in it: what `fleet` calls.
+    #[command(hide = true)]
+    FleetPart(PartArgs),
+    /// One figure of the controller's inside, in a process of its own: what `bench` calls.
+    #[command(hide = true)]
+    BenchInside(InsideArgs),
 }
 
 /// Arguments of `stack`.
@@ -97,6 +109,9 @@ impl Cli {
             },
             Command::Demo(args) => demo::run(args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Fleet(args) => fleet::run(args).await,
+            Command::FleetPart(args) => fleet::run_part(args).await,
+            Command::BenchInside(args) => bench::inside(args).await,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod ca;
 pub mod cli;
 pub mod demo;
+pub mod fleet;
 pub mod house;
 pub mod stack;
 pub mod testkit;

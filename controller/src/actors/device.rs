@@ -143,12 +143,7 @@ impl Work {
     }
 
     async fn load(&self) -> Result<DeviceState, AppError> {
-        let device = self.device;
-        self.shared
-            .store
-            .tenant_tx(self.tenant, "device_load", async |tx| tx.device_state_fetch(device).await)
-            .await
-            .map_err(|error: crate::db::DbError| AppError::from(error))
+        Ok(self.shared.load.load(self.tenant, self.device).await?)
     }
 
     async fn is_current(&self, state: &DeviceState) -> Result<bool, AppError> {

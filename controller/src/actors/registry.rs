@@ -25,6 +25,7 @@ use crate::{
     db::Store,
     device::{Command, Reply},
     error::AppError,
+    load::LoadHandle,
     metrics::Metrics,
     quota::Limit,
 };
@@ -51,6 +52,7 @@ struct Inner {
 /// What all actors work with.
 pub(super) struct Shared {
     pub(super) store: Store,
+    pub(super) load: LoadHandle,
     pub(super) commit: CommitHandle,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
@@ -93,14 +95,14 @@ impl Registry {
     pub fn new(
         threads: &ActorThreads,
         store: Store,
-        commit: CommitHandle,
+        (load, commit): (LoadHandle, CommitHandle),
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         config: ActorsConfig,
     ) -> Self {
         let parts = (0..PARTS).map(|_| Mutex::default()).collect();
         let threads = threads.0.iter().map(actix::Arbiter::handle).collect();
-        let shared = Arc::new(Shared { store, commit, clock, metrics, config });
+        let shared = Arc::new(Shared { store, load, commit, clock, metrics, config });
         Self { inner: Arc::new(Inner { parts, threads, shared }) }
     }
 

@@ -317,7 +317,7 @@ impl Api {
     /// The caller of one of our own tokens; none: it is not in force.
     async fn look_up(&self, hash: &[u8; 32], now: Timestamp) -> Result<Option<Caller>, AppError> {
         let store = &self.services.store;
-        match store.system_tx("token_look_up", async |tx| tx.api_token_by_hash(hash).await).await {
+        match store.system_read("token_look_up", async |tx| tx.api_token_by_hash(hash).await).await {
             Ok(presented) => {
                 if presented.token.is_in_force(now) {
                     self.note_use(&presented.token, now);
@@ -334,7 +334,7 @@ impl Api {
         let (issuer, subject) = (&verified.issuer, &verified.subject);
         let store = &self.services.store;
         let blocks: Result<Blocks, DbError> =
-            store.system_tx("blocks_look_up", async |tx| tx.blocks_of(issuer, subject).await).await;
+            store.system_read("blocks_look_up", async |tx| tx.blocks_of(issuer, subject).await).await;
         Ok(caller_of_jwt(verified, &blocks?))
     }
 
@@ -376,7 +376,7 @@ impl Api {
     }
 
     async fn look_up_tenant(&self, name: ObjectName, now: Timestamp) -> Result<TenantRef, AppError> {
-        let tenant = self.services.store.system_tx("tenant_look_up", async |tx| tx.tenant_by_name(&name).await).await;
+        let tenant = self.services.store.system_read("tenant_look_up", async |tx| tx.tenant_by_name(&name).await).await;
         let tenant = TenantRef::from(tenant.map_err(AppError::from)?);
         self.tenants.keep(name, tenant.clone(), now);
         Ok(tenant)

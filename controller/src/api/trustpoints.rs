@@ -16,7 +16,7 @@ use super::dto::service::ServicesBody;
 use super::dto::trustpoint::{AutoUpdateSet, TrustpointBody, TrustpointCreate};
 use super::mac::{check_mac, drop_unused, store_secret};
 use super::problem::{Problem, ProblemBody, json};
-use crate::db::{Counted, ListedTrustpoint, TrustpointFilter};
+use crate::db::{Counted, DbError, ListedTrustpoint, TrustpointFilter};
 use crate::device::{Activate, AddTrustpoint, Command, Enroll, RemoveTrustpoint, Reply, SetAutoUpdate, SetServices};
 use crate::error::AppError;
 use crate::quota::Limit;
@@ -386,8 +386,11 @@ pub(super) async fn find_listed(call: &Call) -> Result<(DeviceId, ListedTrustpoi
         return Err(Problem::not_found("trustpoint"));
     };
     call.tenant_tx("trustpoint_show", async |tx| {
-        let device = tx.registered_device_fetch(&device).await?.device.id;
-        Ok((device, tx.listed_trustpoint_fetch(device, &name).await?))
+        if let Some(found) = tx.listed_trustpoint_by_names(&device, &name).await? {
+            return Ok(found);
+        }
+        tx.registered_device_fetch(&device).await?;
+        Err(DbError::NotFound { kind: "trustpoint" }.into())
     })
     .await
 }

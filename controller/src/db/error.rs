@@ -91,6 +91,20 @@ impl DbError {
         }
     }
 
+    /// The same error for one more who waits for the same transaction.
+    pub(crate) fn again(&self) -> Self {
+        let text = crate::telemetry::chain(self);
+        match self {
+            Self::Unavailable { .. } => Self::Unavailable { source: text.into() },
+            Self::OutcomeUnknown { .. } => Self::OutcomeUnknown { source: text.into() },
+            Self::Conflict { constraint, foreign_key, .. } => {
+                Self::Conflict { constraint: constraint.clone(), foreign_key: *foreign_key, source: text.into() }
+            }
+            Self::NotFound { kind } => Self::NotFound { kind },
+            Self::Inconsistent { .. } | Self::Query { .. } => Self::Query { source: text.into() },
+        }
+    }
+
     /// A row that breaks our rules.
     pub fn inconsistent(
         table: &'static str,

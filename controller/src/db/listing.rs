@@ -175,6 +175,26 @@ impl TenantTx {
         read_trustpoint(&row.ok_or(DbError::NotFound { kind: "trustpoint" })?)
     }
 
+    /// The trustpoint of this name on the device of this name, with the device's id, in one statement; none: one of them is not
+    /// there.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn listed_trustpoint_by_names(
+        &self,
+        device: &ObjectName,
+        name: &TrustpointName,
+    ) -> Result<Option<(DeviceId, ListedTrustpoint)>, DbError> {
+        let (lease, lease_from) = LEASE;
+        let sql = format!(
+            "/* listed_trustpoint_by_names */ SELECT d.device_id, {TRUSTPOINT}, {lease} {TRUSTPOINT_FROM} {lease_from} \
+             WHERE t.tenant_id = $1 AND d.name = $2 AND t.name = $3"
+        );
+        let Some(row) = self.query_opt(&sql, &[&device.as_str(), &name.as_str()]).await? else { return Ok(None) };
+        let Id(device) = row.try_get("device_id")?;
+        Ok(Some((device, read_trustpoint(&row)?)))
+    }
+
     /// The job of this id.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use trustfleet_model::{
 };
 
 use super::{DbError, SystemTx, column::Columns, row, tx::Id};
-use crate::telemetry::chain;
+use crate::{device::EnrollContext, telemetry::chain};
 
 /// A trustpoint with its policy's say on renewal.
 #[derive(Clone, Debug)]
@@ -30,6 +30,15 @@ pub struct PlannedTrustpoint {
     pub spread: Option<Spread>,
     /// The policy's revision.
     pub revision: i32,
+}
+
+/// A trustpoint that is due, with everything that its request needs to know.
+#[derive(Clone, Debug)]
+pub struct DueTrustpoint {
+    /// The trustpoint.
+    pub planned: PlannedTrustpoint,
+    /// Its configuration.
+    pub context: EnrollContext,
 }
 
 /// A moment that was found.
@@ -90,7 +99,7 @@ impl SystemTx {
         now: Timestamp,
         again_at: Timestamp,
         limit: i64,
-    ) -> Result<Vec<PlannedTrustpoint>, DbError> {
+    ) -> Result<Vec<DueTrustpoint>, DbError> {
         let sql = "/* trustpoints_due */ WITH due AS (
                  SELECT t.tenant_id, t.trustpoint_id FROM trustpoints t JOIN tenants o ON o.tenant_id = t.tenant_id
                  WHERE t.next_action_at <= $1 AND o.state = 'active'
@@ -98,13 +107,17 @@ impl SystemTx {
                                    AND l.leaving_at IS NOT NULL)
                  ORDER BY t.next_action_at LIMIT $3 FOR UPDATE OF t SKIP LOCKED
              )
-             UPDATE trustpoints t SET next_action_at = $2 FROM due, policies p, devices d
+             UPDATE trustpoints t SET next_action_at = $2 FROM due, policies p, devices d, entities e, ca_servers c
              WHERE t.tenant_id = due.tenant_id AND t.trustpoint_id = due.trustpoint_id
                AND p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id
                AND d.tenant_id = t.tenant_id AND d.device_id = t.device_id
+               AND e.tenant_id = t.tenant_id AND e.entity_id = t.entity_id
+               AND c.tenant_id = t.tenant_id AND c.ca_server_id = t.ca_server_id
              RETURNING t.tenant_id, t.device_id, t.trustpoint_id, t.state, t.spread, p.policy_id, p.spec, p.revision, d.pair,
-                       d.standby";
-        Ok(self.query(sql, &[&now, &again_at, &limit]).await?.iter().filter_map(readable).collect())
+                       d.standby, e.entity_id, e.spec AS entity, c.ca_server_id, c.spec AS ca_server,
+                       (SELECT encode(sha256(a.sign_key), 'hex') FROM agents a
+                        WHERE a.tenant_id = d.tenant_id AND a.agent_id = d.agent_id) AS agent_key";
+        Ok(self.query(sql, &[&now, &again_at, &limit]).await?.iter().filter_map(due).collect())
     }
 }
 
@@ -114,6 +127,25 @@ fn to_plan(row: &Row) -> Result<Result<PlannedTrustpoint, Plan>, DbError> {
     }
     let (Id(tenant_id), Id(trustpoint_id)) = (row.try_get("tenant_id")?, row.try_get("trustpoint_id")?);
     Ok(Err(Plan { tenant_id, trustpoint_id, next_action_at: None, revision: row.try_get("revision")? }))
+}
+
+fn due(row: &Row) -> Option<DueTrustpoint> {
+    let read = |planned: PlannedTrustpoint| -> Result<DueTrustpoint, DbError> {
+        let policy_revision = u32::try_from(planned.revision)
+            .map_err(|error| DbError::inconsistent("policies", "revision", planned.trustpoint.id, error))?;
+        let context = EnrollContext {
+            trustpoint_id: planned.trustpoint.id,
+            entity: Columns::new(row, "entities", "entity_id").json("entity")?,
+            ca_server: Columns::new(row, "ca_servers", "ca_server_id").json("ca_server")?,
+            policy: planned.policy.clone(),
+            policy_revision,
+            known_job: None,
+            agent_key_sha256: row.try_get("agent_key")?,
+        };
+        Ok(DueTrustpoint { planned, context })
+    };
+    let told = |error: &DbError| tracing::error!(error = %chain(error), "what a trustpoint refers to cannot be read, it is not renewed");
+    readable(row).and_then(|planned| read(planned).inspect_err(told).ok())
 }
 
 fn readable(row: &Row) -> Option<PlannedTrustpoint> {

@@ -92,8 +92,8 @@ impl TenantTx {
     }
 }
 
-/// A transaction across tenants: every statement carries the tenant of the rows it touches. For group commit, outbox,
-/// inbox, token look-up, tenants and statistics; nothing else.
+/// A transaction across tenants: every statement carries the tenant of the rows it touches. For group commit, loading
+/// of devices, outbox, inbox, token look-up, tenants and statistics; nothing else.
 pub struct SystemTx {
     raw: Raw,
     sealer: Arc<Sealer>,
@@ -108,6 +108,13 @@ impl fmt::Debug for SystemTx {
 impl SystemTx {
     pub(super) const fn new(client: Object, name: &'static str, sealer: Arc<Sealer>) -> Self {
         Self { raw: Raw::new(client, name), sealer }
+    }
+
+    /// Without a transaction: each statement stands for itself.
+    pub(super) fn bare(client: Object, name: &'static str, sealer: Arc<Sealer>) -> Self {
+        let mut raw = Raw::new(client, name);
+        raw.bare = true;
+        Self { raw, sealer }
     }
 
     /// Seals rows of the audit log.
@@ -203,13 +210,16 @@ fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (d
 struct Raw {
     client: Option<Object>,
     name: &'static str,
+    /// There is no transaction: nothing is to be ended.
+    bare: bool,
     may_run_again: AtomicBool,
     failed: AtomicBool,
 }
 
 impl Raw {
     const fn new(client: Object, name: &'static str) -> Self {
-        Self { client: Some(client), name, may_run_again: AtomicBool::new(false), failed: AtomicBool::new(false) }
+        let (may_run_again, failed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { client: Some(client), name, bare: false, may_run_again, failed }
     }
 
     fn client(&self) -> Result<&Object, DbError> {
@@ -261,6 +271,9 @@ impl Raw {
             return Err((DbError::Query { source }, false));
         }
         let client = self.client.take().ok_or_else(ended)?;
+        if self.bare {
+            return Ok(());
+        }
         match client.batch_execute("COMMIT").await {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -273,6 +286,7 @@ impl Raw {
 
     async fn roll_back(mut self) {
         if let Some(client) = self.client.take()
+            && !self.bare
             && client.batch_execute("ROLLBACK").await.is_err()
         {
             drop(Object::take(client));

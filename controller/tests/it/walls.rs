@@ -95,11 +95,33 @@ async fn a_tenant_bound_transaction_finds_no_device_of_another_tenant() {
     let other = add_tenant(fixture.services(), &fixture.admin, "other").await;
     let device = fixture.device;
     let store = &fixture.services().store;
-    let found = store.tenant_tx(other, "test", async |tx| tx.device_state_fetch(device).await).await;
-    assert!(matches!(found, Err(DbError::NotFound { kind: "device" })), "{found:?}");
-    let found = store.tenant_tx(fixture.tenant, "test", async |tx| tx.device_state_fetch(device).await).await;
-    assert_eq!(found.map_err(|error: DbError| error).unwrap().trustpoints.len(), 1);
+    let found = store.tenant_tx(other, "test", async |tx| tx.device_version(device).await).await;
+    assert!(matches!(found, Ok::<_, DbError>(None)), "{found:?}");
+    let found = store.tenant_tx(fixture.tenant, "test", async |tx| tx.device_version(device).await).await;
+    assert!(matches!(found, Ok::<_, DbError>(Some(_))), "{found:?}");
     fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn devices_that_are_loaded_together_are_found_in_their_own_tenants_only() {
+    let (first, second) = Fixture::with_another_tenant().await;
+    let asked = [
+        (first.tenant, first.device),
+        (second.tenant, second.device),
+        (first.tenant, second.device),
+        (second.tenant, first.device),
+    ];
+    let store = &first.services().store;
+    let loaded = store.snapshot_tx("test", async |tx| tx.device_states_fetch(&asked).await).await;
+    let mut loaded = loaded.map_err(|error: DbError| error).unwrap();
+    for (fixture, key) in [(&first, asked[0]), (&second, asked[1])] {
+        let state = loaded.remove(&key).unwrap().unwrap();
+        assert_eq!((state.device.tenant_id, state.device.id), key);
+        assert_eq!(state.trustpoints.keys().collect::<Vec<_>>(), [&fixture.trustpoint]);
+    }
+    assert!(loaded.is_empty(), "{loaded:?}");
+    first.core.stop().await;
+    second.core.stop().await;
 }
 
 #[actix::test]

@@ -57,6 +57,7 @@ tls_ca_file = "/etc/trustfleet-agent/tls/ca.crt"
 insecure_plaintext = {{ $config.insecure_plaintext }}
 parallel_exchanges = {{ int $config.parallel_exchanges }}
 hello_s = {{ int $config.hello_s }}
+reconnect_within_s = {{ int $config.reconnect_within_s }}
 log_format = {{ $config.log_format | toJson }}
 {{- with $config.accept }}
 {{- if or .ca_urls .anchor_fingerprints $.Values.acceptAnchors.existingConfigMap }}

@@ -49,6 +49,14 @@ pub(crate) enum BenchError {
     /// The controller refused.
     #[error(transparent)]
     Rest(#[from] RestError),
+    /// The database under measurement.
+    #[error("{what} failed")]
+    Sql {
+        /// What was tried.
+        what: &'static str,
+        /// The server's answer.
+        source: tokio_postgres::Error,
+    },
     /// The engine refused or failed.
     #[error(transparent)]
     Cmp(#[from] trustfleet_cmp::CmpError),
@@ -62,6 +70,11 @@ impl BenchError {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+
+    /// For `map_err`: what was asked of the database.
+    pub(crate) fn sql(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |source| Self::Sql { what, source }
     }
 
     /// For `map_err`: what is not as it must be, and why.

@@ -92,6 +92,15 @@ impl Harness {
         }
     }
 
+    /// What a group could not set up for one benchmark that has no figure yet.
+    pub(crate) fn fail_one(&mut self, id: &'static str, error: &BenchError) {
+        let known =
+            self.figures.iter().any(|figure| figure.id == id) || self.failures.iter().any(|failure| failure.id == id);
+        if !known {
+            self.fail(id, error);
+        }
+    }
+
     /// Figures in the order of the list, and what could not be measured.
     pub(crate) fn finish(mut self) -> (Vec<&'static Spec>, Vec<Figure>, Vec<Failure>) {
         let place = |figure: &Figure| self.chosen.iter().position(|spec| spec.id == figure.id);

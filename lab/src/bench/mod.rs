@@ -12,13 +12,16 @@ mod agent;
 mod cmp;
 mod error;
 mod figure;
+mod fleet;
 mod harness;
+mod inside;
 mod machine;
 mod mock;
 mod policy;
 mod process;
 mod report;
 mod spec;
+mod storm;
 
 use std::{
     fs, io,
@@ -37,6 +40,8 @@ use self::{
     spec::Spec,
 };
 
+pub use self::inside::{InsideArgs, run as inside};
+
 /// A file of benchmarks.
 struct Group {
     specs: &'static [Spec],
@@ -50,6 +55,8 @@ const GROUPS: &[Group] = &[
     Group { specs: cmp::SPECS, run: |harness| Box::pin(cmp::run(harness)) },
     Group { specs: agent::SPECS, run: |harness| Box::pin(agent::run(harness)) },
     Group { specs: policy::SPECS, run: |harness| Box::pin(policy::run(harness)) },
+    Group { specs: fleet::SPECS, run: |harness| Box::pin(fleet::run(harness)) },
+    Group { specs: storm::SPECS, run: |harness| Box::pin(storm::run(harness)) },
 ];
 
 /// Arguments of `bench`.

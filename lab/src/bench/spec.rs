@@ -43,7 +43,6 @@ pub(crate) enum Better {
     /// Below.
     Lower,
     /// Above.
-    #[cfg_attr(not(test), allow(dead_code))] // none of the groups that there are measures a rate
     Higher,
 }
 
@@ -67,6 +66,11 @@ impl Limit {
     /// The value may not be greater.
     pub(crate) const fn at_most(target: f64) -> Self {
         Self { of: Of::Value, better: Better::Lower, target }
+    }
+
+    /// The ratio may not be less.
+    pub(crate) const fn ratio_at_least(target: f64) -> Self {
+        Self { of: Of::Ratio, better: Better::Higher, target }
     }
 
     /// Whether a number keeps to it. A number that is none does not.

@@ -80,6 +80,7 @@ pub struct House {
     pub files: ControllerFiles,
     /// Where everything is encrypted: what the controller serves with, and what verifies it.
     pub tls: Option<TlsFiles>,
+    settings: Vec<(&'static str, String)>,
     dir: PathBuf,
     _port: PortReservation,
 }
@@ -90,6 +91,18 @@ impl House {
     /// # Errors
     /// The migration fails, or the controller does not come up.
     pub async fn start(dir: &Path, env: &StackEnv) -> Result<Self, HouseError> {
+        Self::start_with(dir, env, &[]).await
+    }
+
+    /// The same with variables in the controller's environment, which go over its configuration.
+    ///
+    /// # Errors
+    /// As [`House::start`].
+    pub async fn start_with(
+        dir: &Path,
+        env: &StackEnv,
+        settings: &[(&'static str, String)],
+    ) -> Result<Self, HouseError> {
         // A port of its own, so that agents find the controller again after it was restarted.
         let mut port = PortReservation::any().map_err(TestkitError::from)?;
         port.open();
@@ -98,7 +111,7 @@ impl House {
         migrate.arg("migrate").arg("--config").arg(&files.config);
         let status = Child::start("trustfleet migrate", migrate)?;
         finish(status).await?;
-        let (controller, url) = serve(&files).await?;
+        let (controller, url) = serve(&files, settings).await?;
         let token = fs::read_to_string(&files.first_token).map_err(|error| TestkitError::Process {
             name: "trustfleet serve",
             what: format!("listens, but {} cannot be read: {error}", files.first_token.display()),
@@ -109,7 +122,8 @@ impl House {
             Some(tls) => Rest::trusting(url, token, &tls.ca).map_err(HouseError::file("reading", &tls.ca))?,
             None => Rest::new(url, token),
         };
-        Ok(Self { controller, platform, files, tls: env.tls.clone(), dir: dir.to_owned(), _port: port })
+        let (tls, settings, dir) = (env.tls.clone(), settings.to_vec(), dir.to_owned());
+        Ok(Self { controller, platform, files, tls, settings, dir, _port: port })
     }
 
     /// Starts the controller again after it ended or was killed, at the same address.
@@ -117,7 +131,7 @@ impl House {
     /// # Errors
     /// It does not come up.
     pub async fn start_again(&mut self) -> Result<(), HouseError> {
-        (self.controller, _) = serve(&self.files).await?;
+        (self.controller, _) = serve(&self.files, &self.settings).await?;
         Ok(())
     }
 
@@ -131,7 +145,7 @@ impl House {
         let mut port = PortReservation::any().map_err(TestkitError::from)?;
         port.open();
         let files = ControllerFiles::write(&dir, env, port.port()).map_err(HouseError::file("writing", &dir))?;
-        let (controller, url) = serve(&files).await?;
+        let (controller, url) = serve(&files, &[]).await?;
         Ok(Replica { controller, url, files, _port: port })
     }
 
@@ -158,7 +172,7 @@ impl Replica {
     /// # Errors
     /// It does not come up.
     pub async fn start_again(&mut self) -> Result<(), HouseError> {
-        (self.controller, _) = serve(&self.files).await?;
+        (self.controller, _) = serve(&self.files, &[]).await?;
         Ok(())
     }
 }
@@ -171,8 +185,9 @@ async fn finish(mut child: Child) -> Result<(), TestkitError> {
     Err(TestkitError::Process { name: "trustfleet migrate", what: format!("ended with {status}"), tail: child.log() })
 }
 
-async fn serve(files: &ControllerFiles) -> Result<(Child, Url), HouseError> {
+async fn serve(files: &ControllerFiles, settings: &[(&'static str, String)]) -> Result<(Child, Url), HouseError> {
     let mut serve = command("trustfleet")?;
+    serve.envs(settings.iter().map(|(name, value)| (*name, value.as_str())));
     serve.arg("serve").arg("--config").arg(&files.config);
     let mut child = Child::start("trustfleet serve", serve)?;
     let url = announced(&mut child, "trustfleet serve", "listening").await?;
