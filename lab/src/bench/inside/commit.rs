@@ -119,6 +119,7 @@ async fn decisions(inner: &Inner, all: &[(TenantId, DeviceId)]) -> Result<Vec<De
             request: RequestKind::Kur,
             job_id: JobId::fresh(now, random),
             request_key: None,
+            past_floor: false,
             requested_by: Requester::new("bench", "operator"),
             traceparent: None,
             context: EnrollContext { trustpoint_id, ..context.clone() },
