@@ -76,6 +76,16 @@ impl Roller {
     /// One batch of one roll-over.
     async fn roll(&self, due: DueRollover, now: Timestamp) -> Result<(), AppError> {
         let (tenant, id) = (due.tenant_id, due.rollover.id);
+        if due.rollover.spec.by_campaign && due.rollover.phase == Phase::Distributing {
+            let at = later(now, REST);
+            return self
+                .store
+                .system_tx("rollover_rest", async move |tx| -> Result<(), DbError> {
+                    tx.rollover_rest(tenant, id, at).await
+                })
+                .await
+                .map_err(Into::into);
+        }
         let looked_for = due.clone();
         let to_tell = self
             .store
@@ -161,6 +171,7 @@ mod tests {
                 required_percent: 100,
                 counts: Counts::Loaded,
                 issuer: Issuer::default(),
+                by_campaign: false,
             };
             let rollover = Rollover {
                 id: id.into(),

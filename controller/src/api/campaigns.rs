@@ -295,7 +295,7 @@ pub async fn roll_back(call: Call) -> Result<HttpResponse, Problem> {
     let why = call.reason()?;
     change(&call, "campaign_rolling_back", async |tx, campaign| {
         if !campaign.spec.action.can_be_undone() {
-            return Err(refused(campaign, "a revocation cannot be taken back; cancel what has not begun"));
+            return Err(refused(campaign, "a revocation cannot be taken back, and anchors are by cancelling their roll-over; cancel what has not begun"));
         }
         if matches!(campaign.state, CampaignState::RollingBack | CampaignState::RolledBack | CampaignState::Preparing) {
             return Err(refused(campaign, "there is nothing to take back, or it is being taken back"));

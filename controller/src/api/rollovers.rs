@@ -66,6 +66,7 @@ pub async fn start(call: Call, body: Body<RolloverStart>) -> Result<HttpResponse
             required_percent: body.required_percent,
             counts: body.counts.into(),
             issuer: body.issuer.into(),
+            by_campaign: body.by_campaign,
         };
         spec.check(violations);
         if other.is_some() && spec.issuer != Issuer::default() {

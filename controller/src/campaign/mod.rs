@@ -126,6 +126,8 @@ pub enum Action {
     },
     /// What is staged is put into use.
     Activate,
+    /// The next anchors of the CA server's roll-over go to the device and its services (S57).
+    Anchors,
     /// The certificate in use is revoked.
     Revoke {
         /// Why.
@@ -141,6 +143,7 @@ impl Action {
             Self::Rekey { .. } => "rekey",
             Self::Change { .. } => "change",
             Self::Activate => "activate",
+            Self::Anchors => "anchors",
             Self::Revoke { .. } => "revoke",
         }
     }
@@ -149,13 +152,13 @@ impl Action {
     pub const fn stages_only(&self) -> bool {
         match self {
             Self::Renew { stage_only } | Self::Rekey { stage_only } | Self::Change { stage_only, .. } => *stage_only,
-            Self::Activate | Self::Revoke { .. } => false,
+            Self::Activate | Self::Anchors | Self::Revoke { .. } => false,
         }
     }
 
-    /// Whether what it did can be taken back.
+    /// Whether what it did can be taken back: anchors by cancelling their roll-over, which tells everybody.
     pub const fn can_be_undone(&self) -> bool {
-        !matches!(self, Self::Revoke { .. })
+        !matches!(self, Self::Anchors | Self::Revoke { .. })
     }
 }
 

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use trustfleet_model::{
     job::{Failure, JobState},
+    rollover::AnchorState,
     service::ServiceResult,
     trustpoint::Trustpoint,
 };
@@ -95,9 +96,26 @@ fn of_failure(failure: Option<&Failure>) -> Outcome {
     Outcome::Ended(MemberState::Failed, reason)
 }
 
+/// What a trustpoint's services are seen to have of the anchors that they were given.
+fn of_anchors(trustpoint: &Trustpoint) -> Outcome {
+    let Some(held) = &trustpoint.anchors else {
+        return ended(MemberState::Failed, "anchors_gone", "its job ended well, and nothing is known of its anchors");
+    };
+    let reason = held.reason.clone().unwrap_or_else(|| "no reason was told".to_owned());
+    match held.state {
+        AnchorState::Loaded => Outcome::Ended(MemberState::Verified, None),
+        AnchorState::Stored => ended(MemberState::Unverifiable, "anchors_unseen", reason),
+        AnchorState::Failed => ended(MemberState::Failed, "anchors_failed", reason),
+        AnchorState::Pending | AnchorState::Sent => Outcome::Wait,
+    }
+}
+
 fn of_success(action: &Action, trustpoint: &Trustpoint, job: &JobFact) -> Outcome {
     if matches!(action, Action::Revoke { .. }) {
         return Outcome::Ended(MemberState::Verified, None);
+    }
+    if matches!(action, Action::Anchors) {
+        return of_anchors(trustpoint);
     }
     let Some(serial) = job.serial.as_deref() else {
         return ended(MemberState::Failed, "no_certificate", "its job ended well, and no certificate of it is known");

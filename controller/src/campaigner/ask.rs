@@ -6,9 +6,11 @@ use trustfleet_model::{job::RequestKind, revocation::RevocationReason};
 use super::{BUSY, Campaigner, LOOK_AGAIN, Moved, has_job, moves, requester};
 use crate::{
     campaign::{Action, Before, MemberState},
-    db::{Campaign, Member, ToRevoke},
+    db::{Campaign, Member, Rollover, ToRevoke},
     device::{Activate, Command, Enroll, EnrollContext, PutBack, Reissue, Rejection, Reply, Revoke},
+    entropy,
     error::AppError,
+    roller,
     telemetry::chain,
 };
 
@@ -27,7 +29,10 @@ impl Campaigner {
         }
         let patience = SignedDuration::from_secs(campaign.spec.patience_s.into());
         match self.command(campaign, member, now).await {
-            Ok(reply) if has_job(&reply) => ended(MemberState::InFlight, None),
+            // One that was told before has a job of its own.
+            Ok(Reply::Job { job_id }) => {
+                Moved { state: MemberState::InFlight, job_id, reason: None, claimed_until: None }
+            }
             Ok(_) => ended(MemberState::Verified, None),
             Err(AppError::Rejected(
                 busy @ (Rejection::RequestUnderWay { .. } | Rejection::Outdated | Rejection::ReissueFloor(_)),
@@ -69,6 +74,7 @@ impl Campaigner {
         match &campaign.spec.action {
             Action::Renew { .. } | Action::Rekey { .. } | Action::Change { .. } => self.reissue(campaign, member).await,
             Action::Activate => self.ask_to_activate(campaign, member).await,
+            Action::Anchors => self.distribute(campaign, member).await,
             Action::Revoke { reason } => self.revoke(campaign, member, *reason, now).await,
         }
     }
@@ -126,6 +132,26 @@ impl Campaigner {
             traceparent: None,
         };
         self.registry.ask(member.tenant_id, member.device_id, Command::Activate(command)).await
+    }
+
+    /// Tells a member of the next anchors of its CA server's roll-over.
+    async fn distribute(&self, campaign: &Campaign, member: &Member) -> Result<Reply, AppError> {
+        let Some(before) = &member.before else { return Err(AppError::NotFound { kind: "trustpoint" }) };
+        let ca_server = before.ca_server_id;
+        let rollover: Option<Rollover> = self
+            .store
+            .tenant_tx(member.tenant_id, "rollover_last", async move |tx| -> Result<_, AppError> {
+                Ok(tx.rollover_last(ca_server).await?)
+            })
+            .await?;
+        let open = rollover.filter(|rollover| rollover.phase.is_open());
+        let open = open.ok_or(AppError::NotFound { kind: "roll-over" })?;
+        let mut command = roller::distribute(&open, member.trustpoint_id, self.clock.now(), entropy::random())?;
+        if let Command::DistributeAnchors(order) = &mut command {
+            order.job_id = member.job_id;
+            order.requested_by = requester(campaign);
+        }
+        self.registry.ask(member.tenant_id, member.device_id, command).await
     }
 
     /// Whether the member's CA revokes what it replaces.

@@ -171,6 +171,8 @@ pub(super) enum Action {
     Change,
     /// Put into use what is staged
     Activate,
+    /// Give devices and their services the next anchors of their CA server's roll-over
+    Anchors,
     /// Have the certificate in use revoked by its CA
     Revoke,
 }
@@ -182,6 +184,7 @@ impl Action {
             Self::Rekey => "rekey",
             Self::Change => "change",
             Self::Activate => "activate",
+            Self::Anchors => "anchors",
             Self::Revoke => "revoke",
         }
     }

@@ -45,6 +45,9 @@ pub enum RolloverVerb {
         /// Take name, URLs and verification certificates of this CA server over at the switch
         #[arg(long, value_name = "NAME")]
         issuer_of: Option<String>,
+        /// Tell nobody before the switch but by a campaign: `campaign start --action anchors`
+        #[arg(long)]
+        by_campaign: bool,
         /// Why: kept with the revision and in the audit log
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -140,6 +143,7 @@ pub(super) fn run(session: &Session, verb: RolloverVerb) -> Result<(), CliError>
             primary_url,
             secondary_url,
             issuer_of,
+            by_campaign,
             reason,
         } => {
             let mut body = json!({ "next_anchors": certificates(&next_anchors)? });
@@ -153,6 +157,9 @@ pub(super) fn run(session: &Session, verb: RolloverVerb) -> Result<(), CliError>
             }
             if let Some(name) = issuer_of {
                 body["issuer_of"] = name.into();
+            }
+            if by_campaign {
+                body["by_campaign"] = true.into();
             }
             if let Some(percent) = percent {
                 body["required_percent"] = percent.into();

@@ -166,7 +166,9 @@ pub(super) fn member_state(columns: &Columns<'_>) -> Result<MemberState, DbError
 /// The trustpoints `t` of devices `d` that a campaign is about; `$1` is the tenant, `$2` to `$8` are of [`Chosen`].
 pub(super) fn chosen(action: &Action) -> String {
     let has = match action {
-        Action::Renew { .. } | Action::Rekey { .. } | Action::Revoke { .. } => "t.not_after IS NOT NULL",
+        Action::Renew { .. } | Action::Rekey { .. } | Action::Anchors | Action::Revoke { .. } => {
+            "t.not_after IS NOT NULL"
+        }
         Action::Activate => "t.state #> '{trustpoint,staged}' <> 'null'::jsonb",
         Action::Change { .. } => "true",
     };

@@ -19,14 +19,16 @@ use crate::freeze::{FreezeSpec, Windows};
 pub const FREEZES_MAX: i64 = 100;
 
 /// Whether the row `o` of the outbox is held: a window of its tenant is open for its device. What revokes a certificate, tries
-/// something, or tells an agent to stop is not held, and nothing is whose certificate has less than a day left.
-pub(super) const HELD: &str = "EXISTS (
-    SELECT FROM freezes f
+/// something, or tells an agent to stop is not held, and nothing is whose certificate has less than a day left. A scalar, which
+/// the planner cannot make a join over all jobs of: it is found for one row after the other, and where nothing is frozen at once.
+pub(super) const HELD: &str = "coalesce((
+    SELECT true FROM freezes f
     JOIN jobs fj ON fj.tenant_id = o.tenant_id AND fj.job_id = o.job_id
     JOIN devices fd ON fd.tenant_id = fj.tenant_id AND fd.device_id = fj.device_id
     WHERE f.tenant_id = o.tenant_id AND f.active_until > clock_timestamp() AND fd.labels @> f.labels
       AND fj.kind NOT IN ('revoke', 'dry_run') AND NOT fj.stop_pending AND fj.finished_at IS NULL
-      AND (o.deadline IS NULL OR o.deadline > clock_timestamp() + interval '1 day'))";
+      AND (o.deadline IS NULL OR o.deadline > clock_timestamp() + interval '1 day')
+    LIMIT 1), false)";
 
 /// A freeze.
 #[derive(Clone, Debug)]

@@ -289,6 +289,9 @@ pub struct RolloverSpec {
     pub counts: Counts,
     /// What the switch changes.
     pub issuer: Issuer,
+    /// Until the switch nobody is told but by a campaign, wave by wave.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_campaign: bool,
 }
 
 /// The issuing side after the switch; what is left out stays.

@@ -193,6 +193,7 @@ fn action(
         CampaignAction::Renew => Action::Renew { stage_only },
         CampaignAction::Rekey => Action::Rekey { stage_only },
         CampaignAction::Activate => Action::Activate,
+        CampaignAction::Anchors => Action::Anchors,
         CampaignAction::Revoke => {
             if body.reason.is_none() {
                 rules.add("reason", "required", "is missing: say why the certificates are revoked");

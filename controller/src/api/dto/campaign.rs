@@ -45,6 +45,8 @@ pub enum CampaignAction {
     Change,
     /// What is staged is put into use.
     Activate,
+    /// The next anchors of the CA server's roll-over go to the devices and their services.
+    Anchors,
     /// The certificate in use is revoked by its CA.
     Revoke,
 }
@@ -56,6 +58,7 @@ impl From<&Action> for CampaignAction {
             Action::Rekey { .. } => Self::Rekey,
             Action::Change { .. } => Self::Change,
             Action::Activate => Self::Activate,
+            Action::Anchors => Self::Anchors,
             Action::Revoke { .. } => Self::Revoke,
         }
     }

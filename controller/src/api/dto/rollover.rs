@@ -106,6 +106,9 @@ pub struct RolloverStart {
     #[serde(default)]
     #[schema(max_length = 63)]
     pub issuer_of: Option<String>,
+    /// Tell nobody before the switch but by a campaign with the action `anchors`, wave by wave; default false.
+    #[serde(default)]
+    pub by_campaign: bool,
 }
 
 const fn all() -> u8 {
@@ -181,6 +184,8 @@ pub struct RolloverBody {
     pub may_switch: bool,
     /// What the switch changes.
     pub issuer: IssuerBody,
+    /// Whether before the switch only a campaign tells trustpoints.
+    pub by_campaign: bool,
     /// Who began it.
     pub started_by: String,
     /// When.
@@ -228,6 +233,7 @@ impl RolloverBody {
             failed: of(AnchorState::Failed),
             may_switch,
             issuer: spec.issuer.into(),
+            by_campaign: spec.by_campaign,
             started_by: rollover.started_by,
             started_at: rollover.started_at,
             switched_by: rollover.switched_by,
