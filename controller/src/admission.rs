@@ -20,7 +20,8 @@ pub struct Budget {
 pub struct Endpoint {
     /// Its budget.
     pub budget: Budget,
-    /// Exchanges that might have begun when that was last counted; none: a whole burst.
+    /// Exchanges that might have begun when that was last counted; none: a whole burst; below zero: what agents began by
+    /// themselves, which nothing held up.
     pub tokens: Option<f64>,
     /// Seconds since then.
     pub idle_s: f64,
@@ -116,9 +117,9 @@ impl Endpoint {
     pub fn grant(&self, most: u32) -> Grant {
         let burst = f64::from(self.budget.burst).max(1.0);
         let tokens = self.tokens.map_or(burst, |left| left + self.idle_s.max(0.0) * self.budget.rate_per_s);
-        let tokens = tokens.clamp(0.0, burst);
+        let tokens = tokens.clamp(-burst, burst);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a burst")]
-        let whole = tokens.floor() as u32;
+        let whole = tokens.max(0.0).floor() as u32;
         let free = whole.min(self.budget.concurrency.saturating_sub(self.in_use)).min(most);
         match self.breaker.state() {
             BreakerState::Closed => Grant { jobs: free, tokens, is_probe: false },
@@ -158,6 +159,16 @@ mod tests {
         assert!(most <= 250, "{most} began in one second");
         let all: u32 = begun.iter().sum();
         assert!((12_000..=12_050).contains(&all), "{all} began in a minute");
+    }
+
+    #[test]
+    fn what_began_without_being_asked_for_is_worked_off_before_anything_else_begins() {
+        let debt = Endpoint { tokens: Some(-20.0), ..endpoint() };
+        assert_eq!(debt.grant(1_000).jobs, 0);
+        assert_eq!(Endpoint { idle_s: 0.1, ..debt }.grant(1_000).jobs, 0, "20 of the 20 that are owed");
+        assert_eq!(Endpoint { idle_s: 0.15, ..debt }.grant(1_000).jobs, 10);
+        let deep = Endpoint { tokens: Some(-1_000_000.0), ..endpoint() };
+        assert_eq!(deep.grant(1_000).tokens, -50.0, "no more than a burst is owed");
     }
 
     #[test]

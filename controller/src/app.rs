@@ -326,6 +326,7 @@ impl Core {
             refusals: refusals.clone(),
             bounds: Arc::clone(&agent_bounds),
             new_jobs,
+            ca_budget: config.ca_budget.budget(),
         };
         let stats = Statistics {
             store: store.clone(),

@@ -24,7 +24,7 @@ use trustfleet_wire::{
 
 use crate::{
     actors::Registry,
-    admission::{Breaker, BreakerState},
+    admission::{Breaker, BreakerState, Budget},
     audit::Refusals,
     bounds::AgentBounds,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
@@ -43,6 +43,7 @@ mod leases;
 mod nodes;
 mod parse;
 mod roots;
+mod servers;
 
 /// Unanswered deliveries of one queue at a time.
 const PREFETCH: u16 = 64;
@@ -75,6 +76,8 @@ pub struct Inbox {
     pub bounds: Arc<AgentBounds>,
     /// To be notified when a hello put jobs into the outbox.
     pub new_jobs: Arc<Notify>,
+    /// Budget of CAs that have none of their own.
+    pub ca_budget: Budget,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -340,6 +343,7 @@ impl Inbox {
         };
         // After its end a job can still tell of a failed activation: that is no exchange.
         let kind = sender.job.filter(|_| !sender.finished).map(|job| (job.kind, sender.autonomous));
+        let (report_job, server) = (report.job_id, report.server.clone());
         let mut command = parse::report(report, &sender, certificate_id, now);
         // Of a revocation it is the key of whoever signs.
         if let ReportEvent::Started { public_key_sha256 } = &command.event
@@ -350,16 +354,19 @@ impl Inbox {
                 Err(error) => return Fate::Later(error),
             }
         }
+        let server = self.server_used(tenant, report_job, server, &sender).await;
         let conflict = command.key_held_by.is_some();
         let answered = ending::answered(&command);
         let ending = ending::Ending::of(&command);
         let services = ending::services(&command);
         match self.registry.ask(tenant, device, Command::Report(Box::new(command))).await {
             Ok(Reply::Taken) => {
-                if let (Some(_), Some(answered), Some((endpoint, is_ill))) = (kind, answered, &sender.endpoint)
-                    && (!answered || *is_ill)
-                {
-                    self.breaker(endpoint, answered).await;
+                if let (Some(_), Some(answered), Some((endpoint, is_ill))) = (kind, answered, &sender.endpoint) {
+                    // Whoever answered in its place says nothing good of it.
+                    let endpoint = server.as_ref().unwrap_or(endpoint);
+                    if !answered || *is_ill || server.is_some() {
+                        self.breaker(endpoint, answered).await;
+                    }
                 }
                 if let (Some(kind), Some(ending)) = (kind, ending) {
                     self.count(tenant, kind, &ending, now).await;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
 use tracing::Span;
+use trustfleet_model::ca_server::endpoint_of;
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::{AgentId, DeviceId, JobId, LeaseId, MessageId, TenantId, TrustpointId};
 use trustfleet_telemetry::{continue_from, current_traceparent, in_trace, trace_span};
@@ -80,11 +81,18 @@ pub struct About {
     pub traceparent: Option<String>,
     /// The lease by which the agent began it.
     pub lease_id: Option<LeaseId>,
+    /// `host:port` of the CMP server that has its request.
+    pub server: Option<String>,
 }
 
 impl From<&Live> for About {
     fn from(live: &Live) -> Self {
-        Self { lease_id: live.lease_id, ..Self::from(&live.job) }
+        let url = match &live.record.state {
+            State::Ca { exchange } => exchange.url.as_deref(),
+            State::Storage { issued } => issued.url.as_deref(),
+            _ => None,
+        };
+        Self { lease_id: live.lease_id, server: url.and_then(endpoint_of), ..Self::from(&live.job) }
     }
 }
 
@@ -99,6 +107,7 @@ impl From<&Job> for About {
             reply_to: job.reply_to.clone(),
             traceparent: job.traceparent.clone(),
             lease_id: None,
+            server: None,
         }
     }
 }
@@ -114,6 +123,7 @@ impl From<&Stop> for About {
             reply_to: stop.reply_to.clone(),
             traceparent: stop.traceparent.clone(),
             lease_id: None,
+            server: None,
         }
     }
 }
@@ -224,6 +234,7 @@ impl Core {
             job_id: job.job_id,
             sequence,
             lease_id: job.lease_id,
+            server: job.server.clone(),
             at: now,
             traceparent: span.in_scope(current_traceparent).or_else(|| job.traceparent.clone()),
             event,

@@ -227,8 +227,9 @@ impl Running<'_> {
                 Step::Done(enrolled) => {
                     let now = self.core.identity.clock.now();
                     let anchors = &self.errand.talk().acceptance.anchors;
-                    let said = (exchange.polls, exchange.transcript);
-                    let issued = outcome::of_enrolled(&enrolled, anchors, exchange.started_at, now, said);
+                    let (url, said) = (exchange.url, (exchange.polls, exchange.transcript));
+                    let mut issued = outcome::of_enrolled(&enrolled, anchors, exchange.started_at, now, said);
+                    issued.url = url;
                     let state = State::Storage { issued: Box::new(issued) };
                     return self.save_state(state, Vec::new(), true).await;
                 }

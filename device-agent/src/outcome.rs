@@ -146,6 +146,7 @@ pub fn of_enrolled(
     IssuedCertificate {
         certificate: Blob(enrolled.certificate.as_der().to_vec()),
         chain: chain(enrolled, anchors).iter().map(|ca| Blob(ca.as_der().to_vec())).collect(),
+        url: None,
         transaction_id: enrolled.transaction_id.clone(),
         status: status.to_owned(),
         implicitly_confirmed: enrolled.implicitly_confirmed,

@@ -139,6 +139,9 @@ pub struct IssuedCertificate {
     pub certificate: Blob,
     /// CA certificates that came with it, DER, the issuer first.
     pub chain: Vec<Blob>,
+    /// The server that it came from; none in records of an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// transactionID, lower-case hex.
     pub transaction_id: String,
     /// `accepted` or `granted_with_mods`.

@@ -209,6 +209,7 @@ fn report(job: &Job, event: Event) -> Report {
         job_id: job.job_id,
         sequence: job.sequence,
         lease_id: None,
+        server: None,
         at: job.issued_at,
         traceparent: None,
         event,

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use support::{Lab, policy};
 use trustfleet_lab::house::{Fleet, start_agent_process};
+use trustfleet_model::clock::{Clock as _, SystemClock};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long certificates are valid here.
@@ -21,7 +22,7 @@ fn arm(fleet: &Fleet, device: &str, known_to_ca: bool) {
         let url = fleet.ca_url.join("/lab/secrets").unwrap();
         ureq::post(url.as_str()).send_json(json!({ "reference": reference, "secret": secret })).unwrap();
     }
-    let until = (Timestamp::now() + SignedDuration::from_hours(1)).to_string();
+    let until = (SystemClock.now() + SignedDuration::from_hours(1)).to_string();
     let body = json!({ "by": "mac", "mac": { "reference": reference, "secret": secret }, "until": until });
     let path = fleet.path(&format!("devices/{device}/trustpoints/default/recovery"));
     fleet.rest.put(&path, &body).unwrap();
@@ -29,7 +30,7 @@ fn arm(fleet: &Fleet, device: &str, known_to_ca: bool) {
 
 fn has_ended(trustpoint: &Value) -> bool {
     let end: Timestamp = trustpoint["active"]["not_after"].as_str().unwrap().parse().unwrap();
-    end < Timestamp::now()
+    end < SystemClock.now()
 }
 
 fn kinds(fleet: &Fleet, device: &str) -> Vec<(String, String)> {

@@ -104,8 +104,7 @@ async fn s57_services_load_the_next_root_before_a_certificate_comes_under_it_and
     let before = fleet.trustpoint("ap-1").unwrap()["active"]["serial"].clone();
     drop(second_agent);
 
-    let next =
-        fleet.another_ca("next", &["ap-1", "ap-2"], &["--organization", "/O=Next Trustfleet Lab"]).await.unwrap();
+    let next = fleet.another_ca("next", &["ap-1", "ap-2"], &["--organization", "/O=Future Lab"]).await.unwrap();
     let ((old_root, _), (next_root, next_pem)) = (root(&fleet.ca_dir), root(&next.dir));
     lab.eventually("nginx takes clients of the old root", || nginx.takes(&old_root).then_some(())).await;
     assert!(!nginx.takes(&next_root));
@@ -158,7 +157,7 @@ async fn s57_services_load_the_next_root_before_a_certificate_comes_under_it_and
     let (ok, shown) = cli(&lab, &["rollover", "switch", "default"]);
     assert!(ok && shown.contains("switched"), "{shown}");
     let renewed = fleet.enrolled("ap-1", &fleet.enroll("ap-1", "ir").unwrap(), LIMIT).await.unwrap();
-    assert!(renewed["active"]["issuer"].as_str().unwrap().contains("Next Trustfleet Lab"), "{renewed:#}");
+    assert!(renewed["active"]["issuer"].as_str().unwrap().contains("Future Lab"), "{renewed:#}");
     assert_eq!(renewed["in_service"]["services"][0]["result"], "verified");
     lab.eventually("still both are in service", both).await;
 
@@ -205,7 +204,7 @@ async fn s57_a_service_that_does_not_take_the_next_root_keeps_what_it_had_and_th
     let before = fs::read_to_string(&ca).unwrap();
 
     reloads(false);
-    let next = fleet.another_ca("next", &[], &["--organization", "/O=Next Trustfleet Lab"]).await.unwrap();
+    let next = fleet.another_ca("next", &[], &["--organization", "/O=Future Lab"]).await.unwrap();
     let (_, next_pem) = root(&next.dir);
     fleet.post(ROLLOVER, &json!({ "next_anchors": [next_pem], "counts": "stored" })).unwrap();
     let status = || fleet.get(ROLLOVER).unwrap();

@@ -77,6 +77,7 @@ pub async fn start(call: Call, body: Body<RolloverStart>) -> Result<HttpResponse
     let spec = call
         .tenant_tx("rollover_check", async |tx| {
             let present = tx.ca_server_fetch(&name).await?;
+            none_open(tx, &present).await?;
             let mut violations = Violations::new();
             let mut spec = spec.clone();
             if let Some(other) = &issuer_of {
@@ -89,7 +90,6 @@ pub async fn start(call: Call, body: Body<RolloverStart>) -> Result<HttpResponse
                 wrong.into_vec().into_iter().for_each(|wrong| violations.add(wrong.field, wrong.rule, wrong.message));
             }
             violations.into_result()?;
-            none_open(tx, &present).await?;
             Ok(spec)
         })
         .await?;

@@ -53,6 +53,8 @@ const ENDPOINTS: &[Column] = &[
     Column::new("OWN", |item, _| text(item, "/own_budget")),
     Column::new("IN USE", |item, _| text(item, "/in_use")),
     Column::new("WAITING", |item, _| text(item, "/waiting")),
+    Column::new("EXEMPT", |item, _| text(item, "/exempt")),
+    Column::new("FAILOVERS", |item, _| text(item, "/failovers")),
     Column::new("BREAKER", |item, _| text(item, "/breaker")),
     Column::new("FAILURES", |item, _| text(item, "/failures")),
 ];

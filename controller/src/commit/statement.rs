@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deadpool_postgres::Object;
 use serde_json::{Value, json};
-use trustfleet_model::ids::JobId;
+use trustfleet_model::{ca_server::endpoint_of, ids::JobId, job::JobTask};
 use uuid::Uuid;
 
 use super::Entry;
@@ -53,19 +53,21 @@ WITH i AS (
     WHERE l.tenant_id = u.tenant_id AND l.trustpoint_id = r.trustpoint_id
 ), jobs_made AS (
     INSERT INTO jobs (tenant_id, job_id, device_id, trustpoint_id, agent_id, kind, state, request_key, requested_by,
-                      task, traceparent, certificate_id, endpoint, deadline, lease_id, started_at, created_at, updated_at)
+                      task, traceparent, certificate_id, endpoint, deadline, lease_id, started_at, created_at, updated_at,
+                      primary_endpoint, secondary_endpoint)
     SELECT u.tenant_id, j.job_id, u.device_id, j.trustpoint_id, j.agent_id, j.kind,
            CASE WHEN j.lease_id IS NULL THEN 'awaiting_publish' ELSE 'awaiting_ca' END, j.request_key,
            j.requested_by, j.task, j.traceparent, j.certificate_id, j.endpoint, j.deadline, j.lease_id,
-           CASE WHEN j.lease_id IS NOT NULL THEN u.at END, u.at, u.at
+           CASE WHEN j.lease_id IS NOT NULL THEN u.at END, u.at, u.at, j.endpoint, j.secondary_endpoint
     FROM u JOIN jsonb_to_recordset($8) AS j(n int, job_id uuid, trustpoint_id uuid, agent_id uuid, kind text,
                                             request_key text, requested_by text, task jsonb, traceparent text,
-                                            certificate_id uuid, endpoint text, deadline timestamptz,
+                                            certificate_id uuid, endpoint text, secondary_endpoint text, deadline timestamptz,
                                             lease_id uuid) USING (n)
 ), endpoints_known AS (
     INSERT INTO ca_endpoints (endpoint)
-    SELECT DISTINCT j.endpoint FROM u JOIN jsonb_to_recordset($8) AS j(n int, endpoint text) USING (n)
-    WHERE j.endpoint IS NOT NULL AND NOT EXISTS (SELECT FROM ca_endpoints e WHERE e.endpoint = j.endpoint)
+    SELECT DISTINCT x.endpoint FROM u JOIN jsonb_to_recordset($8) AS j(n int, endpoint text, secondary_endpoint text) USING (n)
+    CROSS JOIN LATERAL unnest(ARRAY[j.endpoint, j.secondary_endpoint]) AS x(endpoint)
+    WHERE x.endpoint IS NOT NULL AND NOT EXISTS (SELECT FROM ca_endpoints e WHERE e.endpoint = x.endpoint)
     ON CONFLICT DO NOTHING
 ), jobs_changed AS (
     UPDATE jobs j SET state = coalesce(c.state, j.state),
@@ -298,9 +300,21 @@ fn new_job(n: i32, job: &JobInsert) -> Value {
         "traceparent": job.traceparent,
         "certificate_id": job.certificate_id,
         "endpoint": job.endpoint,
+        "secondary_endpoint": secondary_endpoint(job),
         "deadline": job.deadline,
         "lease_id": job.lease_id,
     })
+}
+
+/// The endpoint that a job's agent turns to when the other one cannot be reached, where it counts for one at all.
+fn secondary_endpoint(job: &JobInsert) -> Option<String> {
+    let ca_server = match &job.task {
+        JobTask::Enroll(order) => &order.ca_server,
+        JobTask::Revoke(order) => &order.ca_server,
+        _ => return None,
+    };
+    let primary = job.endpoint.as_ref()?;
+    endpoint_of(ca_server.secondary_url.as_deref()?).filter(|secondary| secondary != primary)
 }
 
 /// A new job waits for the budget of its CA, as one does that is offered again; an order to stop one waits for nothing.

@@ -1,10 +1,12 @@
 //! SQL of admission to CAs: what waits at which endpoint, who is next, how endpoints fare.
 
 use tokio_postgres::Row;
+use trustfleet_model::ca_server::endpoint_of;
+use trustfleet_model::ids::{JobId, TenantId, TrustpointId};
 
 use super::freeze::HELD;
 use super::outbox::{CLAIMED, claimed_jobs};
-use super::{ClaimedJob, DbError, SystemTx};
+use super::{ClaimedJob, DbError, SystemTx, tx::Id};
 use crate::admission::{Breaker, Budget, Endpoint, PROBE_S};
 
 /// An exchange that has lasted so long without an answer holds no place any more: its agent is gone. Seconds.
@@ -34,12 +36,22 @@ pub struct CaEndpoint {
     pub has_own_budget: bool,
     /// Jobs that wait for it.
     pub waiting: i64,
+    /// Exchanges that agents began by themselves: exempt, and counted.
+    pub exempt: i64,
+    /// Exchanges that went to a secondary server instead of this one.
+    pub failovers: i64,
+    /// Jobs with a secondary server are admitted by that one's budget at present.
+    pub failing_over: bool,
 }
+
+/// So long after an exchange that went to the secondary server jobs are admitted by that one's budget, seconds.
+const FAILOVER_S: f64 = 60.0;
 
 /// `$1` to `$3`: the configuration's rate, burst, concurrency. Seconds by the database's clock.
 const ENDPOINT: &str = "e.endpoint, e.rate_per_s IS NOT NULL AS has_own, coalesce(e.rate_per_s, $1::float8) AS rate,
     coalesce(e.burst, $2::int) AS burst, coalesce(e.concurrency, $3::int) AS concurrency, e.tokens, e.probing,
-    extract(epoch FROM clock_timestamp() - e.tokens_at)::float8 AS idle_s, e.failures,
+    extract(epoch FROM clock_timestamp() - e.tokens_at)::float8 AS idle_s, e.failures, e.exempt, e.failovers,
+    coalesce(e.failover_until > clock_timestamp(), false) AS failing_over,
     extract(epoch FROM e.open_until - clock_timestamp())::float8 AS open_for_s,
     (SELECT count(*) FROM jobs j WHERE j.endpoint = e.endpoint AND j.state = 'awaiting_ca'
          AND j.started_at > clock_timestamp() - make_interval(secs => $4))
@@ -55,6 +67,7 @@ impl SystemTx {
     /// # Errors
     /// The database's own.
     pub async fn outbox_admit(&self, limit: u16, claim_s: u32, default: Budget) -> Result<Admitted, DbError> {
+        self.move_to_secondaries().await?;
         let sql = format!(
             "/* admission_endpoints */ SELECT {ENDPOINT}, 0::bigint AS waiting FROM ca_endpoints e
              WHERE EXISTS (SELECT FROM outbox o WHERE o.endpoint = e.endpoint AND o.held_until IS NULL
@@ -85,6 +98,89 @@ impl SystemTx {
             admitted.jobs.extend(jobs);
         }
         Ok(admitted)
+    }
+
+    /// While a server does not answer, jobs that have a secondary one wait for that one's budget. Of several replicas one at a
+    /// time moves them.
+    async fn move_to_secondaries(&self) -> Result<(), DbError> {
+        let sql = "/* admission_move */ WITH moving AS (
+                 SELECT o.tenant_id, o.outbox_id, o.job_id, j.secondary_endpoint
+                 FROM ca_endpoints e JOIN outbox o ON o.endpoint = e.endpoint
+                 JOIN jobs j ON j.tenant_id = o.tenant_id AND j.job_id = o.job_id
+                 WHERE e.failover_until > clock_timestamp() AND j.primary_endpoint = e.endpoint AND j.secondary_endpoint IS NOT NULL
+                     AND (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp())
+                 ORDER BY o.outbox_id LIMIT 1000 FOR UPDATE OF o SKIP LOCKED
+             ), waiting AS (
+                 UPDATE outbox o SET endpoint = m.secondary_endpoint FROM moving m
+                 WHERE o.tenant_id = m.tenant_id AND o.outbox_id = m.outbox_id
+             )
+             UPDATE jobs j SET endpoint = m.secondary_endpoint FROM moving m
+             WHERE j.tenant_id = m.tenant_id AND j.job_id = m.job_id";
+        self.execute(sql, &[]).await.map(drop)
+    }
+
+    /// An exchange of a job goes to this server, `host:port`. Where the job was counted for the other one of its CA it is counted
+    /// for this one from now on, and takes of its budget, below zero where nothing is left: it has begun. Returns whether that
+    /// was so. A server that is none of its CA's changes nothing.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn ca_endpoint_used(
+        &self,
+        tenant: TenantId,
+        job: JobId,
+        server: &str,
+        default: Budget,
+    ) -> Result<bool, DbError> {
+        let sql = "/* ca_endpoint_used */ UPDATE jobs j SET endpoint = $3
+             WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.endpoint <> $3 AND $3 IN (j.primary_endpoint, j.secondary_endpoint)
+             RETURNING j.primary_endpoint, j.secondary_endpoint = $3 AS is_secondary";
+        let Some(row) = self.query_opt(sql, &[&Id(tenant), &Id(job), &server]).await? else { return Ok(false) };
+        self.ca_endpoint_charge(server, 0, default).await?;
+        let primary: String = row.try_get("primary_endpoint")?;
+        let is_secondary: bool = row.try_get("is_secondary")?;
+        // What answers again is asked again.
+        let until = is_secondary.then_some(FAILOVER_S);
+        let sql = "/* ca_endpoint_used: failover */ UPDATE ca_endpoints
+             SET failovers = failovers + CASE WHEN $2::float8 IS NULL THEN 0 ELSE 1 END,
+                 failover_until = clock_timestamp() + make_interval(secs => $2) WHERE endpoint = $1";
+        self.execute(sql, &[&primary, &until]).await?;
+        Ok(true)
+    }
+
+    /// Takes one exchange of an endpoint's budget that has begun already, down to a burst below zero; `exempt`: 1 where its agent began
+    /// it by itself.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn ca_endpoint_charge(&self, name: &str, exempt: i64, default: Budget) -> Result<(), DbError> {
+        let sql = "/* ca_endpoint_charge */ INSERT INTO ca_endpoints AS e (endpoint, tokens, exempt)
+             VALUES ($1, $2::int - 1, $4) ON CONFLICT (endpoint) DO UPDATE
+             SET exempt = e.exempt + $4, tokens_at = clock_timestamp(),
+                 tokens = greatest(- coalesce(e.burst, $2), least(coalesce(e.burst, $2),
+                     coalesce(e.tokens, coalesce(e.burst, $2))
+                     + greatest(extract(epoch FROM clock_timestamp() - e.tokens_at)::float8, 0) * coalesce(e.rate_per_s, $3)) - 1)";
+        let (burst, _) = integers(default);
+        self.execute(sql, &[&name, &burst, &default.rate_per_s, &exempt]).await.map(drop)
+    }
+
+    /// A renewal that an agent began by itself counts for its CA's primary server. Returns for which.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn ca_endpoint_autonomous(
+        &self,
+        tenant: TenantId,
+        trustpoint: TrustpointId,
+        default: Budget,
+    ) -> Result<Option<String>, DbError> {
+        let sql = "/* ca_endpoint_autonomous */ SELECT c.spec ->> 'primary_url' FROM trustpoints t
+             JOIN ca_servers c ON c.tenant_id = t.tenant_id AND c.ca_server_id = t.ca_server_id
+             WHERE t.tenant_id = $1 AND t.trustpoint_id = $2";
+        let Some(row) = self.query_opt(sql, &[&Id(tenant), &Id(trustpoint)]).await? else { return Ok(None) };
+        let Some(name) = endpoint_of(row.try_get(0)?) else { return Ok(None) };
+        self.ca_endpoint_charge(&name, 1, default).await?;
+        Ok(Some(name))
     }
 
     async fn admit(&self, endpoint: &str, most: u32, claim_s: u32) -> Result<Vec<ClaimedJob>, DbError> {
@@ -197,5 +293,8 @@ fn read(row: &Row) -> Result<CaEndpoint, DbError> {
         },
         has_own_budget: row.try_get("has_own")?,
         waiting: row.try_get("waiting")?,
+        exempt: row.try_get("exempt")?,
+        failovers: row.try_get("failovers")?,
+        failing_over: row.try_get("failing_over")?,
     })
 }

@@ -10,6 +10,7 @@ use crate::{
     device::{Adopt, Command, Reply},
     error::AppError,
     metrics::Refusal,
+    telemetry::chain,
 };
 
 /// Longest reason of a refused lease, characters.
@@ -63,13 +64,30 @@ impl Inbox {
             return Adopted::Nothing; // it has begun nothing
         }
         match self.make_known(report, lease_id, &lease).await {
-            Ok(Reply::Job { .. }) => Adopted::Job,
+            Ok(Reply::Job { .. }) => {
+                self.count_exempt(report).await;
+                Adopted::Job
+            }
             Ok(_) | Err(AppError::NotFound { .. }) => {
                 self.after_removal(report, lease_id);
                 Adopted::Nothing
             }
             Err(AppError::Rejected(rejection)) => refused(Refusal::ForeignJob, rejection.to_string()),
             Err(error) => Adopted::Fate(Fate::Later(error)),
+        }
+    }
+
+    /// It has begun without being asked for: its CA's budget is the smaller for others.
+    async fn count_exempt(&self, report: &Report) {
+        let (tenant, trustpoint, budget) = (report.tenant_id, report.trustpoint_id, self.ca_budget);
+        let counted: Result<_, DbError> = self
+            .store
+            .system_tx("ca_endpoint_autonomous", async move |tx| {
+                tx.ca_endpoint_autonomous(tenant, trustpoint, budget).await
+            })
+            .await;
+        if let Err(error) = counted {
+            tracing::warn!(job.id = %report.job_id, error = %chain(&error), "a renewal by itself is not counted for its CA");
         }
     }
 

@@ -226,3 +226,54 @@ async fn a_platform_administrator_sees_what_waits_for_a_ca_and_gives_it_a_budget
     let list = house.get("/v1/ca-endpoints", &house.platform).await.expect(200);
     assert_eq!(list.body["items"][0]["own_budget"], false);
 }
+
+#[actix::test]
+async fn what_goes_to_a_secondary_server_takes_of_that_ones_budget_and_what_waits_for_the_other_one_waits_for_it() {
+    const SECOND: &str = "second.example:80";
+    let fixture = Fixture::new().await;
+    let sql = "UPDATE ca_servers SET spec = spec || '{\"secondary_url\": \"http://second.example/pkix/\"}'";
+    fixture.admin.execute(sql, &[]).await.unwrap();
+    set_budget(&fixture, 1_000.0, 1_000, 1_000).await;
+    let sql = "INSERT INTO ca_endpoints (endpoint, rate_per_s, burst, concurrency) VALUES ($1, 0.001, 2, 100)";
+    fixture.admin.execute(sql, &[&SECOND]).await.unwrap();
+    let devices = devices(&fixture, 6).await;
+    let mut queue = fixture.open_queue().await;
+    enroll(&fixture, devices[0]).await;
+    let job = fixture.next_job(&mut queue).await;
+    let from = async |server: &str, event: Event| {
+        let report = Report {
+            device_id: job.device_id,
+            trustpoint_id: job.trustpoint_id,
+            server: Some(server.to_owned()),
+            ..fixture.report(job.job_id, job.sequence, event)
+        };
+        fixture.send_report(&report).await;
+    };
+    from("elsewhere.example:80", started(1)).await;
+    from(SECOND, Event::Waiting { check_after_s: 60, progress: None }).await;
+    let moved = "SELECT endpoint = 'second.example:80' AND primary_endpoint = 'ca.example:80' FROM jobs";
+    until("it is counted for the secondary server", async || fixture.value::<bool>(moved).await.then_some(())).await;
+    let lie = "SELECT count(*) FROM ca_endpoints WHERE endpoint LIKE 'elsewhere%'";
+    assert_eq!(fixture.value::<i64>(lie).await, 0, "an agent cannot burden whom it likes");
+
+    // The primary one has room for all of them; the secondary one, which they would go to, for one more.
+    for device in &devices[1..5] {
+        enroll(&fixture, *device).await;
+    }
+    assert!(job_soon(&fixture, &mut queue).await.is_some());
+    assert!(job_soon(&fixture, &mut queue).await.is_none(), "more than the secondary server's budget");
+    let shown = "SELECT failovers FROM ca_endpoints WHERE endpoint = 'ca.example:80'";
+    assert_eq!(fixture.value::<i64>(shown).await, 1);
+    // When the primary one has been left alone for a while, jobs go there again.
+    fixture
+        .admin
+        .execute(
+            "UPDATE ca_endpoints SET failover_until = now() - interval '1 second' WHERE endpoint = $1",
+            &[&ENDPOINT],
+        )
+        .await
+        .unwrap();
+    enroll(&fixture, devices[5]).await;
+    assert!(job_soon(&fixture, &mut queue).await.is_some());
+    fixture.core.stop().await;
+}

@@ -231,6 +231,7 @@ impl Fixture {
             job_id,
             sequence,
             lease_id: None,
+            server: None,
             at: services.clock.now(),
             traceparent: None,
             event,

@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use serde_json::json;
 use trustfleet_controller::broker::Subscription;
 use trustfleet_model::ids::{JobId, MessageId};
+use trustfleet_model::job::RequestKind;
 use trustfleet_wire::v1::{Event, FromAgent, Lease, LeaseEnd, Receipt, Report, Request, ToAgent};
 
 use crate::{
@@ -211,6 +212,34 @@ async fn an_autonomous_job_is_never_sent_to_its_agent_and_one_that_is_lost_is_en
     match fixture.next(&mut queue, LIMIT).await {
         Some(ToAgent::Stop(stop)) => assert_eq!(stop.job_id, job_id),
         other => panic!("{other:?}"),
+    }
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn after_an_agent_renewed_by_itself_less_of_its_cas_budget_is_left_for_jobs() {
+    let (fixture, mut queue, lease) = leased().await;
+    let budget = "UPDATE ca_endpoints SET rate_per_s = 0.001, burst = 2, concurrency = 100, tokens = 2, tokens_at = clock_timestamp()
+                  WHERE endpoint = 'ca.example:80'";
+    assert_eq!(fixture.admin.execute(budget, &[]).await.unwrap(), 1);
+    let job: JobId = fixture.services().fresh(JobId::fresh).unwrap();
+    let begun = Event::Started { public_key_sha256: "ab".repeat(32) };
+    receipt(&fixture, &mut queue, &by_lease(&fixture, &lease, job, begun)).await;
+    let exempt = "SELECT exempt FROM ca_endpoints WHERE endpoint = 'ca.example:80'";
+    until("it is counted", async || (fixture.value::<i64>(exempt).await == 1).then_some(())).await;
+    for name in ["d-1", "d-2"] {
+        let device = fixture.add_device(name).await;
+        fixture.add_trustpoint(device, "mgmt").await.unwrap();
+        let command = fixture.enroll_command(device, RequestKind::Ir, None).await;
+        fixture.ask(device, command).await.unwrap();
+    }
+    fixture.next_job(&mut queue).await;
+    loop {
+        match fixture.next(&mut queue, Duration::from_millis(700)).await {
+            Some(ToAgent::Job(job)) => panic!("a burst of two went to the CA beside what its agent began: {job:?}"),
+            Some(_) => {}
+            None => break,
+        }
     }
     fixture.core.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use trustfleet_model::clock::{Clock as _, SystemClock};
 use trustfleet_model::contact::Rhythm;
 
 use crate::{api_access::objects, api_house::House, fixture::Fixture, support::until};
@@ -129,7 +130,7 @@ async fn a_recovery_is_armed_for_the_agents_present_key_shown_without_its_secret
     let before = secrets().await;
     let until = house.get("/v1/tenants/acme/devices/ap-1/trustpoints/mgmt", &viewer).await.expect(200);
     assert_eq!(until.body["recovery"], Value::Null);
-    let in_a_week = (jiff::Timestamp::now() + SignedDuration::from_hours(7 * 24)).to_string();
+    let in_a_week = (SystemClock.now() + SignedDuration::from_hours(7 * 24)).to_string();
     let body = json!({"by": "mac", "mac": {"reference": "once-1", "secret": "heron-lagoon-5512-and-more"}, "until": in_a_week});
     house.call("PUT", path, Some(&viewer), Some(body.clone())).await.expect(403);
     let wrong = json!({"by": "mac", "until": "2020-01-01T00:00:00Z"});

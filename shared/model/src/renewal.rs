@@ -18,6 +18,8 @@ use crate::trustpoint::{RequestState, Trustpoint};
 const RETRY_FIRST: SignedDuration = SignedDuration::from_mins(5);
 /// Longest wait after a failure.
 const RETRY_MOST: SignedDuration = SignedDuration::from_hours(24);
+/// Code of the failure of what was due and could not be asked for.
+pub const NOT_READY: &str = "not_ready";
 /// A recovery that failed is tried again after no more failures' wait than these: the device is there now.
 const RECOVERY_DOUBLINGS: u32 = 4;
 /// No wait is shorter, however short-lived the certificate is.
@@ -188,8 +190,11 @@ fn recovery_at(trustpoint: &Trustpoint, duty: Duty, now: Timestamp) -> Option<Ti
     if !idle || is_used || duty == Duty::Standby || trustpoint.staged.is_some() {
         return None;
     }
-    // What failed before the end says nothing of this.
-    let failed_at = trustpoint.last_failed_at.filter(|failed_at| *failed_at > ended_at);
+    // What failed before it was armed, or was an update, says nothing of this.
+    let recovery = trustpoint.recovery.as_ref()?;
+    let tried =
+        recovery.job_id.is_some() || trustpoint.last_failure.as_ref().is_some_and(|last| last.code == NOT_READY);
+    let failed_at = trustpoint.last_failed_at.filter(|at| tried && *at > ended_at.max(recovery.armed_at));
     Some(
         failed_at.map_or(ended_at, |at| again_at(trustpoint.id, trustpoint.failures.min(RECOVERY_DOUBLINGS), at, None)),
     )

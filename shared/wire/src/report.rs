@@ -27,6 +27,10 @@ pub struct Report {
     /// The lease by which the agent began the job by itself; the controller learns of such a job by its first report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<LeaseId>,
+    /// `host:port` of the CMP server that the exchange goes to, as soon as one has the request; an agent that is older does not
+    /// tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
     /// When it happened, by the agent's clock.
     pub at: Timestamp,
     /// W3C trace context.

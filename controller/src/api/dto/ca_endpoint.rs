@@ -38,7 +38,7 @@ pub struct CaEndpointUpdate {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = CaEndpoint)]
 pub struct CaEndpointBody {
-    /// `host:port` of the primary URL of CA servers.
+    /// `host:port` of the primary or the secondary URL of CA servers.
     #[schema(example = "ca.example:8080")]
     pub endpoint: String,
     /// Exchanges that may begin in a second.
@@ -53,6 +53,12 @@ pub struct CaEndpointBody {
     pub in_use: u32,
     /// Jobs that wait for budget.
     pub waiting: i64,
+    /// Exchanges that agents began by themselves: exempt from the budget, and counted; jobs wait until they are worked off.
+    pub exempt: i64,
+    /// Exchanges that went to a secondary server instead of this one.
+    pub failovers: i64,
+    /// Jobs that have a secondary server wait for that one's budget at present.
+    pub failing_over: bool,
     /// Its circuit breaker.
     pub breaker: BreakerBody,
     /// Exchanges in a row that brought no answer.
@@ -76,6 +82,9 @@ impl From<CaEndpoint> for CaEndpointBody {
             own_budget: found.has_own_budget,
             in_use: endpoint.in_use,
             waiting: found.waiting,
+            exempt: found.exempt,
+            failovers: found.failovers,
+            failing_over: found.failing_over,
             breaker: endpoint.breaker.state().into(),
             failures: endpoint.breaker.failures,
         }

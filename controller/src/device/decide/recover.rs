@@ -304,6 +304,16 @@ mod tests {
     }
 
     #[test]
+    fn an_update_that_has_failed_after_the_end_holds_up_no_recovery() {
+        let waiting = after(&armed(by_mac()), &enroll(60, RequestKind::Kur, None));
+        let event =
+            ReportEvent::Failed { failure: failure("expired"), transaction_id: None, in_service: None, in_use: None };
+        let report = report_of(60, JobKind::Enroll(RequestKind::Kur), event);
+        let failed = at(&waiting, &Command::Report(Box::new(report)), ended()).unwrap().state;
+        assert_eq!(at(&failed, &due(&failed, 70, KEY), ended()).unwrap().jobs.len(), 1);
+    }
+
+    #[test]
     fn it_is_tried_again_after_a_failure_until_its_end_and_then_disarmed_with_its_secret() {
         let state = armed(by_mac());
         let asked = at(&state, &due(&state, 70, KEY), ended()).unwrap().state;

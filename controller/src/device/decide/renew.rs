@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use trustfleet_model::{
     field::Violations,
     job::{Culprit, Failure},
-    renewal::{Due, next_action},
+    renewal::{Due, NOT_READY, next_action},
     trustpoint::Trustpoint,
 };
 
@@ -62,7 +62,7 @@ fn not_ready(
 ) -> Decision {
     let failure = Failure {
         culprit: Culprit::Configuration,
-        code: "not_ready".to_owned(),
+        code: NOT_READY.to_owned(),
         message: format!("the automatic request was not sent, conditions are missing: {missing}"),
         pki_status: None,
         fail_info: Vec::new(),
