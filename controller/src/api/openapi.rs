@@ -18,7 +18,7 @@ use super::{ROUTES, Route};
 use super::{
     agent_door, agents, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, certificates, changes,
     dead_letters, devices, dry_runs, entities, forecasts, health, history, jobs, joining, mac, metrics,
-    platform_tokens, policies, revocations, statistics, tenants, tokens, trustpoints,
+    platform_tokens, policies, revocations, statistics, tenants, tokens, transfer, trustpoints,
 };
 use crate::error::AppError;
 
@@ -139,6 +139,10 @@ use crate::error::AppError;
         jobs::stop,
         forecasts::of_ca_server,
         forecasts::respread,
+        transfer::devices::import,
+        transfer::devices::export,
+        transfer::trustpoints::import,
+        transfer::trustpoints::export,
         dead_letters::list,
         dead_letters::drop_all,
         dead_letters::show,

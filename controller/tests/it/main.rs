@@ -48,4 +48,5 @@ mod statistics;
 mod stopping;
 mod support;
 mod transcripts;
+mod transfer;
 mod walls;
