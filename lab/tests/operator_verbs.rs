@@ -396,3 +396,42 @@ async fn a_key_encryption_key_is_replaced_by_verbs_while_the_controller_serves()
     let job = fleet.enroll("ap-1", "ir").unwrap();
     assert_eq!(fleet.enrolled("ap-1", &job, std::time::Duration::from_secs(60)).await.unwrap()["status"], "active");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_go_out_and_in_in_bulk_are_found_by_labels_and_deleted_and_dead_letters_are_looked_for_by_verbs() {
+    let lab = Lab::start().await;
+    let _fleet = lab.fleet(&["ap-1"], &policy()).await;
+    let shell = Shell::at(&lab);
+    let file = lab.dir.path().join("devices.ndjson");
+    let lines = "{\"name\":\"b-1\",\"labels\":{\"site\":\"bonn\"}}\n{\"name\":\"b-2\",\"labels\":{\"site\":\"ulm\"}}\n";
+    fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap();
+    let tried = shell.json(&["device", "import", file, "--dry-run"]);
+    assert_eq!((&tried["created"], &tried["dry_run"]), (&json!(2), &json!(true)));
+    let (told, _) = shell.done(&["device", "import", file]);
+    assert!(told.starts_with("created 2, updated 0, unchanged 0, refused 0"), "{told}");
+    let (again, _) = shell.done_with(&["device", "import", "-"], lines);
+    assert!(again.starts_with("created 0, updated 0, unchanged 2"), "{again}");
+    let found = shell.json(&["device", "list", "--label", "site=bonn"]);
+    assert_eq!((found["items"].as_array().unwrap().len(), &found["items"][0]["name"]), (1, &json!("b-1")));
+    let (exported, _) = shell.done(&["device", "export", "--label", "site=bonn"]);
+    assert_eq!(serde_json::from_str::<Value>(&exported).unwrap(), json!({"name": "b-1", "labels": {"site": "bonn"}}));
+
+    fs::write(file, "{\"name\":\"b-1\"}\n\n{\"name\":\"b 3\"}\n").unwrap();
+    let refused = shell.refused(&["device", "import", file], 1);
+    assert!(refused.contains("line 3: b 3: ") && refused.contains("(invalid)"), "{refused}");
+    assert_eq!(
+        shell.json(&["trustpoint", "list", "--status", "failed", "--expires-within", "30d"])["items"],
+        json!([])
+    );
+    assert_eq!(shell.json(&["certificate", "list", "--key", "rsa-2048", "--label", "site=bonn"])["items"], json!([]));
+    shell.done(&["device", "delete", "b-2", "--certificates", "keep"]);
+    shell.refused(&["device", "show", "b-2"], 1);
+
+    assert_eq!(shell.json(&["dead-letter", "list", "--reason", "failed"])["items"], json!([]));
+    assert_eq!(shell.json(&["dead-letter", "drop", "--reason", "unreadable"])["dropped"], 0);
+    assert_eq!(shell.json(&["dead-letter", "retry", "--reason", "failed"])["retried"], 0);
+    assert!(shell.refused(&["dead-letter", "list", "--reason", "colours"], 1).contains("not_authentic"));
+    let changed = shell.json(&["tenant", "update", TENANT, "--job-days", "30"]);
+    assert_eq!((&changed["job_days"], &changed["certificate_days"]), (&json!(30), &json!(730)));
+}

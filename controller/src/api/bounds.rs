@@ -25,7 +25,7 @@ const HEAD_MAX: usize = 16 * 1024;
 pub(super) fn body_max(operation: &str) -> usize {
     match operation {
         "ca_server_create" | "ca_server_update" | "factory_ca_create" => 256 * 1024,
-        "trustpoint_mac_import" => 512 * 1024,
+        "trustpoint_mac_import" | "device_import" | "trustpoint_import" => 512 * 1024,
         "agent_join" | "agent_challenge" | "agent_session" => 16 * 1024,
         _ => 64 * 1024,
     }

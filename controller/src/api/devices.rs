@@ -59,13 +59,13 @@ pub async fn create(call: Call, body: Body<DeviceCreate>) -> Result<HttpResponse
     let (body, mut findings) = body.open();
     let read = body.map(|body| {
         let (name, rest) = body.split();
-        let name = findings.rules.check("name", "name", name.parse::<ObjectName>());
+        let name = read_name(&name, &mut findings.rules);
         (name, rest.check(&mut findings.rules))
     });
     let agent_id = find_agent(&call, read.as_ref().map(|(_, registration)| registration), &mut findings).await?;
     let (name, registration) = findings.finish(read.and_then(|(name, rest)| name.map(|name| (name, rest))))?;
     let id = DeviceId::fresh(call.now, id_bytes()?);
-    let device = device(&call, id, name, registration, agent_id)?;
+    let device = registration.device(call.tenant()?.id, id, name, agent_id);
     let limits = call.limits(&[Counted::Devices])?;
     let made = call
         .services()
@@ -73,12 +73,7 @@ pub async fn create(call: Call, body: Body<DeviceCreate>) -> Result<HttpResponse
         .counted_tx(call.tenant()?.id, "device_create", async |tx| {
             call.check_quota(tx, &limits).await?;
             one_active(tx, &device).await?;
-            tx.registered_device_insert(&device, call.now).await.map_err(|error| name_taken(error, "device"))?;
-            let made = tx.registered_device_fetch(&device.name).await?;
-            let (object, after) = (("device", id.as_uuid()), shown(&DeviceBody::from(made.clone())));
-            let detail = json!({"name": device.name.as_str()});
-            call.note_change(tx, "device_created", object, None, Some(after), detail).await?;
-            Ok::<_, AppError>(made)
+            register(&call, tx, &device).await
         })
         .await?;
     call.created(device.name.as_str(), &DeviceBody::from(made))
@@ -115,30 +110,9 @@ pub async fn update(call: Call, body: Body<DeviceUpdate>) -> Result<HttpResponse
     let changed = call
         .tenant_tx("device_update", async |tx| {
             let registered = tx.registered_device_fetch(&name).await?;
-            let before = shown(&DeviceBody::from(registered.clone()));
-            let present = registered.device;
-            if present.agent_id != agent_id && tx.registered_device_jobs(present.id).await?.0 > 0 {
-                let detail = "a job is under way at the device's present agent: wait until it has ended";
-                return Err(AppError::Conflict { code: "job_under_way", detail: detail.to_owned() });
-            }
-            let registration = registration.clone();
-            let changed = Device {
-                agent_id,
-                serial: registration.serial,
-                mac: registration.mac,
-                labels: registration.labels,
-                pair: registration.pair,
-                standby: registration.standby,
-                ..present
-            };
-            one_active(tx, &changed).await?;
-            tx.registered_device_update(&changed, call.now).await?;
-            let object = ("device", changed.id.as_uuid());
-            let changed = tx.registered_device_fetch(&name).await?;
-            let after = shown(&DeviceBody::from(changed.clone()));
-            let detail = json!({"name": name.as_str()});
-            call.note_change(tx, "device_updated", object, Some(before), Some(after), detail).await?;
-            Ok(changed)
+            let present = &registered.device;
+            let wanted = registration.clone().device(present.tenant_id, present.id, present.name.clone(), agent_id);
+            change(&call, tx, registered, wanted).await
         })
         .await?;
     json(StatusCode::OK, &DeviceBody::from(changed))
@@ -259,7 +233,7 @@ pub async fn switch_over(call: Call) -> Result<HttpResponse, Problem> {
 }
 
 /// A pair has one active node (S47).
-async fn one_active(tx: &TenantTx, device: &Device) -> Result<(), AppError> {
+pub(super) async fn one_active(tx: &TenantTx, device: &Device) -> Result<(), AppError> {
     let Some(pair) = device.pair.as_ref().filter(|_| !device.standby) else { return Ok(()) };
     match tx.pair_active(pair, device.id).await? {
         None => Ok(()),
@@ -290,13 +264,52 @@ async fn find_agent(
     Ok(agent)
 }
 
-fn device(
+/// Names that a device cannot have: they are paths of the API.
+const RESERVED: [&str; 2] = ["import", "export"];
+
+/// The name of a new device.
+pub(super) fn read_name(text: &str, violations: &mut Violations) -> Option<ObjectName> {
+    if RESERVED.contains(&text) {
+        violations.add("name", "reserved", format!("{text} is a path of the API: choose another name"));
+        return None;
+    }
+    violations.check("name", "name", text.parse::<ObjectName>())
+}
+
+/// Registers a device.
+///
+/// # Errors
+/// The name is taken; the database's own.
+pub(super) async fn register(call: &Call, tx: &TenantTx, device: &Device) -> Result<RegisteredDevice, AppError> {
+    tx.registered_device_insert(device, call.now).await.map_err(|error| name_taken(error, "device"))?;
+    let made = tx.registered_device_fetch(&device.name).await?;
+    let (object, after) = (("device", device.id.as_uuid()), shown(&DeviceBody::from(made.clone())));
+    let detail = json!({"name": device.name.as_str()});
+    call.note_change(tx, "device_created", object, None, Some(after), detail).await?;
+    Ok(made)
+}
+
+/// Changes what is registered of a device.
+///
+/// # Errors
+/// A job is under way at the agent that it is to leave, its pair has another active node; the database's own.
+pub(super) async fn change(
     call: &Call,
-    id: DeviceId,
-    name: ObjectName,
-    registration: Registration,
-    agent_id: Option<AgentId>,
-) -> Result<Device, Problem> {
-    let Registration { serial, mac, labels, pair, standby, .. } = registration;
-    Ok(Device { tenant_id: call.tenant()?.id, id, name, agent_id, serial, mac, labels, pair, standby })
+    tx: &TenantTx,
+    registered: RegisteredDevice,
+    wanted: Device,
+) -> Result<RegisteredDevice, AppError> {
+    let before = shown(&DeviceBody::from(registered.clone()));
+    let present = registered.device;
+    if present.agent_id != wanted.agent_id && tx.registered_device_jobs(present.id).await?.0 > 0 {
+        let detail = "a job is under way at the device's present agent: wait until it has ended";
+        return Err(AppError::Conflict { code: "job_under_way", detail: detail.to_owned() });
+    }
+    one_active(tx, &wanted).await?;
+    tx.registered_device_update(&wanted, call.now).await?;
+    let changed = tx.registered_device_fetch(&wanted.name).await?;
+    let after = shown(&DeviceBody::from(changed.clone()));
+    let (object, detail) = (("device", wanted.id.as_uuid()), json!({"name": wanted.name.as_str()}));
+    call.note_change(tx, "device_updated", object, Some(before), Some(after), detail).await?;
+    Ok(changed)
 }

@@ -56,6 +56,7 @@ pub mod tenants;
 pub mod timing;
 pub mod tokens;
 pub mod trace;
+pub mod transfer;
 pub mod trustpoints;
 
 use actix_web::web::{delete, get, post, put};
@@ -333,6 +334,13 @@ pub const ROUTES: &[Route] = &[
     route("POST", REJECT, Tenant(Admin), "change_reject", || post().to(changes::reject)),
     route("GET", DEVICES, Tenant(Viewer), "device_list", || get().to(devices::list)),
     route("POST", DEVICES, Tenant(Operator), "device_create", || post().to(devices::create)),
+    // Before the devices themselves, none of which can have these names.
+    route("POST", "/v1/tenants/{tenant}/devices/import", Tenant(Operator), "device_import", || {
+        post().to(transfer::devices::import)
+    }),
+    route("GET", "/v1/tenants/{tenant}/devices/export", Tenant(Viewer), "device_export", || {
+        get().to(transfer::devices::export)
+    }),
     route("GET", "/v1/tenants/{tenant}/devices/at-risk", Tenant(Viewer), "device_at_risk", || get().to(at_risk::list)),
     route("GET", DEVICE, Tenant(Viewer), "device_show", || get().to(devices::show)),
     route("PUT", DEVICE, Tenant(Operator), "device_update", || put().to(devices::update)),
@@ -367,6 +375,12 @@ pub const ROUTES: &[Route] = &[
     route("POST", ACTIVATE, Tenant(Operator), "trustpoint_activate", || post().to(trustpoints::activate)),
     route("POST", "/v1/tenants/{tenant}/trustpoints/mac-import", Tenant(Operator), "trustpoint_mac_import", || {
         post().to(mac::import)
+    }),
+    route("POST", "/v1/tenants/{tenant}/trustpoints/import", Tenant(Operator), "trustpoint_import", || {
+        post().to(transfer::trustpoints::import)
+    }),
+    route("GET", "/v1/tenants/{tenant}/trustpoints/export", Tenant(Viewer), "trustpoint_export", || {
+        get().to(transfer::trustpoints::export)
     }),
     route("GET", TRUSTPOINTS, Tenant(Viewer), "trustpoint_list", || get().to(trustpoints::list)),
     route(

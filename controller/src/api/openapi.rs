@@ -18,7 +18,8 @@ use super::{ROUTES, Route};
 use super::{
     agent_door, agents, at_risk, audit, bindings, blocked_subjects, ca_endpoints, ca_servers, campaigns, certificates,
     changes, dead_letters, devices, dry_runs, entities, forecasts, freezes, health, history, jobs, joining, mac,
-    metrics, platform_tokens, policies, recoveries, revocations, rollovers, statistics, tenants, tokens, trustpoints,
+    metrics, platform_tokens, policies, recoveries, revocations, rollovers, statistics, tenants, tokens, transfer,
+    trustpoints,
 };
 use crate::error::AppError;
 
@@ -161,6 +162,10 @@ use crate::error::AppError;
         jobs::stop,
         forecasts::of_ca_server,
         forecasts::respread,
+        transfer::devices::import,
+        transfer::devices::export,
+        transfer::trustpoints::import,
+        transfer::trustpoints::export,
         dead_letters::list,
         dead_letters::drop_all,
         dead_letters::show,

@@ -84,6 +84,11 @@ impl Problem {
         self.code
     }
 
+    /// Every broken rule.
+    pub fn broken(&self) -> Vec<ViolationBody> {
+        self.violations.as_slice().iter().cloned().map(Into::into).collect()
+    }
+
     /// The sentence for whoever asked.
     pub fn detail(&self) -> &str {
         &self.detail

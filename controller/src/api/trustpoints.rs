@@ -64,8 +64,7 @@ pub struct IdempotencyKey {
     summary = "List trustpoints of all devices", params(ListQuery, TrustpointQuery),
     responses((status = 200, description = "A part of the list", body = Page<TrustpointBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
-    let filters = ["device", "status", "selector", "expires_after", "expires_before", "ca_server", "policy"];
-    let list = call.list(&filters)?;
+    let list = call.list(&FILTERS)?;
     page(&call, &list, list.filter("device")).await
 }
 
@@ -84,12 +83,25 @@ pub async fn list_of_device(call: Call) -> Result<HttpResponse, Problem> {
 }
 
 async fn page(call: &Call, list: &List, device: Option<&str>) -> Result<HttpResponse, Problem> {
+    let filter = filter_of(list, device)?;
+    let rows =
+        call.tenant_tx("trustpoint_list", async |tx| Ok(tx.trustpoint_search(&filter, list.rows()).await?)).await?;
+    let page: Page<TrustpointBody> = list.page(rows, |row| row.trustpoint.id.to_string());
+    json(StatusCode::OK, &page)
+}
+
+/// What lists of trustpoints can be narrowed by.
+pub(super) const FILTERS: [&str; 7] =
+    ["device", "status", "selector", "expires_after", "expires_before", "ca_server", "policy"];
+
+/// Which trustpoints are wanted.
+pub(super) fn filter_of(list: &List, device: Option<&str>) -> Result<TrustpointFilter, Problem> {
     let status = list.filter("status");
     if status.is_some_and(|status| !STATUSES.iter().any(|known| known.as_str() == status)) {
         let known = STATUSES.map(TrustpointStatus::as_str).join(", ");
         return Err(Problem::invalid("status", "choice", format!("must be one of {known}")));
     }
-    let filter = TrustpointFilter {
+    Ok(TrustpointFilter {
         device: device.map(str::to_owned),
         labels: list.selector()?,
         status: list.owned("status"),
@@ -98,11 +110,7 @@ async fn page(call: &Call, list: &List, device: Option<&str>) -> Result<HttpResp
         ca_server: list.owned("ca_server"),
         policy: list.owned("policy"),
         after: list.after_as()?,
-    };
-    let rows =
-        call.tenant_tx("trustpoint_list", async |tx| Ok(tx.trustpoint_search(&filter, list.rows()).await?)).await?;
-    let page: Page<TrustpointBody> = list.page(rows, |row| row.trustpoint.id.to_string());
-    json(StatusCode::OK, &page)
+    })
 }
 
 const STATUSES: [TrustpointStatus; 6] = [

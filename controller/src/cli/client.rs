@@ -7,7 +7,8 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use serde_json::Value;
 use trustfleet_model::secret::SecretText;
 use ureq::{
-    http::{Method, Request, StatusCode, header},
+    Body,
+    http::{Method, Request, Response, StatusCode, header},
     tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
 };
 use url::{Host, Url};
@@ -92,6 +93,22 @@ impl Client {
         read(&url, status, &text, retry_after).map(|_| String::new())
     }
 
+    /// Copies such a text as it comes, however long it is; one that breaks off is an error.
+    ///
+    /// # Errors
+    /// Refused, unreachable, broken off, or `writer`'s own.
+    pub(super) fn copy(&self, call: &Call<'_>, writer: &mut dyn std::io::Write) -> Result<(), CliError> {
+        let url = self.url(call)?;
+        let mut answer = self.sent(call, &url)?;
+        if !answer.status().is_success() {
+            let (status, text, retry_after) = self.taken(answer)?;
+            return read(&url, status, &text, retry_after).map(drop);
+        }
+        let mut reader = answer.body_mut().with_config().limit(u64::MAX).reader();
+        std::io::copy(&mut reader, writer).map_err(|error| self.unreachable(&error))?;
+        Ok(())
+    }
+
     /// One line of such a text.
     ///
     /// # Errors
@@ -100,7 +117,7 @@ impl Client {
         read(&self.url(call)?, StatusCode::OK, line, None)
     }
 
-    fn exchange(&self, call: &Call<'_>, url: &Url) -> Result<(StatusCode, String, Option<u64>), CliError> {
+    fn sent(&self, call: &Call<'_>, url: &Url) -> Result<Response<Body>, CliError> {
         let mut request = Request::builder().method(call.method.clone()).uri(url.as_str());
         request = request.header(header::ACCEPT, "application/json, application/x-ndjson, application/problem+json");
         if let Some(token) = &self.token {
@@ -120,15 +137,23 @@ impl Client {
             Some(body) => self.agent.run(request.body(body).map_err(bad)?),
             None => self.agent.run(request.body(()).map_err(bad)?),
         };
-        let unreachable = |error: ureq::Error| CliError::Unreachable {
-            url: self.base.as_str().trim_end_matches('/').to_owned(),
-            reason: error.to_string(),
-        };
-        let mut answer = outcome.map_err(unreachable)?;
+        outcome.map_err(|error| self.unreachable(&error))
+    }
+
+    fn unreachable(&self, error: &dyn std::fmt::Display) -> CliError {
+        let url = self.base.as_str().trim_end_matches('/').to_owned();
+        CliError::Unreachable { url, reason: error.to_string() }
+    }
+
+    fn exchange(&self, call: &Call<'_>, url: &Url) -> Result<(StatusCode, String, Option<u64>), CliError> {
+        self.taken(self.sent(call, url)?)
+    }
+
+    fn taken(&self, mut answer: Response<Body>) -> Result<(StatusCode, String, Option<u64>), CliError> {
         let status = answer.status();
         let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let text = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_string().map_err(unreachable)?;
-        Ok((status, text, retry_after))
+        let text = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_string();
+        Ok((status, text.map_err(|error| self.unreachable(&error))?, retry_after))
     }
 
     fn url(&self, call: &Call<'_>) -> Result<Url, CliError> {

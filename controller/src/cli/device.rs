@@ -1,5 +1,7 @@
 //! Verbs on devices.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use ureq::http::Method;
@@ -11,7 +13,7 @@ use super::{
     output::{Column, ago, due, expiry, text},
     session::Session,
     spec::Draft,
-    statistics,
+    statistics, transfer,
 };
 
 /// Verbs on devices.
@@ -74,6 +76,29 @@ pub enum DeviceVerb {
         /// Why
         #[arg(long, value_name = "REASON", value_parser = certificate::REASONS)]
         reason: String,
+    },
+    /// Register and change many devices, from a file of JSON lines as `export` writes them; exit code 1 when a line was refused
+    #[command(
+        after_help = "A line is the whole of a device. It is taken as a whole or not at all; the others go on, and the same \
+        file once more changes nothing.\nExample:\n  trustfleet device import devices.ndjson --dry-run"
+    )]
+    Import {
+        /// The file; '-' is stdin
+        file: PathBuf,
+        /// Say what would become of each line, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write all devices as JSON lines that an import takes, without secrets
+    Export {
+        /// Only behind this agent
+        #[arg(long, value_name = "NAME")]
+        agent: Option<String>,
+        #[command(flatten)]
+        selector: Selector,
+        /// Write them to this file instead of stdout
+        #[arg(long, value_name = "FILE")]
+        write_to: Option<PathBuf>,
     },
     /// Delete a device with everything that is its own
     #[command(after_help = "Example:\n  trustfleet device delete ap-1 --certificates revoke")]
@@ -208,6 +233,11 @@ pub(super) fn run(session: &Session, verb: DeviceVerb) -> Result<(), CliError> {
             statistics::print(session, &["devices", &name], reset, &next)
         }
         DeviceVerb::Revoke { name, reason } => certificate::revoke_all(session, &["devices", &name], &reason),
+        DeviceVerb::Import { file, dry_run } => transfer::import(session, "devices", &file, dry_run),
+        DeviceVerb::Export { agent, selector, write_to } => {
+            let filters = given([("agent", agent), ("selector", selector.query())]);
+            transfer::export(session, "devices", &filters, write_to)
+        }
         DeviceVerb::Delete { name, certificates } => {
             let query: Vec<_> = certificates.map(|word| ("certificates", word)).into_iter().collect();
             let left = session.call_with(Method::DELETE, &["devices", &name], None, &query, &[])?;

@@ -35,6 +35,7 @@ mod spec;
 mod statistics;
 mod tenant;
 mod transcript;
+mod transfer;
 mod trustpoint;
 
 use std::process::ExitCode;

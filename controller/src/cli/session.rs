@@ -113,6 +113,17 @@ impl Session {
         self.client.send_for_text(&Call { query, ..Call::new(Method::GET, &path) })
     }
 
+    /// Copies lines of the tenant to `writer` as they come.
+    pub(super) fn copy_lines(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        writer: &mut dyn std::io::Write,
+    ) -> Result<(), CliError> {
+        let path = [&["v1", "tenants", self.tenant()?], path].concat();
+        self.client.copy(&Call { query, ..Call::new(Method::GET, &path) }, writer)
+    }
+
     /// Sends lines (their media type, and they) inside the tenant; the answer is a line of JSON for each.
     pub(super) fn post_lines(
         &self,

@@ -19,7 +19,7 @@ use super::{
     recovery,
     secret::{MAC_SECRET_VARIABLE, mac_secret},
     session::Session,
-    statistics,
+    statistics, transfer,
 };
 
 const CHECKS: &[Column] = &[
@@ -55,6 +55,27 @@ pub enum TrustpointVerb {
         expiry: Expiry,
         #[command(flatten)]
         page: Page,
+    },
+    /// Make many trustpoints, from a file of JSON lines as `export` writes them; exit code 1 when a line was refused
+    #[command(
+        after_help = "A line has device, name, entity, ca_server, policy and if wanted services, all by their names. It is taken \
+        as a whole or not at all; the others go on, and the same file once more changes nothing. MAC secrets have an import of \
+        their own (trustfleet secret import).\nExample:\n  trustfleet trustpoint import trustpoints.ndjson --dry-run"
+    )]
+    Import {
+        /// The file; '-' is stdin
+        file: PathBuf,
+        /// Say what would become of each line, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write all trustpoints as JSON lines that an import takes, by names and without secrets
+    Export {
+        #[command(flatten)]
+        selector: Selector,
+        /// Write them to this file instead of stdout
+        #[arg(long, value_name = "FILE")]
+        write_to: Option<PathBuf>,
     },
     /// Show a trustpoint: what is under way, what is in use, what failed last
     Show {
@@ -336,6 +357,10 @@ pub(super) fn run(session: &Session, verb: TrustpointVerb) -> Result<(), CliErro
                 }
             };
             session.print_list(&list, TRUSTPOINTS, "trustfleet trustpoint enroll DEVICE TRUSTPOINT --wait")
+        }
+        TrustpointVerb::Import { file, dry_run } => transfer::import(session, "trustpoints", &file, dry_run),
+        TrustpointVerb::Export { selector, write_to } => {
+            transfer::export(session, "trustpoints", &given([("selector", selector.query())]), write_to)
         }
         TrustpointVerb::Show { device, name } => {
             let trustpoint = session.read(&["devices", &device, "trustpoints", &name])?;

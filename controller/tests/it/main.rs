@@ -50,4 +50,5 @@ mod statistics;
 mod stopping;
 mod support;
 mod transcripts;
+mod transfer;
 mod walls;

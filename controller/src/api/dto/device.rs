@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use trustfleet_model::device::{Labels, Word};
+use trustfleet_model::device::{Device, Labels, Word};
 use trustfleet_model::field::{ObjectName, Violations};
-use trustfleet_model::ids::DeviceId;
+use trustfleet_model::ids::{AgentId, DeviceId, TenantId};
 use utoipa::ToSchema;
 
 /// What registers a new device.
@@ -89,6 +89,14 @@ pub struct Registration {
     pub pair: Option<Word>,
     /// Whether it stands by.
     pub standby: bool,
+}
+
+impl Registration {
+    /// The device of this registration; its agent was found.
+    pub fn device(self, tenant_id: TenantId, id: DeviceId, name: ObjectName, agent_id: Option<AgentId>) -> Device {
+        let Self { serial, mac, labels, pair, standby, .. } = self;
+        Device { tenant_id, id, name, agent_id, serial, mac, labels, pair, standby }
+    }
 }
 
 impl DeviceUpdate {
