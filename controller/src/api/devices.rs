@@ -265,7 +265,7 @@ async fn find_agent(
 }
 
 /// Names that a device cannot have: they are paths of the API.
-const RESERVED: [&str; 2] = ["import", "export"];
+const RESERVED: [&str; 3] = ["import", "export", "at-risk"];
 
 /// The name of a new device.
 pub(super) fn read_name(text: &str, violations: &mut Violations) -> Option<ObjectName> {

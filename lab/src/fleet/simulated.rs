@@ -295,6 +295,7 @@ impl Said {
             job_id: job.job_id,
             sequence: job.sequence,
             lease_id: None,
+            server: None,
             at: now,
             traceparent: None,
             event,
