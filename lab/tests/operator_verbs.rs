@@ -420,7 +420,10 @@ async fn devices_go_out_and_in_in_bulk_are_found_by_labels_and_deleted_and_dead_
     fs::write(file, "{\"name\":\"b-1\"}\n\n{\"name\":\"b 3\"}\n").unwrap();
     let refused = shell.refused(&["device", "import", file], 1);
     assert!(refused.contains("line 3: b 3: ") && refused.contains("(invalid)"), "{refused}");
-    assert_eq!(shell.json(&["trustpoint", "list", "--status", "failed", "--expires-within", "30d"])["items"], json!([]));
+    assert_eq!(
+        shell.json(&["trustpoint", "list", "--status", "failed", "--expires-within", "30d"])["items"],
+        json!([])
+    );
     assert_eq!(shell.json(&["certificate", "list", "--key", "rsa-2048", "--label", "site=bonn"])["items"], json!([]));
     shell.done(&["device", "delete", "b-2", "--certificates", "keep"]);
     shell.refused(&["device", "show", "b-2"], 1);

@@ -91,7 +91,7 @@ pub use self::{
     renewal::{Plan, PlannedTrustpoint},
     revision::{Reference, Revision},
     revocation::{Condemn, DueRevocation, ToRevoke},
-    search::{CertificateFilter, DeviceFilter, Search, TrustpointFilter},
+    search::{CertificateFilter, DeviceFilter, TrustpointFilter, Wanted},
     sender::{LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,
