@@ -62,6 +62,10 @@ CREATE INDEX certificates_by_revocation_state ON certificates (tenant_id, revoca
     WHERE revocation_state IS NOT NULL;
 CREATE INDEX certificates_without_key_type ON certificates (certificate_id) WHERE key_type IS NULL;
 
+-- A CA server, a policy or an issuer belongs to one tenant: without this the planner takes them for independent of it.
+CREATE STATISTICS trustpoints_of_tenant (dependencies) ON tenant_id, ca_server_id, policy_id FROM trustpoints;
+CREATE STATISTICS certificates_of_tenant (dependencies) ON tenant_id, issuer_key FROM certificates;
+
 -- What is there already: as the owner, whom row level security shows nothing, one policy for the time of this migration.
 CREATE POLICY fill_in ON devices TO CURRENT_USER USING (true);
 CREATE POLICY fill_in ON device_labels TO CURRENT_USER USING (true) WITH CHECK (true);

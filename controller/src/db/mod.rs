@@ -104,7 +104,7 @@ pub use self::{
     revocation::{Condemn, DueRevocation, ToRevoke},
     roller::DueRollover,
     rollover::{IssuedAlike, Laggard, Rollover},
-    search::{CertificateFilter, DeviceFilter, Search, TrustpointFilter},
+    search::{CertificateFilter, DeviceFilter, TrustpointFilter, Wanted},
     sender::{LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,

@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use trustfleet_model::device::Labels;
 use trustfleet_model::ids::{CertificateId, TrustpointId};
+use uuid::Uuid;
 
 use super::tx::Id;
 use super::{
@@ -78,16 +79,29 @@ pub struct CertificateFilter {
 
 type Param = Box<dyn ToSql + Sync + Send>;
 
-/// A statement with the conditions that were asked for.
-pub struct Search {
-    sql: String,
-    params: Vec<Param>,
+/// What is searched for.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// Devices, by name.
+    Devices(DeviceFilter),
+    /// Trustpoints, in the order they were made.
+    Trustpoints(TrustpointFilter),
+    /// Certificates, the one that ends first leading.
+    Certificates(CertificateFilter),
 }
 
-impl std::fmt::Debug for Search {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.sql)
-    }
+/// Ids of the objects that a filter names, looked up before: the planner knows how many rows an id has, and of a sub-select
+/// nothing. The nil UUID for a name that nothing has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    ca_server: Option<Uuid>,
+    policy: Option<Uuid>,
+}
+
+/// A statement with the conditions that were asked for.
+struct Search {
+    sql: String,
+    params: Vec<Param>,
 }
 
 impl Search {
@@ -132,7 +146,7 @@ fn words(labels: &Labels) -> impl Iterator<Item = String> + '_ {
 
 impl DeviceFilter {
     /// At most `limit` of them, by name.
-    pub fn search(&self, limit: i64) -> Search {
+    fn search(&self, limit: i64) -> Search {
         let mut labels = words(&self.labels);
         let columns = device_registry::COLUMNS;
         let Some(first) = labels.next() else {
@@ -178,7 +192,7 @@ impl Search {
 
 impl TrustpointFilter {
     /// At most `limit` of them, in the order they were made.
-    pub fn search(&self, limit: i64) -> Search {
+    fn search(&self, known: Known, limit: i64) -> Search {
         let (lease, lease_from) = lease::LEASE;
         let (columns, from) = (listing::TRUSTPOINT, listing::TRUSTPOINT_FROM);
         let mut search = Search::new(&format!("/* trustpoint_search */ SELECT {columns}, {lease} {from} {lease_from}"));
@@ -188,11 +202,8 @@ impl TrustpointFilter {
         search.maybe("t.status = {}", self.status.clone());
         search.maybe("t.not_after >= {}", self.expires_after);
         search.maybe("t.not_after < {}", self.expires_before);
-        let ca_server =
-            "t.ca_server_id = (SELECT s.ca_server_id FROM ca_servers s WHERE s.tenant_id = $1 AND s.name = {})";
-        search.maybe(ca_server, self.ca_server.clone());
-        let policy = "t.policy_id = (SELECT q.policy_id FROM policies q WHERE q.tenant_id = $1 AND q.name = {})";
-        search.maybe(policy, self.policy.clone());
+        search.maybe("t.ca_server_id = {}", known.ca_server);
+        search.maybe("t.policy_id = {}", known.policy);
         search.maybe("t.trustpoint_id > {}", self.after.map(Id));
         search.ordered("t.trustpoint_id", limit)
     }
@@ -200,7 +211,7 @@ impl TrustpointFilter {
 
 impl CertificateFilter {
     /// At most `limit` of them, the one that ends first leading.
-    pub fn search(&self, limit: i64) -> Search {
+    fn search(&self, known: Known, limit: i64) -> Search {
         let (columns, from) = (listing::CERTIFICATE, listing::CERTIFICATE_FROM);
         let mut search = Search::new(&format!("/* certificate_search */ SELECT {columns} {from}"));
         search.sql.push_str("c.tenant_id = $1");
@@ -211,12 +222,9 @@ impl CertificateFilter {
         search.maybe("c.revocation_state = {}", self.revocation.clone());
         search.maybe("c.not_after >= {}", self.expires_after);
         search.maybe("c.not_after < {}", self.expires_before);
+        // Not the name besides: two conditions that say the same would count as two.
         search.maybe("c.issuer_key = md5({}::text)", self.issuer.clone());
-        search.maybe("c.issuer = {}", self.issuer.clone());
-        let ca_server = "EXISTS (SELECT FROM trustpoints o JOIN ca_servers s ON s.tenant_id = o.tenant_id \
-                         AND s.ca_server_id = o.ca_server_id WHERE o.tenant_id = $1 AND o.trustpoint_id = c.trustpoint_id \
-                         AND s.name = {})";
-        search.maybe(ca_server, self.ca_server.clone());
+        search.maybe("t.ca_server_id = {}", known.ca_server);
         search.maybe("c.key_type = {}", self.key.clone());
         if let Some((ends, id)) = self.after {
             search.params.push(Box::new(ends));
@@ -246,7 +254,8 @@ impl TenantTx {
         filter: &TrustpointFilter,
         limit: i64,
     ) -> Result<Vec<ListedTrustpoint>, DbError> {
-        self.found(&filter.search(limit)).await?.iter().map(listing::read_trustpoint).collect()
+        let known = self.known(filter.ca_server.as_deref(), filter.policy.as_deref()).await?;
+        self.found(&filter.search(known, limit)).await?.iter().map(listing::read_trustpoint).collect()
     }
 
     /// Certificates, the one that ends first leading.
@@ -258,17 +267,39 @@ impl TenantTx {
         filter: &CertificateFilter,
         limit: i64,
     ) -> Result<Vec<ListedCertificate>, DbError> {
-        self.found(&filter.search(limit)).await?.iter().map(listing::read_certificate).collect()
+        let known = self.known(filter.ca_server.as_deref(), None).await?;
+        self.found(&filter.search(known, limit)).await?.iter().map(listing::read_certificate).collect()
     }
 
     /// How the database carries a search out, as its EXPLAIN tells after having done so: for whoever looks why one is slow.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn search_plan(&self, search: &Search) -> Result<Value, DbError> {
+    pub async fn search_plan(&self, wanted: &Wanted, limit: i64) -> Result<Value, DbError> {
+        let search = match wanted {
+            Wanted::Devices(filter) => filter.search(limit),
+            Wanted::Trustpoints(filter) => {
+                filter.search(self.known(filter.ca_server.as_deref(), filter.policy.as_deref()).await?, limit)
+            }
+            Wanted::Certificates(filter) => filter.search(self.known(filter.ca_server.as_deref(), None).await?, limit),
+        };
         let sql = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {}", search.sql);
         let rows = self.searched(&sql, &search.params).await?;
         rows.first().map_or(Ok(Value::Null), |row| Ok(row.try_get(0)?))
+    }
+
+    async fn known(&self, ca_server: Option<&str>, policy: Option<&str>) -> Result<Known, DbError> {
+        if ca_server.is_none() && policy.is_none() {
+            return Ok(Known::default());
+        }
+        let sql = "/* search_known */ SELECT (SELECT ca_server_id FROM ca_servers WHERE tenant_id = $1 AND name = $2), \
+                   (SELECT policy_id FROM policies WHERE tenant_id = $1 AND name = $3)";
+        let row = self.query_opt(sql, &[&ca_server, &policy]).await?.ok_or(DbError::NotFound { kind: "tenant" })?;
+        let (found_ca, found_policy): (Option<Uuid>, Option<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Known {
+            ca_server: ca_server.map(|_| found_ca.unwrap_or_default()),
+            policy: policy.map(|_| found_policy.unwrap_or_default()),
+        })
     }
 
     async fn found(&self, search: &Search) -> Result<Vec<Row>, DbError> {

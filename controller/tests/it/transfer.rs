@@ -16,7 +16,7 @@ fn results(answer: &Answer) -> Vec<(u64, String)> {
     assert_eq!(answer.content_type, NDJSON);
     let read = |line: &str| -> Value { serde_json::from_str(line).unwrap() };
     let words = |line: Value| {
-        let word = line["code"].as_str().or(line["result"].as_str()).unwrap().to_owned();
+        let word = line["code"].as_str().or_else(|| line["result"].as_str()).unwrap().to_owned();
         (line["line"].as_u64().unwrap(), word)
     };
     answer.text.lines().map(|line| words(read(line))).collect()
