@@ -228,6 +228,7 @@ fn gauges_about_the_fleet_are_taken_from_replicas_that_counted_lately() {
         "revocations",
         "audit_oldest",
         "dead_letters",
+        "rollover_trustpoints",
     ];
     let panels = panel_queries().into_iter().map(|query| (query.place, filled(&query.expr, &ANY_VALUES)));
     let rules = alerts().into_iter().filter(|alert| alert.name != "TrustfleetMetricMissing");
