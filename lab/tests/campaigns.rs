@@ -93,7 +93,10 @@ async fn s58_one_command_gives_a_fleet_new_keys_wave_by_wave_and_every_device_on
     let words = ["campaign", "start", "new-keys", "--action", "rekey", "--issued-by", &issuer, "--waves", "1,50%"];
     let (done, said) = verb(&lab, &[&words[..], &["--dry-run"]].concat());
     assert!(done && said.contains("without_service") && said.contains("1, 3, 2"), "{said}");
-    let (done, said) = verb(&lab, &[&words[..], &["--max-in-flight", "2", "--accept-unverifiable"]].concat());
+    let (_, said) = verb(&lab, &[&words[..], &["--with-key", "rsa-4096", "--dry-run"]].concat());
+    assert!(said.contains("trustpoints      0"), "nobody has such a key: {said}");
+    let with_key = ["--with-key", "ecdsa-p256", "--max-in-flight", "2", "--accept-unverifiable"];
+    let (done, said) = verb(&lab, &[&words[..], &with_key].concat());
     assert!(done && said.contains("campaign watch new-keys"), "{said}");
     let (done, said) = verb(&lab, &["campaign", "watch", "new-keys"]);
     assert!(done && said.contains("completed"), "{said}");
@@ -298,4 +301,37 @@ async fn a_campaign_waits_for_a_second_administrator_and_can_be_paused_and_ended
     let (done, said) = verb(&lab, &["campaign", "delete", "all"]);
     assert!(done, "{said}");
     assert_eq!(fleet.get("campaigns").unwrap()["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s57_a_campaign_gives_devices_the_next_anchors_wave_by_wave_and_until_then_nobody_has_them() {
+    let lab = Lab::start().await;
+    let devices = &NAMES[..2];
+    let fleet = lab.fleet(devices, &policy()).await;
+    let (_agent, _files) = fleet.start_agent("site").await.unwrap();
+    for device in devices {
+        fleet.add_device(device, "site").unwrap();
+        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
+    }
+    let next = fleet.another_ca("next", devices, &["--organization", "/O=Future Lab"]).await.unwrap();
+    let next_root = fs::read_to_string(next.dir.join("root.pem")).unwrap();
+    let by_campaign = json!({ "next_anchors": [next_root], "by_campaign": true });
+    fleet.post("ca-servers/default/rollover", &by_campaign).unwrap();
+    let anchors = json!({
+        "name": "anchors", "action": "anchors", "select": { "ca_server": "default" }, "waves": ["1"], "soak_s": 3,
+    });
+    fleet.post("campaigns", &anchors).unwrap();
+    let first = lab
+        .eventually("the first wave has them", || {
+            let rollover = fleet.get("ca-servers/default/rollover").ok()?;
+            (rollover["loaded"] == 1).then_some(rollover)
+        })
+        .await;
+    assert_eq!((&first["pending"], &first["may_switch"]), (&json!(1), &json!(false)), "{first}");
+    let done = becomes(&lab, &fleet, "anchors", "completed").await;
+    assert_eq!(states(&done), [json!({ "verified": 1 }), json!({ "verified": 1 })], "{done}");
+    let rollover = fleet.get("ca-servers/default/rollover").unwrap();
+    assert_eq!((&rollover["loaded"], &rollover["may_switch"]), (&json!(2), &json!(true)), "{rollover}");
+    let refused = fleet.post("campaigns/anchors/roll-back", &json!({})).unwrap_err().to_string();
+    assert!(refused.contains("cancelling their roll-over"), "{refused}");
 }

@@ -227,6 +227,7 @@ fn gauges_about_the_fleet_are_taken_from_replicas_that_counted_lately() {
         "outbox",
         "revocations",
         "audit_oldest",
+        "campaigns",
         "dead_letters",
         "rollover_trustpoints",
     ];
