@@ -141,7 +141,7 @@ impl Herd {
         blocking(&self.tenant, move |tenant| tenant.add_devices(&all, &settings, &bar)).await
     }
 
-    /// Asks for a certificate on every device and waits until all jobs have ended.
+    /// Asks for a certificate on every device and waits until all jobs have ended, and what was issued is in use.
     ///
     /// # Errors
     /// The controller refuses a request.
@@ -149,7 +149,13 @@ impl Herd {
         let (devices, bar) = (self.devices.clone(), bar.clone());
         blocking(&self.tenant, move |tenant| {
             let jobs = tenant.enroll(&devices, request)?;
-            tenant.wait_ended(&jobs, at_most, &bar)
+            let mut ends = tenant.wait_ended(&jobs, at_most, &bar)?;
+            if ends.succeeded == devices.len() {
+                let in_use = tenant.wait_in_use(&devices, at_most)?;
+                ends.open = devices.len() - in_use;
+                ends.succeeded = in_use;
+            }
+            Ok(ends)
         })
         .await
     }

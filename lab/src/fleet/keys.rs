@@ -48,6 +48,7 @@ impl KeyStore for Pool {
     fn make(&self, version: &Path, key_type: KeyType) -> Result<Arc<dyn Signer>, KeysError> {
         let path = Slots::key_file(version);
         if key_type == self.key_type
+            && !path.exists()
             && let Some(pem) = self.keys.get(self.next.fetch_add(1, Ordering::Relaxed) % self.keys.len().max(1))
         {
             // Where it cannot be written, the store below says why.

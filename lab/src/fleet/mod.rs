@@ -84,7 +84,8 @@ pub struct FleetArgs {
     /// Kind of key in a private house's policy: ecdsa-p256, ecdsa-p384 or rsa-2048
     #[arg(long, default_value = "ecdsa-p256")]
     key_algorithm: String,
-    /// Keys of devices that each process makes beforehand and takes in turn; 0: each is made when it is needed
+    /// Keys of devices that each process makes beforehand and takes in turn; 0: each is made when it is needed. Fewer than there are
+    /// certificates to get show up as keys that two trustpoints have
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     ready_keys: usize,
     /// Rounds of renewals after the enrolment

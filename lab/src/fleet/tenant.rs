@@ -162,6 +162,24 @@ impl Tenant {
         }
         Ok(ends)
     }
+
+    /// Waits until the certificates of all these devices are in use: a job has succeeded when its certificate is issued, and the
+    /// report that it is in use comes after that. How many are.
+    ///
+    /// # Errors
+    /// The controller does not answer.
+    pub fn wait_in_use(&self, devices: &[String], at_most: Duration) -> Result<usize, RestError> {
+        let begin = Instant::now();
+        let wait = |device: &String| loop {
+            let told: Value = self.rest.get(&self.path(&format!("devices/{device}/trustpoints/default")))?;
+            let in_use = told["status"] == "active";
+            if in_use || begin.elapsed() > at_most {
+                return Ok(in_use);
+            }
+            thread::sleep(PAUSE);
+        };
+        Ok(each(devices, wait)?.into_iter().filter(|in_use| *in_use).count())
+    }
 }
 
 /// Does the same with all, several at a time; what came of each, in their order.
