@@ -33,7 +33,7 @@ pub struct Overlay {
     also: Vec<JobId>,
     /// What there was before, until the services have taken this.
     #[serde(default)]
-    former: Option<Box<Overlay>>,
+    former: Option<Box<Self>>,
 }
 
 impl Overlay {

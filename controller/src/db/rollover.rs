@@ -181,7 +181,7 @@ impl TenantTx {
         let counts = rollover.spec.counts;
         let states: Vec<&str> = AnchorState::ALL
             .into_iter()
-            .filter(|one| state.map_or(!counts.covers(*one), |state| state == *one))
+            .filter(|one| state.map_or_else(|| !counts.covers(*one), |state| state == *one))
             .map(AnchorState::as_str)
             .collect();
         let (id, step) = (rollover.id.to_string(), rollover.phase.step().as_str());
