@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use serde_json::{Value, json};
 use support::{Lab, policy};
 use trustfleet_lab::{
-    house::{AgentFiles, Fleet, TENANT},
-    testkit::{Child, command},
+    house::{AgentFiles, Fleet},
+    testkit::Child,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -23,6 +23,16 @@ fn service(dir: &Path) -> String {
          probe_timeout_s = 2\n[services.app.probe]\nfile = \"{dir}/loaded.pem\"\n\
          [[services.app.exports]]\npath = \"{dir}/copy.pem\"\ncontent = \"fullchain\"\n"
     )
+}
+
+/// Devices behind one agent, each with a certificate in use.
+async fn enrolled(fleet: &Fleet, devices: &[&str]) -> (Child, AgentFiles) {
+    let agent = fleet.start_agent("site").await.unwrap();
+    for device in devices {
+        fleet.add_device(device, "site").unwrap();
+        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
+    }
+    agent
 }
 
 /// Devices, each behind an agent of its own with the service, and each with a certificate in use.
@@ -62,14 +72,6 @@ fn states(campaign: &Value) -> Vec<Value> {
     campaign["progress"].as_array().unwrap().iter().map(|wave| wave["states"].clone()).collect()
 }
 
-fn verb(lab: &Lab, words: &[&str]) -> (bool, String) {
-    let mut shell = command("trustfleet").unwrap();
-    shell.args(words).env("TRUSTFLEET_URL", lab.house.platform.base().as_str()).env("TRUSTFLEET_TENANT", TENANT);
-    let output = shell.env("TRUSTFLEET_TOKEN_FILE", &lab.house.files.first_token).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.success(), said)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s58_one_command_gives_a_fleet_new_keys_wave_by_wave_and_every_device_one_certificate() {
     let lab = Lab::start().await;
@@ -91,14 +93,14 @@ async fn s58_one_command_gives_a_fleet_new_keys_wave_by_wave_and_every_device_on
 
     let issuer = fleet.trustpoint("ap-1").unwrap()["active"]["issuer"].as_str().unwrap().to_owned();
     let words = ["campaign", "start", "new-keys", "--action", "rekey", "--issued-by", &issuer, "--waves", "1,50%"];
-    let (done, said) = verb(&lab, &[&words[..], &["--dry-run"]].concat());
+    let (done, said) = lab.verb(&[&words[..], &["--dry-run"]].concat());
     assert!(done && said.contains("without_service") && said.contains("1, 3, 2"), "{said}");
-    let (_, said) = verb(&lab, &[&words[..], &["--with-key", "rsa-4096", "--dry-run"]].concat());
+    let (_, said) = lab.verb(&[&words[..], &["--with-key", "rsa-4096", "--dry-run"]].concat());
     assert!(said.contains("trustpoints      0"), "nobody has such a key: {said}");
     let with_key = ["--with-key", "ecdsa-p256", "--max-in-flight", "2", "--accept-unverifiable"];
-    let (done, said) = verb(&lab, &[&words[..], &with_key].concat());
+    let (done, said) = lab.verb(&[&words[..], &with_key].concat());
     assert!(done && said.contains("campaign watch new-keys"), "{said}");
-    let (done, said) = verb(&lab, &["campaign", "watch", "new-keys"]);
+    let (done, said) = lab.verb(&["campaign", "watch", "new-keys"]);
     assert!(done && said.contains("completed"), "{said}");
 
     let campaign = becomes(&lab, &fleet, "new-keys", "completed").await;
@@ -141,7 +143,7 @@ async fn s51_a_service_that_does_not_take_its_certificate_stops_the_campaign_bef
     for device in devices {
         fs::remove_file(lab.dir.path().join("served").join(device).join("broken")).unwrap();
     }
-    let (done, said) = verb(&lab, &["campaign", "resume", "spring", "--retry", "--reason", "mended"]);
+    let (done, said) = lab.verb(&["campaign", "resume", "spring", "--retry", "--reason", "mended"]);
     assert!(done, "{said}");
     let completed = becomes(&lab, &fleet, "spring", "completed").await;
     assert_eq!(states(&completed), [json!({ "verified": 1 }), json!({ "verified": 2 })], "{completed}");
@@ -170,11 +172,7 @@ async fn s58_everything_of_one_ca_server_moves_to_another_by_ir_and_what_got_not
     let lab = Lab::start().await;
     let devices = &NAMES[..2];
     let fleet = lab.fleet(devices, &policy()).await;
-    let (_agent, _files) = fleet.start_agent("site").await.unwrap();
-    for device in devices {
-        fleet.add_device(device, "site").unwrap();
-        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
-    }
+    let _agent = enrolled(&fleet, devices).await;
     let before = serials(&fleet, devices);
     let mut other = fleet.ca_server("other", &fleet.ca_url).unwrap();
     fleet.post("ca-servers", &other).unwrap();
@@ -225,15 +223,11 @@ async fn a_freeze_window_holds_every_change_but_the_urgent_until_it_is_removed()
     let lab = Lab::start().await;
     let devices = &NAMES[..2];
     let fleet = lab.fleet(devices, &policy()).await;
-    let (_agent, _files) = fleet.start_agent("site").await.unwrap();
-    for device in devices {
-        fleet.add_device(device, "site").unwrap();
-        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
-    }
+    let _agent = enrolled(&fleet, devices).await;
     let before = serials(&fleet, devices);
     let words =
         ["freeze", "create", "always", "--cron", "* * * * *", "--duration", "1h", "--time-zone", "Europe/Berlin"];
-    let (done, said) = verb(&lab, &words);
+    let (done, said) = lab.verb(&words);
     assert!(done && said.contains("active_until"), "{said}");
 
     // What is asked for by hand waits, and says for what.
@@ -261,7 +255,7 @@ async fn a_freeze_window_holds_every_change_but_the_urgent_until_it_is_removed()
     let calm = fleet.get("campaigns/calm").unwrap();
     assert_eq!(states(&calm), [json!({ "pending": 2 })], "nothing was asked for in the window: {calm}");
 
-    let (done, said) = verb(&lab, &["freeze", "delete", "always"]);
+    let (done, said) = lab.verb(&["freeze", "delete", "always"]);
     assert!(done, "{said}");
     becomes(&lab, &fleet, "calm", "completed").await;
     assert_ne!(serials(&fleet, &["ap-1"])["ap-1"], before["ap-1"]);
@@ -294,11 +288,11 @@ async fn a_campaign_waits_for_a_second_administrator_and_can_be_paused_and_ended
     assert_eq!(stopped["progress"][0]["reasons"][0]["code"], "not_ready");
     let refused = fleet.post("campaigns/all/pause", &json!({})).unwrap_err().to_string();
     assert!(refused.contains("409") && refused.contains("only what is at work"), "{refused}");
-    let (done, said) = verb(&lab, &["campaign", "cancel", "all", "--reason", "wrong tenant"]);
+    let (done, said) = lab.verb(&["campaign", "cancel", "all", "--reason", "wrong tenant"]);
     assert!(done && said.contains("wrong tenant") && said.contains("cancelled"), "{said}");
     let cancelled = fleet.get("campaigns/all").unwrap();
     assert_eq!(states(&cancelled), [json!({ "failed": 1 }), json!({ "cancelled": 1 })], "{cancelled}");
-    let (done, said) = verb(&lab, &["campaign", "delete", "all"]);
+    let (done, said) = lab.verb(&["campaign", "delete", "all"]);
     assert!(done, "{said}");
     assert_eq!(fleet.get("campaigns").unwrap()["items"], json!([]));
 }
@@ -308,11 +302,7 @@ async fn s57_a_campaign_gives_devices_the_next_anchors_wave_by_wave_and_until_th
     let lab = Lab::start().await;
     let devices = &NAMES[..2];
     let fleet = lab.fleet(devices, &policy()).await;
-    let (_agent, _files) = fleet.start_agent("site").await.unwrap();
-    for device in devices {
-        fleet.add_device(device, "site").unwrap();
-        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
-    }
+    let _agent = enrolled(&fleet, devices).await;
     let next = fleet.another_ca("next", devices, &["--organization", "/O=Future Lab"]).await.unwrap();
     let next_root = fs::read_to_string(next.dir.join("root.pem")).unwrap();
     let by_campaign = json!({ "next_anchors": [next_root], "by_campaign": true });

@@ -10,8 +10,8 @@ use std::{fs, net::TcpStream, path::PathBuf};
 use serde_json::{Value, json};
 use served::{LIMIT, bind, done, placeholder, program};
 use support::{Lab, policy};
-use trustfleet_lab::house::{TENANT, start_agent_process};
-use trustfleet_lab::testkit::{Child, command, eventually, free_port};
+use trustfleet_lab::house::start_agent_process;
+use trustfleet_lab::testkit::{Child, eventually, free_port};
 use trustfleet_pki::Certificate;
 
 const NGINX: &str = "/usr/sbin/nginx";
@@ -79,14 +79,6 @@ fn root(fleet_dir: &std::path::Path) -> (Certificate, String) {
     (Certificate::from_pem(&pem).unwrap(), pem)
 }
 
-fn cli(lab: &Lab, words: &[&str]) -> (bool, String) {
-    let mut shell = command("trustfleet").unwrap();
-    shell.args(words).env("TRUSTFLEET_URL", lab.house.platform.base().as_str()).env("TRUSTFLEET_TENANT", TENANT);
-    let output = shell.env("TRUSTFLEET_TOKEN_FILE", &lab.house.files.first_token).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.success(), said)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s57_services_load_the_next_root_before_a_certificate_comes_under_it_and_the_switch_waits_for_all_of_them() {
     let lab = Lab::start().await;
@@ -139,9 +131,9 @@ async fn s57_services_load_the_next_root_before_a_certificate_comes_under_it_and
     let missing = fleet.get(&format!("{ROLLOVER}/missing")).unwrap();
     assert_eq!(missing["items"].as_array().unwrap().len(), 1, "{missing:#}");
     assert_eq!((&missing["items"][0]["device"], &missing["items"][0]["agent"]), (&json!("ap-2"), &json!("ap-2")));
-    let (ok, shown) = cli(&lab, &["rollover", "missing", "default"]);
+    let (ok, shown) = lab.verb(&["rollover", "missing", "default"]);
     assert!(ok && shown.contains("ap-2") && !shown.contains("ap-1"), "{shown}");
-    assert!(!cli(&lab, &["rollover", "switch", "default"]).0);
+    assert!(!lab.verb(&["rollover", "switch", "default"]).0);
     // Nor behind its back.
     let mut server = fleet.get("ca-servers/default").unwrap();
     for field in ["id", "name", "revision", "created_at", "updated_at"] {
@@ -154,7 +146,7 @@ async fn s57_services_load_the_next_root_before_a_certificate_comes_under_it_and
     // The device comes back, is told, and then the issuer is switched.
     let _second_agent = start_agent_process(&second_files).unwrap();
     lab.eventually("all have it", || (status()["may_switch"] == true).then_some(())).await;
-    let (ok, shown) = cli(&lab, &["rollover", "switch", "default"]);
+    let (ok, shown) = lab.verb(&["rollover", "switch", "default"]);
     assert!(ok && shown.contains("switched"), "{shown}");
     let renewed = fleet.enrolled("ap-1", &fleet.enroll("ap-1", "ir").unwrap(), LIMIT).await.unwrap();
     assert!(renewed["active"]["issuer"].as_str().unwrap().contains("Future Lab"), "{renewed:#}");

@@ -19,6 +19,13 @@ fn because(code: &str, reason: impl Into<String>) -> Option<(String, String)> {
     Some((code.to_owned(), reason.into()))
 }
 
+/// Whether a member has another certificate than when the campaign came to it, and not by the campaign's own job.
+fn was_renewed(member: &Member) -> bool {
+    let was = member.before.as_ref().and_then(|before| before.serial.as_ref());
+    let is = member.trustpoint.as_ref().and_then(|trustpoint| trustpoint.active.as_ref()).map(|active| &active.serial);
+    member.job.is_none() && was != is
+}
+
 impl Campaigner {
     /// Asks for what the campaign is about.
     pub(super) async fn ask(&self, campaign: &Campaign, member: &Member, now: Timestamp) -> Moved {
@@ -26,6 +33,10 @@ impl Campaigner {
         let ended = |state, reason| Moved { state, job_id, reason, claimed_until: None };
         if member.trustpoint.is_none() {
             return ended(MemberState::Skipped, because("trustpoint_removed", "the trustpoint was removed meanwhile"));
+        }
+        if matches!(campaign.spec.action, Action::Renew { .. }) && was_renewed(member) {
+            let reason = "it was renewed by itself, or by hand, since the campaign came to it";
+            return ended(MemberState::Skipped, because("renewed_meanwhile", reason));
         }
         let patience = SignedDuration::from_secs(campaign.spec.patience_s.into());
         match self.command(campaign, member, now).await {

@@ -6,9 +6,9 @@ use std::{path::Path, time::Duration};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use trustfleet_lab::{
-    house::{Fleet, House},
+    house::{Fleet, House, TENANT},
     stack::StackEnv,
-    testkit::{TestDb, TestVhost, eventually},
+    testkit::{TestDb, TestVhost, command, eventually},
 };
 
 /// Everything that one test needs, cleared away when it ends.
@@ -44,6 +44,15 @@ impl Lab {
 
     pub(crate) async fn fleet(&self, devices: &[&str], policy: &Value) -> Fleet {
         Fleet::create(&self.house, devices, policy).await.unwrap()
+    }
+
+    /// Runs an operator's verb in the lab's tenant, as the platform's administrator: whether it succeeded, and what it said.
+    pub(crate) fn verb(&self, words: &[&str]) -> (bool, String) {
+        let mut shell = command("trustfleet").unwrap();
+        shell.args(words).env("TRUSTFLEET_URL", self.house.platform.base().as_str()).env("TRUSTFLEET_TENANT", TENANT);
+        let output = shell.env("TRUSTFLEET_TOKEN_FILE", &self.house.files.first_token).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), said)
     }
 
     pub(crate) async fn eventually<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
