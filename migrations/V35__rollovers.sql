@@ -46,9 +46,6 @@ CREATE POLICY purge ON rollovers TO CURRENT_USER USING (EXISTS (SELECT FROM tena
 GRANT SELECT, INSERT, UPDATE, DELETE ON rollovers TO trustfleet_api;
 GRANT SELECT, UPDATE ON rollovers TO trustfleet_system;
 
-CREATE INDEX trustpoints_by_ca_server ON trustpoints (tenant_id, ca_server_id, trustpoint_id);
-COMMENT ON INDEX trustpoints_by_ca_server IS 'Pages of the trustpoints of one CA.';
-
 ALTER TABLE jobs DROP CONSTRAINT jobs_kind_check;
 ALTER TABLE jobs ADD CONSTRAINT jobs_kind_check
     CHECK (kind IN ('ir', 'cr', 'kur', 'activate', 'revoke', 'dry_run', 'anchors'));
