@@ -59,6 +59,13 @@ const ENDPOINT: &str = "e.endpoint, e.rate_per_s IS NOT NULL AS has_own, coalesc
          AND j.published_at > clock_timestamp() - make_interval(secs => $5))
     + (SELECT count(*) FROM outbox o WHERE o.endpoint = e.endpoint AND o.claimed_until > clock_timestamp()) AS in_use";
 
+/// Whether the row `o` of the outbox is about to wait for a secondary server, because it came while others were moved there: it is
+/// not admitted by the budget of `$3`.
+const MOVES: &str = "coalesce((SELECT true FROM ca_endpoints me
+    JOIN jobs mj ON mj.tenant_id = o.tenant_id AND mj.job_id = o.job_id
+    WHERE me.endpoint = $3 AND me.failover_until > clock_timestamp() AND mj.primary_endpoint = $3
+      AND mj.secondary_endpoint IS NOT NULL), false)";
+
 impl SystemTx {
     /// Admits up to `limit` jobs at each endpoint as its budget allows (`default` where it has none of its own), and claims
     /// them for `claim_s` seconds. Tenants take turns by their weight; what has less than a day left goes first, by the
@@ -189,13 +196,13 @@ impl SystemTx {
                  SELECT o.*, row_number() OVER (PARTITION BY o.tenant_id ORDER BY o.outbox_id)::float8 / t.ca_weight AS turn
                  FROM tenants t CROSS JOIN LATERAL (
                      (SELECT o.tenant_id, o.outbox_id, o.deadline FROM outbox o
-                      WHERE o.endpoint = $3 AND o.tenant_id = t.tenant_id
+                      WHERE o.endpoint = $3 AND o.tenant_id = t.tenant_id AND NOT {MOVES}
                         AND o.deadline <= clock_timestamp() + make_interval(secs => $4)
                         AND (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp())
                       ORDER BY o.deadline LIMIT $1)
                      UNION ALL
                      (SELECT o.tenant_id, o.outbox_id, NULL FROM outbox o
-                      WHERE o.endpoint = $3 AND o.tenant_id = t.tenant_id AND o.held_until IS NULL AND NOT {HELD}
+                      WHERE o.endpoint = $3 AND o.tenant_id = t.tenant_id AND NOT {MOVES} AND o.held_until IS NULL AND NOT {HELD}
                         AND (o.deadline IS NULL OR o.deadline > clock_timestamp() + make_interval(secs => $4))
                         AND (o.claimed_until IS NULL OR o.claimed_until <= clock_timestamp())
                       ORDER BY o.outbox_id LIMIT $1)
