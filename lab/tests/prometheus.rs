@@ -183,6 +183,7 @@ async fn every_query_of_panels_and_alerts_gives_what_it_should_in_a_real_prometh
 
     // Somebody sends nonsense: a real alert fires, and the panels have one to show.
     strangers_message(&lab).await;
+    prometheus.comes("max(trustfleet_dead_letters) == 1").await;
     prometheus.comes("ALERTS{alertname=\"TrustfleetReportsRefused\", alertstate=\"firing\"}").await;
     assert_eq!(prometheus.alerts_in("firing"), BTreeSet::from(["TrustfleetReportsRefused".to_owned()]));
 
