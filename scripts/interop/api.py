@@ -127,8 +127,9 @@ class Controller:
         if token:
             command += ["--generation-with-security-parameters", "false"]
             command += ["--header", f"Authorization: Bearer {token}"]
+        hooks = {**os.environ, "SCHEMATHESIS_HOOKS": "api_hooks", "PYTHONPATH": str(HERE)}
         done = subprocess.run(
-            [*command, *OPTIONS], cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE_S
+            [*command, *OPTIONS], cwd=self.folder, env=hooks, capture_output=True, text=True, timeout=PATIENCE_S
         )
         summary = done.stdout[done.stdout.find("SUMMARY") :]
         cases = re.search(r"([\d,]+) generated.*", summary)

@@ -138,7 +138,7 @@ pub struct CheckBody {
 
 /// What a dry run found on the device.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = DryRun)]
+#[schema(as = JobDryRun)]
 pub struct DryRunBody {
     /// Nothing failed. What the CA says of the request nobody has asked.
     pub ready: bool,
