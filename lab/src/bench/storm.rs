@@ -137,7 +137,9 @@ async fn wave(harness: &Harness, crowd: &Crowd, server: &Server, ca: &StandIn, c
     // What takes nine minutes by the budget has twice the time, and no more.
     let drained = Duration::from_secs(u64::from(count / BUDGET.0));
     let ends_in = drained * 2 + Duration::from_secs(300);
-    crowd.due(count, Duration::from_secs(5), Duration::from_secs(60), ends_in).await?;
+    // As dense as a hundred thousand within a minute: fewer spread over a minute would never fill the budget.
+    let within = Duration::from_secs_f64(60.0 * f64::from(count) / 100_000.0);
+    crowd.due(count, Duration::from_secs(5), within, ends_in).await?;
     ca.arrivals.clear();
     let begin = Instant::now();
     let mut told = 0;
