@@ -231,7 +231,7 @@ async fn go_on(
         Step::Ask(most) => {
             let most = usize::try_from(most).unwrap_or(usize::MAX).min(jobs.len());
             let chosen = jobs.get(..most).unwrap_or(jobs);
-            let claimed = tx.campaign_claim(tenant, &campaign, chosen, SignedDuration::ZERO, now).await?;
+            let claimed = tx.campaign_claim(tenant, &campaign, chosen, now).await?;
             return Ok(claimed > 0);
         }
         Step::Reached => {
@@ -279,7 +279,7 @@ async fn roll_back(
     let undoing = tx.campaign_members_in(tenant, campaign.id, &[MemberState::Undoing]).await?;
     let room = usize::try_from(campaign.spec.max_in_flight.saturating_sub(undoing)).unwrap_or(usize::MAX);
     let chosen = jobs.get(..room.min(jobs.len())).unwrap_or(jobs);
-    let claimed = tx.campaign_claim(tenant, &campaign, chosen, SignedDuration::ZERO, now).await?;
+    let claimed = tx.campaign_claim(tenant, &campaign, chosen, now).await?;
     if tx.campaign_members_in(tenant, campaign.id, &UNDER_WAY).await? > 0 {
         return Ok(claimed > 0);
     }

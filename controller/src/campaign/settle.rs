@@ -136,12 +136,10 @@ fn of_success(action: &Action, trustpoint: &Trustpoint, job: &JobFact) -> Outcom
         return Outcome::Ended(MemberState::Verified, None);
     }
     if is(&trustpoint.staged) {
-        return if trustpoint.activates_by_itself && trustpoint.last_failure.is_none() {
-            Outcome::Wait
-        } else if let Some(failure) = trustpoint.last_failure.as_ref().filter(|_| trustpoint.activates_by_itself) {
-            of_failure(Some(failure))
-        } else {
-            Outcome::Activate
+        return match &trustpoint.last_failure {
+            _ if !trustpoint.activates_by_itself => Outcome::Activate,
+            Some(failure) => of_failure(Some(failure)),
+            None => Outcome::Wait,
         };
     }
     if !is(&trustpoint.active) {

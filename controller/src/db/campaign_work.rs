@@ -254,7 +254,6 @@ impl SystemTx {
         tenant: TenantId,
         campaign: &Campaign,
         jobs: &[JobId],
-        claim: SignedDuration,
         now: Timestamp,
     ) -> Result<u64, DbError> {
         let undoing = campaign.state == CampaignState::RollingBack;
@@ -273,7 +272,7 @@ impl SystemTx {
                            WHERE f.tenant_id = m.tenant_id AND f.active_until > clock_timestamp() AND d.labels @> f.labels))
                      ORDER BY m.trustpoint_id LIMIT $5 FOR UPDATE OF m SKIP LOCKED) x
              )
-             UPDATE campaign_members m SET state = $6, job_id = ($7::uuid[])[c.place::int], claimed_until = $10, updated_at = $8,
+             UPDATE campaign_members m SET state = $6, job_id = ($7::uuid[])[c.place::int], claimed_until = $8, updated_at = $8,
                  asked_at = CASE WHEN $6 = 'asking' THEN coalesce(m.asked_at, $8) ELSE $8 END, code = NULL, reason = NULL,
                  before = coalesce(m.before, (
                      SELECT jsonb_strip_nulls(jsonb_build_object('ca_server_id', t.ca_server_id, 'policy_id', t.policy_id,
@@ -283,15 +282,9 @@ impl SystemTx {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.as_uuid()).collect();
         let wave = (!undoing).then(|| number(campaign.wave));
         let limit = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
-        // Claimed now, and taken at once: what is not asked for before the claim ends is taken by whoever looks next.
-        let claimed_until = now.checked_sub(claim).unwrap_or(now);
         let urgent = campaign.spec.urgent;
         let (from, to) = (from.as_str(), to.as_str());
-        self.execute(
-            sql,
-            &[&Id(tenant), &Id(campaign.id), &from, &wave, &limit, &to, &ids, &now, &urgent, &claimed_until],
-        )
-        .await
+        self.execute(sql, &[&Id(tenant), &Id(campaign.id), &from, &wave, &limit, &to, &ids, &now, &urgent]).await
     }
 
     /// Takes up to `limit` members of a campaign that are at work and have something to tell, or whose asking was broken off: no

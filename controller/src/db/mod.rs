@@ -372,7 +372,9 @@ async fn client(pool: &Pool) -> Result<Object, DbError> {
 fn pool(url: &SecretUrl, max_size: usize, connect: OnBackend) -> Result<Pool, DbError> {
     let mut config = connect::driver_config(url, connect.tls.is_some())?;
     // A frozen replica must not hold locks: the server ends a transaction that waits for its client.
-    let limits = "-c idle_in_transaction_session_timeout=15s -c statement_timeout=30s -c lock_timeout=10s";
+    // One statement is one process of the server: workers that help would read far beyond a page, and take what others need.
+    let limits = "-c idle_in_transaction_session_timeout=15s -c statement_timeout=30s -c lock_timeout=10s \
+                  -c max_parallel_workers_per_gather=0";
     let options = config.get_options().map_or_else(|| limits.to_owned(), |given| format!("{given} {limits}"));
     config.options(options).application_name("trustfleet").connect_timeout(WAIT_FOR_CONNECTION);
     let manager = Manager::from_connect(config, connect, ManagerConfig { recycling_method: RecyclingMethod::Fast });
