@@ -91,7 +91,7 @@ pub enum OperatorCommand {
     FactoryCa(Noun<FactoryCaVerb>),
     /// Give trustpoints to devices by their labels
     Binding(Noun<BindingVerb>),
-    /// One change of many trustpoints, in waves: renew, re-key, move to another CA, activate, revoke
+    /// One change of many trustpoints, in waves: renew, re-key, move to another CA, activate, give new anchors, revoke
     Campaign(Noun<CampaignVerb>),
     /// Windows in which devices are not changed, but for what is urgent
     Freeze(Noun<FreezeVerb>),
