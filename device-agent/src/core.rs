@@ -295,7 +295,7 @@ impl Core {
     fn queue(&self, job: &Job, reports: Vec<Outgoing>, spans: Vec<Span>) -> Vec<MessageId> {
         let ids = reports.iter().map(|report| report.report_id).collect();
         for (report, span) in reports.into_iter().zip(spans) {
-            self.reports.add(job.job_id, report, span);
+            self.reports.add(job.trustpoint_id, job.job_id, report, span);
         }
         ids
     }

@@ -125,7 +125,7 @@ impl Driver {
             let live = entry.snapshot().await;
             worker::tidy(&self.core, &live).await;
             for report in live.record.reports {
-                self.core.reports.add(id, report, Span::none());
+                self.core.reports.add(live.job.trustpoint_id, id, report, Span::none());
             }
             match live.record.state {
                 State::Nothing { .. } => services::forget(&self.core, &live.job).await,
@@ -353,8 +353,9 @@ impl Driver {
         if let Err(error) = newer.await {
             tracing::warn!(job.id = %job_id, %error, "a repeated job message is not noted on the disk");
         }
-        for report in entry.snapshot().await.record.reports {
-            self.core.reports.add(job_id, report, Span::none());
+        let live = entry.snapshot().await;
+        for report in live.record.reports {
+            self.core.reports.add(live.job.trustpoint_id, job_id, report, Span::none());
         }
     }
 
@@ -364,10 +365,10 @@ impl Driver {
             let _ = verdict.send(Verdict::Later);
             return;
         };
-        let (reports, job_id, report_id) = (Arc::clone(&self.core.reports), job.job_id, report.report_id);
-        reports.add(job_id, report, span);
+        let (reports, trustpoint, report_id) = (Arc::clone(&self.core.reports), job.trustpoint_id, report.report_id);
+        reports.add(trustpoint, job.job_id, report, span);
         tokio::spawn(async move {
-            let answered = reports.reached_broker(job_id, report_id, UNSAVED_MAX).await;
+            let answered = reports.reached_broker(trustpoint, report_id, UNSAVED_MAX).await;
             let _ = verdict.send(if answered { Verdict::Ack } else { Verdict::Later });
         });
     }

@@ -117,7 +117,7 @@ impl Running<'_> {
     /// Waits until the broker knows which key will be certified, before the CA knows it.
     async fn report_first(&self, reports: Vec<MessageId>) {
         for report in reports {
-            if !self.core.reports.reached_broker(self.job.job_id, report, REPORT_FIRST).await {
+            if !self.core.reports.reached_broker(self.job.trustpoint_id, report, REPORT_FIRST).await {
                 tracing::warn!(job.id = %self.job.job_id, "the ca is asked before the broker has the started report");
             }
         }

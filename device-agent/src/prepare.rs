@@ -12,6 +12,7 @@ use trustfleet_cmp::request::{Credentials, EnrollRequest, Request, RequestKind};
 use trustfleet_cmp::revoke::RevokeRequest;
 use trustfleet_cmp::transaction::{Step, Transaction, TransactionRecord};
 use trustfleet_model::field::ObjectName;
+use trustfleet_model::job::REPLACED_ALREADY;
 use trustfleet_pki::{Certificate, Name};
 use trustfleet_wire::seal::SealContext;
 use trustfleet_wire::v1::{Failed, Job};
@@ -197,7 +198,7 @@ impl Prepare {
                 let message = format!(
                     "the certificate {meant} was to be renewed, and {serial} is in use instead of it: nothing was sent"
                 );
-                Err(outcome::of_configuration("replaced_already", &message))
+                Err(outcome::of_configuration(REPLACED_ALREADY, &message))
             }
             // That there is none is told by what looks for it.
             _ => Ok(()),

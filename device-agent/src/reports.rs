@@ -1,7 +1,8 @@
 //! The queue of reports: each is repeated, with growing waits, until the controller has answered for it.
 //!
-//! Reports of one job go in their order: a later one waits for the receipt of the one before it, though not for ever,
-//! so that one that nobody can read does not hold back the rest. What is kept over a restart stands in the job records;
+//! Reports of one trustpoint go in their order, whichever job they are of: a later one waits for the receipt of the one
+//! before it, though not for ever, so that one that nobody can read does not hold back the rest. Of two renewals that
+//! the agent made by itself the controller would else take the former for the one in use. What is kept over a restart stands in the job records;
 //! a report that could not be saved (disk full) lives here only.
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Span;
-use trustfleet_model::ids::{JobId, MessageId};
+use trustfleet_model::ids::{JobId, MessageId, TrustpointId};
 
 use crate::controller_link::Publication;
 use crate::identity::Identity;
@@ -35,11 +36,12 @@ pub struct Reports {
 #[derive(Debug, Default)]
 struct Queue {
     linked: bool,
-    jobs: BTreeMap<JobId, Vec<Sending>>,
+    trustpoints: BTreeMap<TrustpointId, Vec<Sending>>,
 }
 
 #[derive(Debug)]
 struct Sending {
+    job: JobId,
     report: Outgoing,
     span: Span,
     attempts: u32,
@@ -58,14 +60,15 @@ impl Default for Reports {
 impl Reports {
     /// Puts a report into the queue, once. `span`: of its way to the broker; it ends when the broker has the report, or
     /// with the agent. What comes from a record has none any more.
-    pub fn add(&self, job: JobId, report: Outgoing, span: Span) {
+    pub fn add(&self, trustpoint: TrustpointId, job: JobId, report: Outgoing, span: Span) {
         {
             let mut queue = self.queue();
-            let of_job = queue.jobs.entry(job).or_default();
-            if of_job.iter().any(|sending| sending.report.report_id == report.report_id) {
+            let in_line = queue.trustpoints.entry(trustpoint).or_default();
+            if in_line.iter().any(|sending| sending.report.report_id == report.report_id) {
                 return;
             }
-            of_job.push(Sending {
+            in_line.push(Sending {
+                job,
                 report,
                 span,
                 attempts: 0,
@@ -81,12 +84,11 @@ impl Reports {
     /// A receipt came: the report is done. Says which job it was of.
     pub fn receipt(&self, report: MessageId) -> Option<JobId> {
         let mut queue = self.queue();
-        let found = queue.jobs.iter_mut().find_map(|(job, sendings)| {
+        let found = queue.trustpoints.values_mut().find_map(|sendings| {
             let position = sendings.iter().position(|sending| sending.report.report_id == report)?;
-            sendings.remove(position);
-            Some(*job)
+            Some(sendings.remove(position).job)
         });
-        queue.jobs.retain(|_, sendings| !sendings.is_empty());
+        queue.trustpoints.retain(|_, sendings| !sendings.is_empty());
         drop(queue);
         self.confirmed.notify_waiters();
         self.changed.notify_one();
@@ -98,7 +100,7 @@ impl Reports {
         {
             let mut queue = self.queue();
             queue.linked = linked;
-            for sending in queue.jobs.values_mut().flatten() {
+            for sending in queue.trustpoints.values_mut().flatten() {
                 sending.in_flight = false;
                 sending.due = Instant::now();
             }
@@ -107,13 +109,13 @@ impl Reports {
     }
 
     /// Waits until the broker has a report for sure, at most for `longest`. Says whether it has.
-    pub async fn reached_broker(&self, job: JobId, report: MessageId, longest: Duration) -> bool {
+    pub async fn reached_broker(&self, trustpoint: TrustpointId, report: MessageId, longest: Duration) -> bool {
         let wait = async {
             loop {
                 let notified = self.confirmed.notified();
                 tokio::pin!(notified);
                 notified.as_mut().enable();
-                if self.is_confirmed(job, report) {
+                if self.is_confirmed(trustpoint, report) {
                     return;
                 }
                 notified.await;
@@ -124,7 +126,7 @@ impl Reports {
 
     /// How many reports wait for a receipt.
     pub fn len(&self) -> usize {
-        self.queue().jobs.values().map(Vec::len).sum()
+        self.queue().trustpoints.values().map(Vec::len).sum()
     }
 
     /// Whether no report waits.
@@ -136,7 +138,7 @@ impl Reports {
     pub async fn run(self: Arc<Self>, identity: Arc<Identity>, link: mpsc::Sender<Publication>) {
         loop {
             let (due, next) = self.queue().take_due(Instant::now());
-            for (job, id, routing_key, envelope) in due {
+            for (trustpoint, id, routing_key, envelope) in due {
                 let Ok(bytes) = envelope.to_bytes() else { continue };
                 let (confirmed, told) = oneshot::channel();
                 if link.send(Publication { routing_key, bytes, confirmed }).await.is_err() {
@@ -145,7 +147,7 @@ impl Reports {
                 let (reports, random) = (Arc::clone(&self), identity.random_u64());
                 tokio::spawn(async move {
                     let confirmed = timeout(CONFIRM_MAX, told).await.is_ok_and(|told| told.unwrap_or(false));
-                    reports.sent(job, id, confirmed, random);
+                    reports.sent(trustpoint, id, confirmed, random);
                 });
             }
             let idle = Instant::now() + Duration::from_secs(3600);
@@ -156,8 +158,8 @@ impl Reports {
         }
     }
 
-    fn sent(&self, job: JobId, id: MessageId, confirmed: bool, random: u64) {
-        if let Some(sending) = self.queue().find(job, id) {
+    fn sent(&self, trustpoint: TrustpointId, id: MessageId, confirmed: bool, random: u64) {
+        if let Some(sending) = self.queue().find(trustpoint, id) {
             sending.in_flight = false;
             sending.confirmed |= confirmed;
             if confirmed {
@@ -170,8 +172,8 @@ impl Reports {
     }
 
     /// A report that is gone from the queue has its receipt.
-    fn is_confirmed(&self, job: JobId, report: MessageId) -> bool {
-        self.queue().find(job, report).is_none_or(|sending| sending.confirmed)
+    fn is_confirmed(&self, trustpoint: TrustpointId, report: MessageId) -> bool {
+        self.queue().find(trustpoint, report).is_none_or(|sending| sending.confirmed)
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
@@ -179,11 +181,11 @@ impl Reports {
     }
 }
 
-type Due = (JobId, MessageId, String, trustfleet_wire::Envelope);
+type Due = (TrustpointId, MessageId, String, trustfleet_wire::Envelope);
 
 impl Queue {
-    fn find(&mut self, job: JobId, report: MessageId) -> Option<&mut Sending> {
-        self.jobs.get_mut(&job)?.iter_mut().find(|sending| sending.report.report_id == report)
+    fn find(&mut self, trustpoint: TrustpointId, report: MessageId) -> Option<&mut Sending> {
+        self.trustpoints.get_mut(&trustpoint)?.iter_mut().find(|sending| sending.report.report_id == report)
     }
 
     /// Marks what is due as sent; also says when to look again.
@@ -193,7 +195,7 @@ impl Queue {
             return (due, next);
         }
         let mut look_again = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
-        for (job, sendings) in &mut self.jobs {
+        for (trustpoint, sendings) in &mut self.trustpoints {
             let mut free_at = Some(now);
             for sending in sendings {
                 match free_at {
@@ -209,7 +211,7 @@ impl Queue {
                     sending.attempts = sending.attempts.saturating_add(1);
                     sending.first_sent.get_or_insert(now);
                     let report = &sending.report;
-                    due.push((*job, report.report_id, report.routing_key.clone(), report.envelope.clone()));
+                    due.push((*trustpoint, report.report_id, report.routing_key.clone(), report.envelope.clone()));
                 } else if !sending.in_flight {
                     look_again(sending.due);
                 }
@@ -237,8 +239,16 @@ mod tests {
         }
     }
 
-    fn job() -> JobId {
-        uuid::Uuid::from_u128(1).into()
+    fn trustpoint() -> TrustpointId {
+        uuid::Uuid::from_u128(9).into()
+    }
+
+    fn job(n: u128) -> JobId {
+        uuid::Uuid::from_u128(n).into()
+    }
+
+    fn add(reports: &Reports, of_job: u128, n: u128) {
+        reports.add(trustpoint(), job(of_job), report(n), Span::none());
     }
 
     fn due(reports: &Reports, at: Instant) -> Vec<u128> {
@@ -249,8 +259,8 @@ mod tests {
     #[test]
     fn reports_of_one_job_go_one_after_the_other_and_none_waits_for_ever() {
         let reports = Reports::default();
-        reports.add(job(), report(1), Span::none());
-        reports.add(job(), report(2), Span::none());
+        add(&reports, 1, 1);
+        add(&reports, 1, 2);
         let now = Instant::now();
         assert_eq!(due(&reports, now), Vec::<u128>::new(), "nothing goes without a link");
         reports.set_linked(true);
@@ -261,14 +271,27 @@ mod tests {
     }
 
     #[test]
+    fn reports_of_a_later_job_wait_for_those_of_the_former_and_other_trustpoints_for_nobody() {
+        let reports = Reports::default();
+        add(&reports, 2, 1); // its clock went back before the next job
+        add(&reports, 1, 2);
+        reports.add(uuid::Uuid::from_u128(8).into(), job(3), report(3), Span::none());
+        reports.set_linked(true);
+        let now = Instant::now() + Duration::from_secs(1);
+        assert_eq!(due(&reports, now), [3, 1]);
+        assert_eq!(reports.receipt(report(1).report_id), Some(job(2)));
+        assert_eq!(due(&reports, now), [2]);
+    }
+
+    #[test]
     fn a_receipt_lets_the_next_report_go_at_once() {
         let reports = Reports::default();
-        reports.add(job(), report(1), Span::none());
-        reports.add(job(), report(2), Span::none());
+        add(&reports, 1, 1);
+        add(&reports, 1, 2);
         reports.set_linked(true);
         let now = Instant::now() + Duration::from_secs(1);
         assert_eq!(due(&reports, now), [1]);
-        assert_eq!(reports.receipt(report(1).report_id), Some(job()));
+        assert_eq!(reports.receipt(report(1).report_id), Some(job(1)));
         assert_eq!(reports.receipt(report(1).report_id), None, "a second receipt changes nothing");
         assert_eq!(due(&reports, now), [2]);
         reports.receipt(report(2).report_id);
@@ -278,12 +301,12 @@ mod tests {
     #[test]
     fn a_report_is_repeated_until_its_receipt_comes_also_when_the_broker_has_it() {
         let reports = Reports::default();
-        reports.add(job(), report(1), Span::none());
+        add(&reports, 1, 1);
         reports.set_linked(true);
         let mut now = Instant::now() + Duration::from_secs(1);
         for _ in 0..10 {
             assert_eq!(due(&reports, now), [1]);
-            reports.sent(job(), report(1).report_id, true, 0);
+            reports.sent(trustpoint(), report(1).report_id, true, 0);
             assert_eq!(due(&reports, Instant::now()), Vec::<u128>::new());
             now += REPORT_BACKOFF.most;
         }
@@ -292,7 +315,7 @@ mod tests {
     #[test]
     fn a_new_link_sends_everything_again_at_once() {
         let reports = Reports::default();
-        reports.add(job(), report(1), Span::none());
+        add(&reports, 1, 1);
         reports.set_linked(true);
         assert_eq!(due(&reports, Instant::now() + Duration::from_secs(1)), [1]);
         reports.set_linked(false);
@@ -303,10 +326,10 @@ mod tests {
     #[tokio::test]
     async fn one_can_wait_until_the_broker_has_a_report_but_not_for_ever() {
         let reports = Reports::default();
-        reports.add(job(), report(1), Span::none());
+        add(&reports, 1, 1);
         let id = report(1).report_id;
-        assert!(!reports.reached_broker(job(), id, Duration::from_millis(10)).await);
-        reports.sent(job(), id, true, 0);
-        assert!(reports.reached_broker(job(), id, Duration::from_millis(10)).await);
+        assert!(!reports.reached_broker(trustpoint(), id, Duration::from_millis(10)).await);
+        reports.sent(trustpoint(), id, true, 0);
+        assert!(reports.reached_broker(trustpoint(), id, Duration::from_millis(10)).await);
     }
 }

@@ -29,7 +29,7 @@ const REASON_MAX: usize = 200;
     responses((status = 200, description = "A part of the list", body = Page<AgentBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     let list = call.list(&[])?;
-    let rows = call.tenant_tx("agent_list", async |tx| Ok(tx.agent_list(list.after(), list.rows()).await?)).await?;
+    let rows = call.tenant_read("agent_list", async |tx| Ok(tx.agent_list(list.after(), list.rows()).await?)).await?;
     let page: Page<AgentBody> = list.page(rows, |agent| agent.name.to_string());
     json(StatusCode::OK, &page)
 }
@@ -42,7 +42,7 @@ pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     summary = "Show an agent", responses((status = 200, description = "The agent", body = AgentBody)))]
 pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("agent", "agent")?;
-    let agent = call.tenant_tx("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
+    let agent = call.tenant_read("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
     json(StatusCode::OK, &AgentBody::from(agent))
 }
 
@@ -57,7 +57,7 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
         (status = 200, description = "It is in quarantine; one that was keeps its first reason", body = AgentBody)))]
 pub async fn quarantine(call: Call, body: Body<QuarantineCreate>) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("agent", "agent")?;
-    call.tenant_tx("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
+    call.tenant_read("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
     let reason = body.check(|body, violations| {
         violations.check("reason", "text", check_text(&body.reason, REASON_MAX)).map(|_| body.reason)
     })?;
@@ -120,7 +120,7 @@ pub async fn release(call: Call) -> Result<HttpResponse, Problem> {
         (status = 201, description = "Made; the token is shown only here", body = JoinTokenCreatedBody)))]
 pub async fn rejoin(call: Call, body: Body<RejoinCreate>) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("agent", "agent")?;
-    call.tenant_tx("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
+    call.tenant_read("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
     let valid_for_s = body.check(|body, violations| {
         check_join_token_life(body.valid_for_s, violations);
         Some(body.valid_for_s)
@@ -152,7 +152,7 @@ pub async fn rejoin(call: Call, body: Body<RejoinCreate>) -> Result<HttpResponse
             not ended", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("agent", "agent")?;
-    let agent = call.tenant_tx("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
+    let agent = call.tenant_read("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
     let refused = |code, detail: String| Err(AppError::Conflict { code, detail });
     call.tenant_tx("agent_delete", async |tx| {
         if agent.quarantine.is_none() {

@@ -41,7 +41,8 @@ pub struct BindingLeave {
     responses((status = 200, description = "A part of the list", body = Page<BindingBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     let list = call.list(&[])?;
-    let rows = call.tenant_tx("binding_list", async |tx| Ok(tx.binding_list(list.after(), list.rows()).await?)).await?;
+    let rows =
+        call.tenant_read("binding_list", async |tx| Ok(tx.binding_list(list.after(), list.rows()).await?)).await?;
     let page: Page<BindingBody> = list.page(rows, |row| row.name.to_string());
     json(StatusCode::OK, &page)
 }
@@ -116,7 +117,7 @@ async fn check(
 /// What a change would make of a binding: the binding as it is, and its new specification.
 async fn changed(call: &Call, body: Body<BindingUpdate>) -> Result<(Binding, BindingSpec), Problem> {
     let name: ObjectName = call.segment("binding", "binding")?;
-    let present = call.tenant_tx("binding_show", async |tx| Ok(tx.binding_fetch(&name).await?)).await?;
+    let present = call.tenant_read("binding_show", async |tx| Ok(tx.binding_fetch(&name).await?)).await?;
     let (body, mut findings) = body.open();
     let said = match &body {
         Some(body) => check(call, body, &mut findings).await?,
@@ -269,7 +270,7 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
         (status = 202, description = "It leaves: it is gone when its trustpoints are dealt with", body = BindingBody)))]
 pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("binding", "binding")?;
-    call.tenant_tx("binding_show", async |tx| Ok(tx.binding_fetch(&name).await?)).await?;
+    call.tenant_read("binding_show", async |tx| Ok(tx.binding_fetch(&name).await?)).await?;
     let leaving = call.query("certificates").as_deref().and_then(Leaving::from_word).ok_or_else(|| {
         let message =
             "must be keep, delete or revoke: say what becomes of the trustpoints that the binding has brought";

@@ -197,6 +197,17 @@ impl Call {
         self.services().store.tenant_tx(self.tenant()?.id, name, work).await.map_err(Into::into)
     }
 
+    /// As [`Call::tenant_tx`], for what only reads and is one statement where all is as it should be.
+    ///
+    /// # Errors
+    /// As [`Call::tenant_tx`].
+    pub async fn tenant_read<T, F>(&self, name: &'static str, work: F) -> Result<T, Problem>
+    where
+        F: AsyncFn(&TenantTx) -> Result<T, AppError>,
+    {
+        self.services().store.tenant_read(self.tenant()?.id, name, work).await.map_err(Into::into)
+    }
+
     /// What the tenant's quota limits among these.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     }
     let before: Option<CampaignId> = list.after_as()?;
     let rows =
-        call.tenant_tx("campaign_list", async |tx| Ok(tx.campaign_list(state, before, list.rows()).await?)).await?;
+        call.tenant_read("campaign_list", async |tx| Ok(tx.campaign_list(state, before, list.rows()).await?)).await?;
     let page: Page<CampaignBody> = list.page(rows, |row| row.id.to_string());
     json(StatusCode::OK, &page)
 }
@@ -227,7 +227,7 @@ pub async fn pause(call: Call) -> Result<HttpResponse, Problem> {
         (status = 409, description = "It is neither paused nor stopped", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn resume(call: Call, body: Body<CampaignResume>) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("campaign", "campaign")?;
-    call.tenant_tx("campaign_show", async |tx| Ok(tx.campaign_fetch(&name).await?)).await?;
+    call.tenant_read("campaign_show", async |tx| Ok(tx.campaign_fetch(&name).await?)).await?;
     let retry = body.check(|body, _| Some(body.retry))?;
     call.reason()?;
     change(&call, "campaign_resumed", async |tx, campaign| {

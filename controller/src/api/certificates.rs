@@ -132,7 +132,7 @@ pub struct CertificateForm {
             content_type = "application/problem+json")))]
 pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     let id: CertificateId = call.segment("certificate", "certificate")?;
-    let found = call.tenant_tx("certificate_show", async |tx| Ok(tx.listed_certificate_fetch(id).await?)).await?;
+    let found = call.tenant_read("certificate_show", async |tx| Ok(tx.listed_certificate_fetch(id).await?)).await?;
     let with_chain = match call.query("chain").as_deref() {
         None | Some("false") => false,
         Some("true") => true,

@@ -62,7 +62,7 @@ pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     }
     let after: Option<ChangeId> = list.after_as()?;
     let rows = call
-        .tenant_tx("change_list", async |tx| Ok(tx.change_list(state, after, list.rows(), call.now).await?))
+        .tenant_read("change_list", async |tx| Ok(tx.change_list(state, after, list.rows(), call.now).await?))
         .await?;
     let page: Page<Change> = list.page(rows, |change| change.id.to_string());
     let items = page.items.into_iter().map(|change| ChangeBody::new(change, call.now)).collect();
@@ -77,7 +77,7 @@ pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     summary = "Show a change", responses((status = 200, description = "The change", body = ChangeBody)))]
 pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     let id: ChangeId = call.segment("change", "change")?;
-    let found = call.tenant_tx("change_show", async |tx| Ok(tx.change_fetch(id).await?)).await?;
+    let found = call.tenant_read("change_show", async |tx| Ok(tx.change_fetch(id).await?)).await?;
     json(StatusCode::OK, &ChangeBody::new(found, call.now))
 }
 
@@ -121,7 +121,7 @@ pub async fn approve(call: Call) -> Result<HttpResponse, Problem> {
         (status = 409, description = "It is decided", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn reject(call: Call, body: Body<ChangeReject>) -> Result<HttpResponse, Problem> {
     let id: ChangeId = call.segment("change", "change")?;
-    call.tenant_tx("change_show", async |tx| Ok(tx.change_fetch(id).await?)).await?;
+    call.tenant_read("change_show", async |tx| Ok(tx.change_fetch(id).await?)).await?;
     let reason = body.check(|body, violations| {
         violations.check("reason", "text", check_text(&body.reason, REASON_MAX));
         Some(body.reason)

@@ -87,7 +87,7 @@ pub async fn create(call: Call, body: Body<DeviceCreate>) -> Result<HttpResponse
     summary = "Show a device", responses((status = 200, description = "The device", body = DeviceBody)))]
 pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("device", "device")?;
-    let found = call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
+    let found = call.tenant_read("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
     json(StatusCode::OK, &DeviceBody::from(found))
 }
 
@@ -102,7 +102,7 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
             content_type = "application/problem+json")))]
 pub async fn update(call: Call, body: Body<DeviceUpdate>) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("device", "device")?;
-    call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
+    call.tenant_read("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
     let (body, mut findings) = body.open();
     let registration = body.map(|body| body.check(&mut findings.rules));
     let agent_id = find_agent(&call, registration.as_ref(), &mut findings).await?;
@@ -140,7 +140,7 @@ pub struct DeviceLeave {
             of its certificates", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn remove(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("device", "device")?;
-    let present = call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
+    let present = call.tenant_read("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
     let certificates = match call.query("certificates").as_deref() {
         None => "none",
         Some("keep") => "keep",

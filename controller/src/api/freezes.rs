@@ -26,7 +26,7 @@ use crate::freeze::FreezeSpec;
     responses((status = 200, description = "A part of the list", body = Page<FreezeBody>)))]
 pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     let list = call.list(&[])?;
-    let rows = call.tenant_tx("freeze_list", async |tx| Ok(tx.freeze_list(list.after(), list.rows()).await?)).await?;
+    let rows = call.tenant_read("freeze_list", async |tx| Ok(tx.freeze_list(list.after(), list.rows()).await?)).await?;
     let page: Page<Freeze> = list.page(rows, |row| row.name.to_string());
     let items = page.items.into_iter().map(|freeze| FreezeBody::new(freeze, call.now)).collect();
     json(StatusCode::OK, &Page::<FreezeBody> { items, next: page.next })
@@ -74,7 +74,7 @@ pub async fn create(call: Call, body: Body<FreezeCreate>) -> Result<HttpResponse
     summary = "Show a freeze", responses((status = 200, description = "The freeze", body = FreezeBody)))]
 pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("freeze", "freeze")?;
-    let found = call.tenant_tx("freeze_show", async |tx| Ok(tx.freeze_fetch(&name).await?)).await?;
+    let found = call.tenant_read("freeze_show", async |tx| Ok(tx.freeze_fetch(&name).await?)).await?;
     json(StatusCode::OK, &FreezeBody::new(found, call.now))
 }
 

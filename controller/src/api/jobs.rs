@@ -43,7 +43,7 @@ pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     }
     let before = list.after_as()?;
     let filter = JobFilter { device: list.filter("device"), trustpoint: list.filter("trustpoint"), state, before };
-    let rows = call.tenant_tx("job_list", async |tx| Ok(tx.listed_job_list(filter, list.rows()).await?)).await?;
+    let rows = call.tenant_read("job_list", async |tx| Ok(tx.listed_job_list(filter, list.rows()).await?)).await?;
     let page: Page<JobBody> = list.page(rows, |row| row.id.to_string());
     json(StatusCode::OK, &page)
 }
@@ -56,7 +56,7 @@ pub async fn list(call: Call) -> Result<HttpResponse, Problem> {
     summary = "Show a job", responses((status = 200, description = "The job", body = JobBody)))]
 pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     let id: JobId = call.segment("job", "job")?;
-    let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(id).await?)).await?;
+    let job = call.tenant_read("job_show", async |tx| Ok(tx.listed_job_fetch(id).await?)).await?;
     json(StatusCode::OK, &JobBody::from(job))
 }
 
@@ -69,7 +69,7 @@ pub async fn show(call: Call) -> Result<HttpResponse, Problem> {
     responses((status = 200, description = "The transcript, or why there is none", body = TranscriptBody)))]
 pub async fn transcript(call: Call) -> Result<HttpResponse, Problem> {
     let id: JobId = call.segment("job", "job")?;
-    let found = call.tenant_tx("job_transcript", async |tx| Ok(tx.job_transcript_fetch(id).await?)).await?;
+    let found = call.tenant_read("job_transcript", async |tx| Ok(tx.job_transcript_fetch(id).await?)).await?;
     json(StatusCode::OK, &TranscriptBody::new(id, found, call.now))
 }
 
@@ -85,12 +85,12 @@ pub async fn transcript(call: Call) -> Result<HttpResponse, Problem> {
             content_type = "application/problem+json")))]
 pub async fn stop(call: Call) -> Result<HttpResponse, Problem> {
     let job_id: JobId = call.segment("job", "job")?;
-    let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
+    let job = call.tenant_read("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
     // Said again it is no error.
     if job.failure.as_ref().is_none_or(|failure| failure.code != "stopped") {
         let command = Command::Stop(Stop { job_id, requested_by: call.requester() });
         call.services().registry.ask(call.tenant()?.id, job.device_id, command).await?;
     }
-    let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
+    let job = call.tenant_read("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
     json(StatusCode::ACCEPTED, &JobBody::from(job))
 }

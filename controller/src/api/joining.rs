@@ -30,8 +30,9 @@ const ANCHORS_MAX: usize = 16;
     responses((status = 200, description = "A part of the list", body = Page<FactoryCaBody>)))]
 pub async fn factory_ca_list(call: Call) -> Result<HttpResponse, Problem> {
     let list = call.list(&[])?;
-    let rows =
-        call.tenant_tx("factory_ca_list", async |tx| Ok(tx.factory_ca_list(list.after(), list.rows()).await?)).await?;
+    let rows = call
+        .tenant_read("factory_ca_list", async |tx| Ok(tx.factory_ca_list(list.after(), list.rows()).await?))
+        .await?;
     let page: Page<FactoryCaBody> = list.page(rows, |ca| ca.name.to_string());
     json(StatusCode::OK, &page)
 }
@@ -84,7 +85,7 @@ pub async fn factory_ca_create(call: Call, body: Body<FactoryCaCreate>) -> Resul
     responses((status = 200, description = "The factory CA", body = FactoryCaBody)))]
 pub async fn factory_ca_show(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("factory_ca", "factory CA")?;
-    let ca = call.tenant_tx("factory_ca_show", async |tx| Ok(tx.factory_ca_fetch(&name).await?)).await?;
+    let ca = call.tenant_read("factory_ca_show", async |tx| Ok(tx.factory_ca_fetch(&name).await?)).await?;
     json(StatusCode::OK, &FactoryCaBody::from(ca))
 }
 
@@ -118,7 +119,7 @@ pub async fn factory_ca_delete(call: Call) -> Result<HttpResponse, Problem> {
 pub async fn expected_list(call: Call) -> Result<HttpResponse, Problem> {
     let list = call.list(&[])?;
     let rows = call
-        .tenant_tx("expected_agent_list", async |tx| Ok(tx.expected_agent_list(list.after(), list.rows()).await?))
+        .tenant_read("expected_agent_list", async |tx| Ok(tx.expected_agent_list(list.after(), list.rows()).await?))
         .await?;
     let page: Page<ExpectedAgentBody> = list.page(rows, |expected| expected.serial.as_ref().to_owned());
     json(StatusCode::OK, &page)
@@ -188,7 +189,7 @@ pub async fn expected_delete(call: Call) -> Result<HttpResponse, Problem> {
 pub async fn applicant_list(call: Call) -> Result<HttpResponse, Problem> {
     let list = call.list(&[])?;
     let after: Option<ApplicantId> = list.after_as()?;
-    let rows = call.tenant_tx("applicant_list", async |tx| Ok(tx.applicant_list(after, list.rows()).await?)).await?;
+    let rows = call.tenant_read("applicant_list", async |tx| Ok(tx.applicant_list(after, list.rows()).await?)).await?;
     let page: Page<ApplicantBody> = list.page(rows, |applicant| applicant.id.to_string());
     json(StatusCode::OK, &page)
 }

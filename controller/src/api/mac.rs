@@ -122,7 +122,7 @@ async fn take(call: &Call, (line, entry): Line, one_time: bool) -> MacImportedBo
 async fn find_named(call: &Call, device: &str, trustpoint: &str) -> Result<(DeviceId, TrustpointName), Problem> {
     let device: ObjectName = device.parse().map_err(|_| Problem::not_found("device"))?;
     let trustpoint: TrustpointName = trustpoint.parse().map_err(|_| Problem::not_found("trustpoint"))?;
-    call.tenant_tx("trustpoint_show", async |tx| {
+    call.tenant_read("trustpoint_show", async |tx| {
         let device = tx.registered_device_fetch(&device).await?.device.id;
         Ok((device, tx.listed_trustpoint_fetch(device, &trustpoint).await?.trustpoint.name))
     })

@@ -31,7 +31,7 @@ use crate::error::AppError;
             content_type = "application/problem+json")))]
 pub async fn certificate(call: Call, body: Body<RevokeRequest>) -> Result<HttpResponse, Problem> {
     let id: CertificateId = call.segment("certificate", "certificate")?;
-    call.tenant_tx("certificate_show", async |tx| Ok(tx.listed_certificate_fetch(id).await?)).await?;
+    call.tenant_read("certificate_show", async |tx| Ok(tx.listed_certificate_fetch(id).await?)).await?;
     let wanted = body.check(|body, _| Some(body))?;
     if changes::is_held(&call, "certificate_revoke")? {
         let name = object_name(id.as_uuid())?;
@@ -55,7 +55,7 @@ pub async fn certificate(call: Call, body: Body<RevokeRequest>) -> Result<HttpRe
         context: found.context,
     }));
     call.services().registry.ask(call.tenant()?.id, found.device_id, command).await?;
-    let found = call.tenant_tx("certificate_show", async |tx| Ok(tx.listed_certificate_fetch(id).await?)).await?;
+    let found = call.tenant_read("certificate_show", async |tx| Ok(tx.listed_certificate_fetch(id).await?)).await?;
     json(StatusCode::OK, &CertificateBody::from(found.listed))
 }
 
@@ -69,7 +69,7 @@ pub async fn certificate(call: Call, body: Body<RevokeRequest>) -> Result<HttpRe
         (status = 200, description = "They are asked for from now on: follow them in the list of certificates", body = RevokedManyBody)))]
 pub async fn device(call: Call, body: Body<RevokeManyRequest>) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("device", "device")?;
-    call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
+    call.tenant_read("device_show", async |tx| Ok(tx.registered_device_fetch(&name).await?)).await?;
     many(&call, body, "device_revoke", "device", &name).await
 }
 
@@ -83,7 +83,7 @@ pub async fn device(call: Call, body: Body<RevokeManyRequest>) -> Result<HttpRes
         (status = 200, description = "They are asked for from now on: follow them in the list of certificates", body = RevokedManyBody)))]
 pub async fn agent(call: Call, body: Body<RevokeManyRequest>) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("agent", "agent")?;
-    call.tenant_tx("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
+    call.tenant_read("agent_show", async |tx| Ok(tx.agent_fetch(&name).await?)).await?;
     many(&call, body, "agent_revoke", "agent", &name).await
 }
 

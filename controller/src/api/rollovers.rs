@@ -57,7 +57,7 @@ enum Proposal {
 pub async fn start(call: Call, body: Body<RolloverStart>) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("ca_server", "CA server")?;
     let allow_weak = call.tenant()?.allow_weak_algorithms;
-    call.tenant_tx("ca_server_show", async |tx| Ok(tx.ca_server_fetch(&name).await?)).await?;
+    call.tenant_read("ca_server_show", async |tx| Ok(tx.ca_server_fetch(&name).await?)).await?;
     let (spec, issuer_of) = body.check(|body, violations| {
         let other = body.issuer_of.as_deref();
         let other = other.and_then(|name| violations.check("issuer_of", "S1", name.parse::<ObjectName>()));
@@ -168,7 +168,7 @@ pub async fn missing(call: Call) -> Result<HttpResponse, Problem> {
             content_type = "application/problem+json")))]
 pub async fn switch(call: Call, body: Body<RolloverSwitch>) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("ca_server", "CA server")?;
-    call.tenant_tx("ca_server_show", async |tx| Ok(tx.ca_server_fetch(&name).await?)).await?;
+    call.tenant_read("ca_server_show", async |tx| Ok(tx.ca_server_fetch(&name).await?)).await?;
     let how = body.check(|body, violations| {
         match &body.reason {
             Some(reason) => {

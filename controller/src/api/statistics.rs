@@ -74,7 +74,7 @@ pub async fn reset_device(call: Call) -> Result<HttpResponse, Problem> {
     responses((status = 200, description = "The sums", body = StatisticsBody)))]
 pub async fn of_policy(call: Call) -> Result<HttpResponse, Problem> {
     let name: ObjectName = call.segment("policy", "policy")?;
-    let policy = call.tenant_tx("policy_show", async |tx| Ok(tx.policy_fetch(&name).await?)).await?;
+    let policy = call.tenant_read("policy_show", async |tx| Ok(tx.policy_fetch(&name).await?)).await?;
     sums(&call, StatisticsOf { device: None, policy: Some(policy.id) }).await
 }
 

@@ -380,7 +380,7 @@ pub(super) async fn accepted(call: &Call, reply: Reply) -> Result<HttpResponse, 
     let Reply::Job { job_id } = reply else {
         return Err(AppError::internal("a device answered a request for a job without one").into());
     };
-    let job = call.tenant_tx("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
+    let job = call.tenant_read("job_show", async |tx| Ok(tx.listed_job_fetch(job_id).await?)).await?;
     json(StatusCode::ACCEPTED, &JobBody::from(job))
 }
 
@@ -393,7 +393,7 @@ pub(super) async fn find_listed(call: &Call) -> Result<(DeviceId, ListedTrustpoi
         find_device(call, &device).await?;
         return Err(Problem::not_found("trustpoint"));
     };
-    call.tenant_tx("trustpoint_show", async |tx| {
+    call.tenant_read("trustpoint_show", async |tx| {
         if let Some(found) = tx.listed_trustpoint_by_names(&device, &name).await? {
             return Ok(found);
         }
@@ -410,12 +410,12 @@ pub(super) async fn find(call: &Call) -> Result<(DeviceId, TrustpointName), Prob
 }
 
 pub(super) async fn find_device(call: &Call, name: &ObjectName) -> Result<DeviceId, Problem> {
-    let found = call.tenant_tx("device_show", async |tx| Ok(tx.registered_device_fetch(name).await?)).await?;
+    let found = call.tenant_read("device_show", async |tx| Ok(tx.registered_device_fetch(name).await?)).await?;
     Ok(found.device.id)
 }
 
 async fn read(call: &Call, device: DeviceId, name: &TrustpointName) -> Result<TrustpointBody, Problem> {
     let found =
-        call.tenant_tx("trustpoint_show", async |tx| Ok(tx.listed_trustpoint_fetch(device, name).await?)).await?;
+        call.tenant_read("trustpoint_show", async |tx| Ok(tx.listed_trustpoint_fetch(device, name).await?)).await?;
     Ok(found.into())
 }

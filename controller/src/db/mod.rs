@@ -66,7 +66,6 @@ use tracing::{Instrument as _, Span};
 use trustfleet_model::ids::TenantId;
 use trustfleet_telemetry::{in_trace, record_error, trace_span};
 
-use self::connect::OnBackend;
 pub use self::{
     admission::{Admitted, CaEndpoint},
     agent::{Agent, JoinedBy, Quarantine},
@@ -112,6 +111,10 @@ pub use self::{
     token::{ApiToken, ApiTokenInsert, JoinToken, PresentedToken},
     transcript::JobTranscript,
     tx::{SystemTx, TenantTx},
+};
+use self::{
+    connect::OnBackend,
+    tx::{Bond, Raw},
 };
 pub(crate) use self::{housekeeping::key_type, row::stored_trustpoint, transcript::stored_transcript, tx::Id};
 use crate::{
@@ -199,8 +202,21 @@ impl Store {
         E: From<DbError>,
     {
         let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL trustfleet.tenant = '{tenant}'");
-        let sealer = || Arc::clone(&self.inner.sealer);
-        self.run(&self.inner.api, name, &begin, |client| TenantTx::new(client, tenant, name, sealer()), work).await
+        self.of_tenant(tenant, name, Bond::All(begin.into()), work).await
+    }
+
+    /// As [`Store::tenant_tx`], for what only reads and is one statement where all is as it should be: several see several
+    /// snapshots.
+    ///
+    /// # Errors
+    /// As [`Store::tenant_tx`].
+    pub async fn tenant_read<T, E, F>(&self, tenant: TenantId, name: &'static str, work: F) -> Result<T, E>
+    where
+        F: AsyncFn(&TenantTx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let begin = format!("BEGIN READ ONLY; SET LOCAL trustfleet.tenant = '{tenant}'");
+        self.of_tenant(tenant, name, Bond::Each(begin.into()), work).await
     }
 
     /// As [`Store::tenant_tx`], but alone among those of the tenant that are counted against its quotas, and read committed:
@@ -217,8 +233,7 @@ impl Store {
             "BEGIN; SET LOCAL trustfleet.tenant = '{tenant}'; \
              SELECT pg_advisory_xact_lock({QUOTA_LOCK}, hashtext('{tenant}'))"
         );
-        let sealer = || Arc::clone(&self.inner.sealer);
-        self.run(&self.inner.api, name, &begin, |client| TenantTx::new(client, tenant, name, sealer()), work).await
+        self.of_tenant(tenant, name, Bond::All(begin.into()), work).await
     }
 
     /// Runs `work` in a transaction across tenants, read committed, under the system role; otherwise as
@@ -231,8 +246,7 @@ impl Store {
         F: AsyncFn(&SystemTx) -> Result<T, E>,
         E: From<DbError>,
     {
-        let sealer = || Arc::clone(&self.inner.sealer);
-        self.run(&self.inner.system, name, "BEGIN", |client| SystemTx::new(client, name, sealer()), work).await
+        self.across_tenants(name, Bond::All("BEGIN".into()), work).await
     }
 
     /// As [`Store::system_tx`], for work that is one statement which only reads: it needs no transaction around it, and two of
@@ -245,8 +259,7 @@ impl Store {
         F: AsyncFn(&SystemTx) -> Result<T, E>,
         E: From<DbError>,
     {
-        let sealer = || Arc::clone(&self.inner.sealer);
-        self.run(&self.inner.system, name, "", |client| SystemTx::bare(client, name, sealer()), work).await
+        self.across_tenants(name, Bond::None, work).await
     }
 
     /// As [`Store::system_tx`], but of one snapshot, and reading only.
@@ -258,9 +271,7 @@ impl Store {
         F: AsyncFn(&SystemTx) -> Result<T, E>,
         E: From<DbError>,
     {
-        let sealer = || Arc::clone(&self.inner.sealer);
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        self.run(&self.inner.system, name, begin, |client| SystemTx::new(client, name, sealer()), work).await
+        self.across_tenants(name, Bond::All("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".into()), work).await
     }
 
     /// A connection of the system role for one statement that is a transaction by itself (the group commit).
@@ -277,12 +288,30 @@ impl Store {
         ask(&self.inner.api).await && ask(&self.inner.system).await
     }
 
+    async fn of_tenant<T, E, F>(&self, tenant: TenantId, name: &'static str, bond: Bond, work: F) -> Result<T, E>
+    where
+        F: AsyncFn(&TenantTx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let open = |raw| TenantTx::new(raw, tenant, Arc::clone(&self.inner.sealer));
+        self.run(&self.inner.api, name, bond, open, work).await
+    }
+
+    async fn across_tenants<T, E, F>(&self, name: &'static str, bond: Bond, work: F) -> Result<T, E>
+    where
+        F: AsyncFn(&SystemTx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let open = |raw| SystemTx::new(raw, Arc::clone(&self.inner.sealer));
+        self.run(&self.inner.system, name, bond, open, work).await
+    }
+
     async fn run<X, T, E, F>(
         &self,
         pool: &Pool,
         name: &'static str,
-        begin: &str,
-        open: impl Fn(Object) -> X,
+        bond: Bond,
+        open: impl Fn(Raw) -> X,
         work: F,
     ) -> Result<T, E>
     where
@@ -294,7 +323,10 @@ impl Store {
         let timer = self.inner.metrics.tx_timer(name);
         let mut retry = 0;
         loop {
-            let (error, failed) = match Self::attempt(pool, begin, &open, &work).instrument(span.clone()).await {
+            let (error, failed) = match Self::attempt(pool, |client| open(Raw::new(client, name, bond.clone())), &work)
+                .instrument(span.clone())
+                .await
+            {
                 Ok(value) => {
                     timer.finish(TxOutcome::Committed);
                     return Ok(value);
@@ -317,12 +349,7 @@ impl Store {
     }
 
     /// One attempt; with an error comes what it says about another one.
-    async fn attempt<X, T, E, F>(
-        pool: &Pool,
-        begin: &str,
-        open: &impl Fn(Object) -> X,
-        work: &F,
-    ) -> Result<T, (E, Failed)>
+    async fn attempt<X, T, E, F>(pool: &Pool, open: impl FnOnce(Object) -> X, work: &F) -> Result<T, (E, Failed)>
     where
         X: tx::Transaction,
         F: AsyncFn(&X) -> Result<T, E>,
@@ -332,14 +359,6 @@ impl Store {
             Ok(client) => client,
             Err(error) => return Err((error.into(), Failed::Away)),
         };
-        if !begin.is_empty()
-            && let Err(error) = client.batch_execute(begin).await
-        {
-            let error = DbError::from(error);
-            let failed = if error.is_away() { Failed::Retryable } else { Failed::Refused };
-            drop(Object::take(client));
-            return Err((error.into(), failed));
-        }
         let tx = open(client);
         match work(&tx).await {
             Ok(value) => match tx.commit().await {

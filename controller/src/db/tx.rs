@@ -1,9 +1,13 @@
 //! Transactions: [`TenantTx`] sees one tenant, [`SystemTx`] is the short door across tenants.
 //!
+//! What begins a transaction goes to the server together with its first statement, and where every statement stands for
+//! itself what ends it goes along, too: a round trip costs both sides more than most statements do.
+//!
 //! A transaction that is dropped without commit (an error, a panic, a client that went away) takes its connection with
 //! it, so that no later user of the pool finds itself inside of it.
 
 use std::{
+    borrow::Cow,
     fmt, mem,
     sync::{
         Arc,
@@ -48,8 +52,8 @@ impl fmt::Debug for TenantTx {
 }
 
 impl TenantTx {
-    pub(super) const fn new(client: Object, tenant: TenantId, name: &'static str, sealer: Arc<Sealer>) -> Self {
-        Self { raw: Raw::new(client, name), tenant, sealer }
+    pub(super) const fn new(raw: Raw, tenant: TenantId, sealer: Arc<Sealer>) -> Self {
+        Self { raw, tenant, sealer }
     }
 
     /// Seals rows of the audit log.
@@ -106,14 +110,7 @@ impl fmt::Debug for SystemTx {
 }
 
 impl SystemTx {
-    pub(super) const fn new(client: Object, name: &'static str, sealer: Arc<Sealer>) -> Self {
-        Self { raw: Raw::new(client, name), sealer }
-    }
-
-    /// Without a transaction: each statement stands for itself.
-    pub(super) fn bare(client: Object, name: &'static str, sealer: Arc<Sealer>) -> Self {
-        let mut raw = Raw::new(client, name);
-        raw.bare = true;
+    pub(super) const fn new(raw: Raw, sealer: Arc<Sealer>) -> Self {
         Self { raw, sealer }
     }
 
@@ -206,20 +203,59 @@ fn with_first<'a>(first: &'a (dyn ToSql + Sync), rest: Params<'a>) -> Vec<&'a (d
     all
 }
 
-/// A connection inside a transaction.
-struct Raw {
+/// How statements are kept together.
+#[derive(Clone, Debug)]
+pub(super) enum Bond {
+    /// Not at all: the server makes a transaction of each.
+    None,
+    /// Each in a transaction of its own, which begins with this.
+    Each(Cow<'static, str>),
+    /// All in one, which begins with this.
+    All(Cow<'static, str>),
+}
+
+/// A connection, inside a transaction from the first statement on.
+pub(super) struct Raw {
     client: Option<Object>,
     name: &'static str,
-    /// There is no transaction: nothing is to be ended.
-    bare: bool,
+    bond: Bond,
+    begun: AtomicBool,
     may_run_again: AtomicBool,
     failed: AtomicBool,
 }
 
 impl Raw {
-    const fn new(client: Object, name: &'static str) -> Self {
-        let (may_run_again, failed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { client: Some(client), name, bare: false, may_run_again, failed }
+    pub(super) const fn new(client: Object, name: &'static str, bond: Bond) -> Self {
+        let (begun, may_run_again, failed) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+        Self { client: Some(client), name, bond, begun, may_run_again, failed }
+    }
+
+    /// Whether there is a transaction to be ended.
+    fn is_open(&self) -> bool {
+        matches!(self.bond, Bond::All(_)) && self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Sends what belongs before and after a statement along with it; the server takes them in this order.
+    async fn bound<T>(
+        &self,
+        client: &Object,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, DbError> {
+        let asked = match &self.bond {
+            Bond::None => statement.await,
+            Bond::All(_) if self.begun.swap(true, Ordering::Relaxed) => statement.await,
+            Bond::All(begin) => {
+                let (begun, asked) = tokio::join!(biased; client.batch_execute(begin), statement);
+                begun.and(asked)
+            }
+            Bond::Each(begin) => {
+                let (begun, asked, ended) =
+                    tokio::join!(biased; client.batch_execute(begin), statement, client.batch_execute("COMMIT"));
+                // After a statement that failed the commit is a silent rollback.
+                begun.and(asked).and_then(|answer| ended.map(|()| answer))
+            }
+        };
+        asked.map_err(|error| self.sort(error))
     }
 
     fn client(&self) -> Result<&Object, DbError> {
@@ -230,23 +266,25 @@ impl Raw {
     async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, DbError> {
         let client = self.client()?;
         let statement = client.prepare_cached(sql).await.map_err(|error| self.sort(error))?;
-        client.query(&statement, params).await.map_err(|error| self.sort(error))
+        self.bound(client, client.query(&statement, params)).await
     }
 
     async fn query_once(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, DbError> {
-        self.client()?.query(sql, params).await.map_err(|error| self.sort(error))
+        let client = self.client()?;
+        let statement = client.prepare(sql).await.map_err(|error| self.sort(error))?;
+        self.bound(client, client.query(&statement, params)).await
     }
 
     async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, DbError> {
         let client = self.client()?;
         let statement = client.prepare_cached(sql).await.map_err(|error| self.sort(error))?;
-        client.query_opt(&statement, params).await.map_err(|error| self.sort(error))
+        self.bound(client, client.query_opt(&statement, params)).await
     }
 
     async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, DbError> {
         let client = self.client()?;
         let statement = client.prepare_cached(sql).await.map_err(|error| self.sort(error))?;
-        client.execute(&statement, params).await.map_err(|error| self.sort(error))
+        self.bound(client, client.execute(&statement, params)).await
     }
 
     fn sort(&self, error: tokio_postgres::Error) -> DbError {
@@ -270,8 +308,9 @@ impl Raw {
             let source = "a statement failed, so nothing can be committed".into();
             return Err((DbError::Query { source }, false));
         }
+        let is_open = self.is_open();
         let client = self.client.take().ok_or_else(ended)?;
-        if self.bare {
+        if !is_open {
             return Ok(());
         }
         match client.batch_execute("COMMIT").await {
@@ -285,8 +324,9 @@ impl Raw {
     }
 
     async fn roll_back(mut self) {
+        let is_open = self.is_open();
         if let Some(client) = self.client.take()
-            && !self.bare
+            && is_open
             && client.batch_execute("ROLLBACK").await.is_err()
         {
             drop(Object::take(client));

@@ -48,6 +48,7 @@ mod schema;
 mod search;
 mod statistics;
 mod stopping;
+mod storms;
 mod support;
 mod transcripts;
 mod transfer;

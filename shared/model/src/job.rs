@@ -10,6 +10,9 @@ use crate::ids::{CertificateId, LeaseId, SecretId};
 use crate::policy::PolicySpec;
 use crate::revocation::{RevocationReason, Signer};
 
+/// Code of the failure of a job that was to replace a certificate which is not the one in use.
+pub const REPLACED_ALREADY: &str = "replaced_already";
+
 /// Kind of the CMP request (S27 to S30).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

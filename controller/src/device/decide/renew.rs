@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use trustfleet_model::{
     field::Violations,
-    job::{Culprit, Failure},
+    job::{Culprit, Failure, REPLACED_ALREADY},
     renewal::{Due, NOT_READY, next_action},
     trustpoint::Trustpoint,
 };
@@ -45,12 +45,18 @@ pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Resul
     match order::enrollment(state, trustpoint, request, &enroll.context, now) {
         Ok((agent_id, mut order)) => {
             order.automatic = true;
-            order.replaces.clone_from(&renew.serial);
+            order.replaces = renew.serial.clone().filter(|_| !is_misjudged(trustpoint));
             let enroll = Enroll { request, ..enroll.clone() };
             Ok(new_enrollment(state, trustpoint, &enroll, agent_id, order, now))
         }
         Err(missing) => Ok(not_ready(state, trustpoint, renew, &missing, now)),
     }
+}
+
+/// The agent has another certificate in use than is known here, and by its last answer keeps refusing: whichever it is, the
+/// next request replaces it, and both know the same again.
+fn is_misjudged(trustpoint: &Trustpoint) -> bool {
+    trustpoint.last_failure.as_ref().is_some_and(|last| last.code == REPLACED_ALREADY)
 }
 
 fn not_ready(
@@ -164,6 +170,23 @@ mod tests {
         assert!(failure.code == "not_ready" && failure.message.contains("device.agent"), "{failure:?}");
         assert_eq!((trustpoint.failures, trustpoint.last_failed_at), (1, Some(late())));
         assert!(renewed(&changes.state, &serial(&state), ON, late()).is_none(), "not at once again");
+    }
+
+    #[test]
+    fn an_agent_that_has_another_certificate_in_use_than_is_known_here_renews_whichever_it_is_the_next_time() {
+        let replaces = |changes: &Changes| match &changes.jobs[0].task {
+            JobTask::Enroll(order) => order.replaces.clone(),
+            other => panic!("no enrolment: {other:?}"),
+        };
+        let mut state = in_use();
+        let usual = renewed(&state, &serial(&state), ON, late()).unwrap();
+        assert_eq!(replaces(&usual), Some(serial(&state)));
+        for (code, expected) in [("no_answer", Some(serial(&state))), (REPLACED_ALREADY, None)] {
+            for trustpoint in state.trustpoints.values_mut() {
+                trustpoint.last_failure = Some(failure(code));
+            }
+            assert_eq!(replaces(&renewed(&state, &serial(&state), ON, late()).unwrap()), expected, "{code}");
+        }
     }
 
     #[test]
