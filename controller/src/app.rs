@@ -41,7 +41,7 @@ use crate::{
     error::AppError,
     freezer::Freezer,
     housekeeping::Housekeeper,
-    inbox::Inbox,
+    inbox::{Inbox, Senders},
     keys::{KeyError, Keys},
     leases::Leaser,
     leaver::Leaver,
@@ -318,6 +318,7 @@ impl Core {
         });
         let inbox = Inbox {
             store: store.clone(),
+            senders: Senders::start(backend, store.clone()),
             registry: registry.clone(),
             broker: broker.clone(),
             keys: Arc::clone(&keys),

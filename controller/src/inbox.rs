@@ -7,12 +7,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{runtime::Handle, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 use trustfleet_model::{
     clock::Clock,
-    ids::{AgentId, CertificateId, MessageId, TenantId, TrustpointId},
+    ids::{AgentId, CertificateId, MessageId},
 };
 use trustfleet_telemetry::{continue_from, record_error, trace_span};
 use trustfleet_wire::{
@@ -28,10 +28,11 @@ use crate::{
     audit::Refusals,
     bounds::AgentBounds,
     broker::{BrokerError, BrokerHandle, Delivery, Outgoing},
-    db::{DbError, Sender, Store},
-    device::{Command, JobKind, Rejection, Reply, ReportEvent},
+    db::{Claimed, DbError, Sender, Store},
+    device::{Command, JobKind, Rejection, Reply},
     entropy,
     error::AppError,
+    gather::{Answers, Gather},
     keys::Keys,
     metrics::{Metrics, Refusal},
     telemetry::chain,
@@ -48,6 +49,8 @@ mod servers;
 /// Unanswered deliveries of one queue at a time.
 const PREFETCH: u16 = 64;
 const PAUSE: Duration = Duration::from_millis(500);
+/// Statements that look for senders at a time.
+const SENDERS_AT_ONCE: usize = 2;
 /// How often a message that came too early, or finds its device busy, is tried before it goes back to its queue.
 const TRIES: u32 = 5;
 /// Longest message of an agent, bytes: a certificate with its chain is a hundredth of it.
@@ -60,6 +63,8 @@ const SEEN_EVERY_S: i64 = 60;
 pub struct Inbox {
     /// The database.
     pub store: Store,
+    /// Looks up who messages are from.
+    pub senders: Senders,
     /// Device actors.
     pub registry: Registry,
     /// RabbitMQ.
@@ -78,6 +83,25 @@ pub struct Inbox {
     pub new_jobs: Arc<Notify>,
     /// Budget of CAs that have none of their own.
     pub ca_budget: Budget,
+}
+
+/// Who messages are from, those that come at the same time together. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Senders(Gather<Claimed, Option<Sender>>);
+
+impl Senders {
+    /// Starts to answer; ends with the last handle.
+    pub fn start(backend: &Handle, store: Store) -> Self {
+        Self(Gather::start(backend, SENDERS_AT_ONCE, move |claims| found(store.clone(), claims)))
+    }
+
+    async fn ask(&self, claimed: Claimed) -> Result<Option<Sender>, DbError> {
+        self.0.ask(claimed).await
+    }
+}
+
+async fn found(store: Store, claims: Vec<Claimed>) -> Answers<Option<Sender>> {
+    store.system_read("inbox_senders", async move |tx| tx.senders_fetch(&claims).await).await
 }
 
 impl std::fmt::Debug for Inbox {
@@ -184,22 +208,15 @@ impl Inbox {
             Err(error @ WireError::UnknownVersion(_)) => return Fate::Refused(Refusal::UnknownVersion, chain(&error)),
             Err(error) => return Fate::Refused(Refusal::Unreadable, chain(&error)),
         };
-        let (tenant, agent, job, lease) = match &claimed {
-            FromAgent::Hello(hello) => (hello.tenant_id, hello.agent_id, None, None),
-            FromAgent::Report(report) => (report.tenant_id, report.agent_id, Some(report.job_id), report.lease_id),
-            FromAgent::Lease(answer) => (answer.tenant_id, answer.agent_id, None, None),
-        };
+        let claimed = parse::claimed(&claimed);
+        let agent = claimed.agent;
         if writer.is_some_and(|writer| writer != agent) {
             return Fate::Refused(Refusal::ForeignSender, format!("in the name of agent {agent}"));
         }
-        let found: Result<_, AppError> = self
-            .store
-            .system_read("inbox_sender", async move |tx| Ok(tx.sender_fetch(tenant, agent, job, lease).await?))
-            .await;
-        let sender = match found {
+        let sender = match self.senders.ask(claimed.clone()).await {
             Ok(Some(sender)) => sender,
             Ok(None) => return Fate::Refused(Refusal::UnknownAgent, format!("agent {agent}")),
-            Err(error) => return Fate::Later(error),
+            Err(error) => return Fate::Later(error.into()),
         };
         let message = match envelope.open::<FromAgent>(Purpose::FromAgent, &sender.sign_key) {
             Ok(message) => message,
@@ -213,7 +230,7 @@ impl Inbox {
             FromAgent::Lease(answer) => self.lease_answered(*answer).await,
             FromAgent::Report(report) => {
                 let (span, report_id) = (span(&report), report.report_id);
-                let mut fate = self.report(*report, sender).instrument(span.clone()).await;
+                let mut fate = self.report(*report, claimed, sender).instrument(span.clone()).await;
                 // It is its agent's own, and will never be taken: without an answer it would be repeated for ever.
                 if let Fate::Refused(refusal, _) = &fate
                     && let Err(error) = self.answer(agent, report_id, Some(*refusal)).await
@@ -288,7 +305,7 @@ impl Inbox {
         }
     }
 
-    async fn report(&self, report: Report, mut sender: Sender) -> Fate {
+    async fn report(&self, report: Report, claimed: Claimed, mut sender: Sender) -> Fate {
         // Before any actor is woken: a report may name whatever device it likes.
         if let (None, Some(lease)) = (sender.job, report.lease_id) {
             match self.adopt(&report, lease, &sender).await {
@@ -301,17 +318,10 @@ impl Inbox {
                     };
                 }
             }
-            let (tenant, agent, job) = (report.tenant_id, report.agent_id, report.job_id);
-            let again: Result<_, AppError> = self
-                .store
-                .system_read("inbox_sender", async move |tx| {
-                    Ok(tx.sender_fetch(tenant, agent, Some(job), None).await?)
-                })
-                .await;
-            match again {
+            match self.senders.ask(Claimed { lease: None, ..claimed }).await {
                 Ok(Some(known)) => sender = known,
-                Ok(None) => return Fate::Refused(Refusal::UnknownAgent, format!("agent {agent}")),
-                Err(error) => return Fate::Later(error),
+                Ok(None) => return Fate::Refused(Refusal::UnknownAgent, format!("agent {}", report.agent_id)),
+                Err(error) => return Fate::Later(error.into()),
             }
         }
         match sender.job {
@@ -346,13 +356,11 @@ impl Inbox {
         let (report_job, server) = (report.job_id, report.server.clone());
         let mut command = parse::report(report, &sender, certificate_id, now);
         // Of a revocation it is the key of whoever signs.
-        if let ReportEvent::Started { public_key_sha256 } = &command.event
-            && kind.is_none_or(|(kind, _)| kind != JobKind::Revoke)
+        if kind.is_none_or(|(kind, _)| kind != JobKind::Revoke)
+            && let Some(holder) = sender.key_held_by.take()
         {
-            match self.key_holder(tenant, command.trustpoint_id, public_key_sha256.clone()).await {
-                Ok(holder) => command.key_held_by = holder,
-                Err(error) => return Fate::Later(error),
-            }
+            tracing::warn!(tenant.id = %tenant, trustpoint.id = %command.trustpoint_id, holder, "a key has two trustpoints");
+            command.key_held_by = Some(holder);
         }
         let server = self.server_used(tenant, report_job, server, &sender).await;
         let conflict = command.key_held_by.is_some();
@@ -419,26 +427,6 @@ impl Inbox {
             Ok(_) => {}
             Err(error) => tracing::warn!(endpoint, error = %chain(&error), "a CA's breaker was not told"),
         }
-    }
-
-    /// Who else has a key that is about to be certified (S4).
-    async fn key_holder(
-        &self,
-        tenant: TenantId,
-        trustpoint: TrustpointId,
-        public_key_sha256: String,
-    ) -> Result<Option<String>, AppError> {
-        let found: Result<Option<String>, DbError> = self
-            .store
-            .system_read("inbox_key_holder", async move |tx| {
-                tx.key_holder(tenant, trustpoint, &public_key_sha256).await
-            })
-            .await;
-        let holder = found?;
-        if let Some(holder) = &holder {
-            tracing::warn!(tenant.id = %tenant, trustpoint.id = %trustpoint, holder, "a key has two trustpoints");
-        }
-        Ok(holder)
     }
 
     /// Tells an agent that a report need not be repeated: it is committed, or will never be.

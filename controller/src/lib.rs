@@ -35,6 +35,7 @@ pub mod error;
 pub mod factory;
 pub mod freeze;
 pub mod freezer;
+mod gather;
 pub mod housekeeping;
 pub mod inbox;
 pub mod keys;

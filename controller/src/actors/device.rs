@@ -151,7 +151,7 @@ impl Work {
         let version: Option<i64> = self
             .shared
             .store
-            .tenant_tx(self.tenant, "device_version", async |tx| tx.device_version(device).await)
+            .tenant_read(self.tenant, "device_version", async |tx| tx.device_version(device).await)
             .await
             .map_err(|error: crate::db::DbError| AppError::from(error))?;
         Ok(version == Some(state.version))

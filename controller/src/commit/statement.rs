@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deadpool_postgres::Object;
 use serde_json::{Value, json};
-use trustfleet_model::{ca_server::endpoint_of, ids::JobId, job::JobTask};
+use tokio_postgres::types::Json;
+use trustfleet_model::{ca_server::endpoint_of, ids::JobId, job::JobTask, trustpoint::Trustpoint};
 use uuid::Uuid;
 
 use super::Entry;
@@ -35,15 +36,17 @@ WITH i AS (
     RETURNING l.n, d.tenant_id, d.device_id, l.at
 ), trustpoints_written AS (
     INSERT INTO trustpoints (tenant_id, trustpoint_id, device_id, name, entity_id, ca_server_id, policy_id, binding_id,
-                             binding_revision, status, not_after, state, statistics, updated_at)
+                             binding_revision, status, not_after, state, statistics, updated_at, planned_revision)
     SELECT u.tenant_id, t.trustpoint_id, u.device_id, t.name, t.entity_id, t.ca_server_id, t.policy_id, t.binding_id,
-           t.binding_revision, t.status, t.not_after, t.state, t.statistics, u.at
+           t.binding_revision, t.status, t.not_after, t.state, t.statistics, u.at, t.is_step::int
     FROM u JOIN jsonb_to_recordset($6) AS t(n int, trustpoint_id uuid, name text, entity_id uuid, ca_server_id uuid,
-                                            policy_id uuid, binding_id uuid, binding_revision int, status text, not_after timestamptz, state jsonb, statistics jsonb) USING (n)
+                                            policy_id uuid, binding_id uuid, binding_revision int, status text, not_after timestamptz, state jsonb, statistics jsonb, is_step boolean) USING (n)
     ON CONFLICT (tenant_id, trustpoint_id) DO UPDATE
     SET entity_id = EXCLUDED.entity_id, ca_server_id = EXCLUDED.ca_server_id, policy_id = EXCLUDED.policy_id,
         binding_id = EXCLUDED.binding_id, binding_revision = EXCLUDED.binding_revision, status = EXCLUDED.status, not_after = EXCLUDED.not_after, state = EXCLUDED.state,
-        statistics = EXCLUDED.statistics, updated_at = EXCLUDED.updated_at, planned_revision = 0
+        statistics = EXCLUDED.statistics, updated_at = EXCLUDED.updated_at,
+        planned_revision = CASE EXCLUDED.planned_revision WHEN 0 THEN 0 ELSE trustpoints.planned_revision END,
+        next_action_at = CASE EXCLUDED.planned_revision WHEN 0 THEN trustpoints.next_action_at END
     WHERE trustpoints.device_id = EXCLUDED.device_id
 ), trustpoints_removed AS (
     DELETE FROM trustpoints t USING u JOIN jsonb_to_recordset($7) AS r(n int, trustpoint_id uuid) USING (n)
@@ -185,20 +188,8 @@ impl Parameters {
         self.moments.push(changes.at);
         for change in &changes.trustpoints {
             match change {
-                TrustpointChange::Write(trustpoint) => self.trustpoints.push(json!({
-                    "n": n,
-                    "trustpoint_id": trustpoint.id,
-                    "name": trustpoint.name,
-                    "entity_id": trustpoint.entity_id,
-                    "ca_server_id": trustpoint.ca_server_id,
-                    "policy_id": trustpoint.policy_id,
-                    "binding_id": trustpoint.binding_id,
-                    "binding_revision": trustpoint.binding_revision,
-                    "status": trustpoint.status().as_str(),
-                    "not_after": trustpoint.active.as_ref().filter(|facts| !facts.is_given_up()).map(|facts| facts.not_after),
-                    "state": crate::db::stored_trustpoint(trustpoint)?,
-                    "statistics": Some(trustpoint.statistics.flat()).filter(|counts| !counts.is_empty()),
-                })),
+                TrustpointChange::Write(trustpoint) => self.trustpoints.push(written(n, trustpoint, false)?),
+                TrustpointChange::Step(trustpoint) => self.trustpoints.push(written(n, trustpoint, true)?),
                 TrustpointChange::Remove(id) => {
                     self.trustpoints_removed.push(json!({ "n": n, "trustpoint_id": id }));
                 }
@@ -254,7 +245,6 @@ impl Parameters {
 /// Runs the statement, which is a transaction by itself, and returns the numbers that were written.
 pub(super) async fn execute(client: &Object, parameters: &Parameters) -> Result<HashSet<usize>, DbError> {
     let statement = client.prepare_cached(SQL).await.map_err(DbError::from)?;
-    let json = |rows: &Vec<Value>| Value::Array(rows.clone());
     let p = parameters;
     let rows = client
         .query(
@@ -265,16 +255,16 @@ pub(super) async fn execute(client: &Object, parameters: &Parameters) -> Result<
                 &p.devices,
                 &p.versions,
                 &p.moments,
-                &json(&p.trustpoints),
-                &json(&p.trustpoints_removed),
-                &json(&p.jobs),
-                &json(&p.job_updates),
-                &json(&p.certificates),
-                &json(&p.slots),
-                &json(&p.outbox),
-                &json(&p.secrets_gone),
-                &json(&p.audit),
-                &json(&p.revocations),
+                &Json(&p.trustpoints),
+                &Json(&p.trustpoints_removed),
+                &Json(&p.jobs),
+                &Json(&p.job_updates),
+                &Json(&p.certificates),
+                &Json(&p.slots),
+                &Json(&p.outbox),
+                &Json(&p.secrets_gone),
+                &Json(&p.audit),
+                &Json(&p.revocations),
             ],
         )
         .await
@@ -285,6 +275,25 @@ pub(super) async fn execute(client: &Object, parameters: &Parameters) -> Result<
             usize::try_from(n).map_err(|error| DbError::inconsistent("devices", "n", n, error))
         })
         .collect()
+}
+
+/// `is_step`: nothing is due until its request has ended, so that nothing is to be planned.
+fn written(n: i32, trustpoint: &Trustpoint, is_step: bool) -> Result<Value, DbError> {
+    Ok(json!({
+        "n": n,
+        "trustpoint_id": trustpoint.id,
+        "name": trustpoint.name,
+        "entity_id": trustpoint.entity_id,
+        "ca_server_id": trustpoint.ca_server_id,
+        "policy_id": trustpoint.policy_id,
+        "binding_id": trustpoint.binding_id,
+        "binding_revision": trustpoint.binding_revision,
+        "status": trustpoint.status().as_str(),
+        "not_after": trustpoint.active.as_ref().filter(|facts| !facts.is_given_up()).map(|facts| facts.not_after),
+        "state": crate::db::stored_trustpoint(trustpoint)?,
+        "statistics": Some(trustpoint.statistics.flat()).filter(|counts| !counts.is_empty()),
+        "is_step": is_step,
+    }))
 }
 
 fn new_job(n: i32, job: &JobInsert) -> Value {

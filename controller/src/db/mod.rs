@@ -104,7 +104,7 @@ pub use self::{
     roller::DueRollover,
     rollover::{IssuedAlike, Laggard, Rollover},
     search::{CertificateFilter, DeviceFilter, TrustpointFilter, Wanted},
-    sender::{LeaseFacts, Sender},
+    sender::{Claimed, LeaseFacts, Sender},
     statistics::StatisticsOf,
     stats::Stats,
     tenant::{Counted, Keeps, Quota, Tenant, TenantState},

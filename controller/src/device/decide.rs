@@ -334,7 +334,7 @@ fn new_job(
 ) -> Decision {
     let job_id = job.job_id;
     let mut changes = Changes::next(state, now);
-    changes.write(Trustpoint {
+    changes.step(Trustpoint {
         request: RequestState::Agent { job_id },
         last_request: Some(LastRequest { job_id, request_key: job.request_key.clone() }),
         ..trustpoint.clone()
@@ -385,10 +385,24 @@ fn changed(changes: Changes, reply: Reply) -> Decision {
 impl Changes {
     /// Each trustpoint is written once by one decision, as it is at last.
     fn write(&mut self, trustpoint: Trustpoint) {
-        self.trustpoints
-            .retain(|change| !matches!(change, TrustpointChange::Write(other) if other.id == trustpoint.id));
+        self.trustpoints.retain(|change| change.written().is_none_or(|other| other.id != trustpoint.id));
         self.state.trustpoints.insert(trustpoint.id, trustpoint.clone());
         self.trustpoints.push(TrustpointChange::Write(Box::new(trustpoint)));
+    }
+
+    /// The same where no more than its request has changed, which is under way. What is armed for recovery may be due all the same.
+    fn step(&mut self, trustpoint: Trustpoint) {
+        let refers_to = |one: &Trustpoint| (one.entity_id, one.ca_server_id, one.policy_id);
+        let former = self.state.trustpoints.get(&trustpoint.id).map(refers_to);
+        let is_step = self.trustpoints.is_empty() && former == Some(refers_to(&trustpoint));
+        let nothing_is_due = trustpoint.request != RequestState::Nothing && trustpoint.recovery.is_none();
+        self.write(trustpoint);
+        if is_step
+            && nothing_is_due
+            && let Some(TrustpointChange::Write(trustpoint)) = self.trustpoints.pop()
+        {
+            self.trustpoints.push(TrustpointChange::Step(trustpoint));
+        }
     }
 
     fn retire(&mut self, certificate_id: trustfleet_model::ids::CertificateId) {

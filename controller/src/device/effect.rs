@@ -84,8 +84,20 @@ impl Changes {
 pub enum TrustpointChange {
     /// Made, or changed.
     Write(Box<Trustpoint>),
+    /// Its request has begun or goes on, and nothing else has changed: nothing is due by itself until that has ended.
+    Step(Box<Trustpoint>),
     /// Removed.
     Remove(TrustpointId),
+}
+
+impl TrustpointChange {
+    /// The trustpoint as it is written, if it is.
+    pub fn written(&self) -> Option<&Trustpoint> {
+        match self {
+            Self::Write(trustpoint) | Self::Step(trustpoint) => Some(trustpoint),
+            Self::Remove(_) => None,
+        }
+    }
 }
 
 /// A new job, waiting to be published.

@@ -13,11 +13,11 @@ use trustfleet_model::{
     trustpoint::Progress,
 };
 use trustfleet_pki::certificate::Certificate;
-use trustfleet_wire::v1::{self as wire, Event, Exchanged, Failed, Issued, Report};
+use trustfleet_wire::v1::{self as wire, Event, Exchanged, Failed, FromAgent, Issued, Report};
 
 use crate::{
     audit::Requester,
-    db::Sender,
+    db::{Claimed, Sender},
     device::{self, IssuedCertificate, ReportEvent},
 };
 
@@ -29,6 +29,30 @@ const FILE_MAX: usize = 4_096;
 const LIST_MAX: usize = 32;
 /// Entries of a transcript that are looked at; an honest agent sends fewer.
 const ENTRIES_READ: usize = 256;
+
+/// What a message says of its sender, not believed yet.
+pub(super) fn claimed(message: &FromAgent) -> Claimed {
+    match message {
+        FromAgent::Hello(hello) => {
+            Claimed { tenant: hello.tenant_id, agent: hello.agent_id, job: None, lease: None, key: None }
+        }
+        FromAgent::Lease(answer) => {
+            Claimed { tenant: answer.tenant_id, agent: answer.agent_id, job: None, lease: None, key: None }
+        }
+        FromAgent::Report(report) => Claimed {
+            tenant: report.tenant_id,
+            agent: report.agent_id,
+            job: Some(report.job_id),
+            lease: report.lease_id,
+            key: match &report.event {
+                Event::Started { public_key_sha256 } => {
+                    Some((report.trustpoint_id, bounded(public_key_sha256, WORD_MAX)))
+                }
+                _ => None,
+            },
+        },
+    }
+}
 
 /// The command for a report of `sender`.
 pub(super) fn report(mut report: Report, sender: &Sender, id: CertificateId, now: Timestamp) -> device::Report {

@@ -142,10 +142,7 @@ pub(super) fn recover(
 /// Stopping is no failure of the CA or of the device: nothing has to wait for it.
 fn without_wait(mut decision: Decision) -> Decision {
     if let Some(changes) = &mut decision.changes {
-        let stopped = changes.trustpoints.iter().find_map(|change| match change {
-            TrustpointChange::Write(trustpoint) => Some((**trustpoint).clone()),
-            TrustpointChange::Remove(_) => None,
-        });
+        let stopped = changes.trustpoints.iter().find_map(TrustpointChange::written).cloned();
         if let Some(mut trustpoint) = stopped {
             trustpoint.succeed();
             changes.write(trustpoint);

@@ -126,7 +126,7 @@ impl Story<'_> {
             let detail = serde_json::json!({ "public_key_sha256": fingerprint, "held_by": holder });
             self.audit(&mut changes, "key_conflict", detail);
         }
-        changes.write(Trustpoint { request, key_conflict, ..self.trustpoint.clone() });
+        changes.step(Trustpoint { request, key_conflict, ..self.trustpoint.clone() });
         if let Some(open) = changes.state.open_jobs.get_mut(&self.job_id()) {
             open.public_key_sha256 = Some(fingerprint.to_owned());
         }
@@ -160,7 +160,7 @@ impl Story<'_> {
             _ => (RequestState::Poll { job_id, since: now, progress: told }, JobState::AwaitingPoll, true),
         };
         let mut changes = self.changes();
-        changes.write(Trustpoint { request, ..self.trustpoint.clone() });
+        changes.step(Trustpoint { request, ..self.trustpoint.clone() });
         changes.update_job(job_id, job_state, |_| {});
         if is_step {
             self.audit(&mut changes, "job_waiting", serde_json::json!({}));

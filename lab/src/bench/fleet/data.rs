@@ -73,6 +73,8 @@ const DEVICES: &str = "
         SELECT m.tenant_id, m.device_id, m.name, m.agent_id, jsonb_build_object('site', 'site-' || n % 500), n % 256, 4,
                m.enrolled, m.enrolled, f.updated_by
         FROM made m, first f ORDER BY n;
+    INSERT INTO device_labels (tenant_id, device_id, label, name)
+        SELECT m.tenant_id, m.device_id, 'site=site-' || n % 500, m.name FROM made m ORDER BY n;
 ";
 
 const TRUSTPOINTS: &str = "
@@ -99,10 +101,10 @@ const HISTORY: &str = "
                m.key_sha256, md5('transaction' || n), n, j.endpoint, m.enrolled, m.enrolled, m.enrolled, m.enrolled, m.enrolled
         FROM made m, jobs j JOIN first f USING (tenant_id, device_id) WHERE j.kind = 'ir' ORDER BY n;
     INSERT INTO certificates (tenant_id, certificate_id, device_id, trustpoint_id, job_id, slot, serial, subject, issuer, not_before,
-                              not_after, sha256, public_key_sha256, file, der, chain, issued_at, activated_at)
+                              not_after, sha256, public_key_sha256, file, key_type, der, chain, issued_at, activated_at)
         SELECT m.tenant_id, m.certificate_id, m.device_id, m.trustpoint_id, m.job_id, c.slot, m.serial,
-               replace(c.subject, f.name, m.name), c.issuer, m.enrolled, m.not_after, m.sha256, m.key_sha256, c.file, c.der,
-               c.chain, m.enrolled, m.enrolled
+               replace(c.subject, f.name, m.name), c.issuer, m.enrolled, m.not_after, m.sha256, m.key_sha256, c.file,
+               c.key_type, c.der, c.chain, m.enrolled, m.enrolled
         FROM made m, certificates c JOIN first f USING (tenant_id, device_id) WHERE c.slot = 'active' ORDER BY n;
 ";
 

@@ -160,7 +160,7 @@ async fn write(client: &mut Client, statement: &Statement, rows: &[Decided]) -> 
     let (mut statuses, mut states, mut jobs, mut agents) = (vec![], vec![], vec![], vec![]);
     let (mut tasks, mut endpoints, mut deadlines, mut details) = (vec![], vec![], vec![], vec![]);
     for Decided { tenant, device, changes } in rows {
-        let Some(TrustpointChange::Write(trustpoint)) = changes.trustpoints.first() else { return Err(odd()) };
+        let trustpoint = changes.trustpoints.first().and_then(TrustpointChange::written).ok_or_else(odd)?;
         let job = changes.jobs.first().ok_or_else(odd)?;
         let json = |value: serde_json::Result<Value>| value.map_err(BenchError::odd("a row as JSON"));
         tenants.push(tenant.as_uuid());
