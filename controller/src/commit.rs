@@ -188,7 +188,7 @@ impl Committer {
                 self.tell_everybody(batch, &error);
             }
             Err(error) => {
-                tracing::warn!(error = %error, decisions = batch.len(), "group commit refused, trying each alone");
+                tracing::warn!(error = %crate::telemetry::chain(&error), decisions = batch.len(), "group commit refused, trying each alone");
                 for entry in batch {
                     Box::pin(self.write(vec![entry])).await;
                 }

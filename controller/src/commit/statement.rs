@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A row that somebody else holds is skipped like a stale one: it must not hold up the rest of the batch, and batches of
-/// two replicas cannot deadlock.
+/// two replicas cannot deadlock. Jobs are written by the outbox, too, which waits for them in the same order.
 const SQL: &str = "/* group_commit */
 WITH i AS (
     SELECT * FROM unnest($1::int[], $2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[])
@@ -72,6 +72,10 @@ WITH i AS (
     CROSS JOIN LATERAL unnest(ARRAY[j.endpoint, j.secondary_endpoint]) AS x(endpoint)
     WHERE x.endpoint IS NOT NULL AND NOT EXISTS (SELECT FROM ca_endpoints e WHERE e.endpoint = x.endpoint)
     ON CONFLICT DO NOTHING
+), jobs_held AS (
+    SELECT j.tenant_id, j.job_id FROM u JOIN jsonb_to_recordset($9) AS c(n int, job_id uuid) USING (n)
+    JOIN jobs j ON j.tenant_id = u.tenant_id AND j.job_id = c.job_id AND j.device_id = u.device_id
+    ORDER BY j.tenant_id, j.job_id FOR NO KEY UPDATE OF j
 ), jobs_changed AS (
     UPDATE jobs j SET state = coalesce(c.state, j.state),
         failure = CASE c.state WHEN 'succeeded' THEN NULL ELSE coalesce(c.failure, j.failure) END,
@@ -90,6 +94,7 @@ WITH i AS (
                                             transcript jsonb, in_service jsonb, dry_run jsonb,
                                             stop boolean)
         USING (n)
+    JOIN jobs_held h ON h.tenant_id = u.tenant_id AND h.job_id = c.job_id
     WHERE j.tenant_id = u.tenant_id AND j.device_id = u.device_id AND j.job_id = c.job_id
 ), certificates_made AS (
     INSERT INTO certificates (tenant_id, certificate_id, device_id, trustpoint_id, job_id, slot, serial, subject, issuer,

@@ -88,7 +88,8 @@ impl SystemTx {
     }
 
     /// Removes rows that the broker has confirmed, and notes the publication on their jobs. Also when the claim ran out
-    /// meanwhile: the message is in its queue.
+    /// meanwhile: the message is in its queue. Jobs are waited for in the order in which a group commit waits for them, so that the
+    /// two cannot wait for each other.
     ///
     /// # Errors
     /// The database's own.
@@ -97,8 +98,12 @@ impl SystemTx {
         self.execute(
             "/* outbox_mark_published */ WITH p AS (
                  SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS p(tenant_id, outbox_id)
+             ), held AS (
+                 SELECT o.tenant_id, o.outbox_id FROM p JOIN outbox o USING (tenant_id, outbox_id)
+                 JOIN jobs j ON j.tenant_id = o.tenant_id AND j.job_id = o.job_id
+                 ORDER BY j.tenant_id, j.job_id FOR NO KEY UPDATE OF j
              ), gone AS (
-                 DELETE FROM outbox o USING p WHERE o.tenant_id = p.tenant_id AND o.outbox_id = p.outbox_id
+                 DELETE FROM outbox o USING held WHERE o.tenant_id = held.tenant_id AND o.outbox_id = held.outbox_id
                  RETURNING o.tenant_id, o.outbox_id, o.job_id
              )
              UPDATE jobs j SET published_at = $3, sequence = gone.outbox_id, updated_at = $3,
