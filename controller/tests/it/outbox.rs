@@ -2,7 +2,10 @@
 
 use std::{process::Command as Process, time::Duration};
 
-use trustfleet_controller::{admission::Budget, db::DbError};
+use trustfleet_controller::{
+    admission::Budget,
+    db::{Claim, DbError},
+};
 use trustfleet_model::{job::RequestKind, secret::Secret};
 use trustfleet_wire::{
     seal::SealContext,
@@ -260,5 +263,43 @@ async fn a_job_that_cannot_be_read_does_not_hold_up_the_others() {
     })
     .await;
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM outbox").await, 1, "the spoiled job is gone");
+    fixture.core.stop().await;
+}
+
+#[actix::test]
+async fn publications_wait_for_jobs_in_their_order_and_hold_none_behind_the_one_that_they_wait_for() {
+    let fixture = Fixture::new().await;
+    // Nothing goes while the jobs are made.
+    let shut = "INSERT INTO ca_endpoints (endpoint, open_until) VALUES ('ca.example:80', now() + interval '1 hour')";
+    fixture.admin.batch_execute(shut).await.unwrap();
+    let other = fixture.add_device("ap-2").await;
+    fixture.add_trustpoint(other, "mgmt").await.unwrap();
+    for device in [fixture.device, other] {
+        let command = fixture.enroll_command(device, RequestKind::Ir, None).await;
+        fixture.ask(device, command).await.unwrap();
+    }
+    let rows = fixture.admin.query("SELECT outbox_id, job_id FROM outbox ORDER BY job_id", &[]).await.unwrap();
+    let (first, second): (uuid::Uuid, uuid::Uuid) = (rows[0].get(1), rows[1].get(1));
+    let claims: Vec<_> =
+        rows.iter().rev().map(|row| Claim { tenant_id: fixture.tenant, outbox_id: row.get(0), attempt: 1 }).collect();
+
+    let (holder, prober) = (fixture.place.admin().await, fixture.place.admin().await);
+    holder.batch_execute(&format!("BEGIN; SELECT 1 FROM jobs WHERE job_id = '{first}' FOR UPDATE")).await.unwrap();
+    let (store, now) = (fixture.services().store.clone(), fixture.services().clock.now());
+    let marking = async move {
+        let marked: Result<u64, DbError> =
+            store.system_tx("test", async move |tx| tx.outbox_mark_published(&claims, now).await).await;
+        marked
+    };
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                 WHERE query LIKE '/* outbox_mark_published */%' AND wait_event_type = 'Lock'";
+    let free = format!("SELECT 1 FROM jobs WHERE job_id = '{second}' FOR UPDATE NOWAIT");
+    let probing = async {
+        until("it waits for the first", async || (fixture.value::<i64>(waits).await == 1).then_some(())).await;
+        prober.batch_execute(&free).await.expect("whoever has the first and wants the second would wait for ever");
+        holder.batch_execute("COMMIT").await.unwrap();
+    };
+    let (marked, ()) = futures_util::join!(marking, probing);
+    assert_eq!(marked.unwrap(), 2);
     fixture.core.stop().await;
 }
