@@ -2,8 +2,8 @@
 //!
 //! Reports of one trustpoint go in their order, whichever job they are of: a later one waits for the receipt of the one
 //! before it, though not for ever, so that one that nobody can read does not hold back the rest. Of two renewals that
-//! the agent made by itself the controller would else take the former for the one in use. What is kept over a restart stands in the job records;
-//! a report that could not be saved (disk full) lives here only.
+//! the agent made by itself the controller would else take the former for the one in use. What is kept over a restart
+//! stands in the job records; a report that could not be saved (disk full) lives here only.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +58,7 @@ impl Default for Reports {
 }
 
 impl Reports {
-    /// Puts a report into the queue, once. `span`: of its way to the broker; it ends when the broker has the report, or
+    /// Puts a report into its trustpoint's line, once. `span`: of its way to the broker; it ends when the broker has the report, or
     /// with the agent. What comes from a record has none any more.
     pub fn add(&self, trustpoint: TrustpointId, job: JobId, report: Outgoing, span: Span) {
         {

@@ -339,6 +339,28 @@ fn a_trustpoint_that_was_made_anew_meanwhile_is_noticed() {
 }
 
 #[test]
+fn while_a_request_begins_and_goes_on_nothing_is_planned_anew_and_when_anything_else_changes_it_is() {
+    let is_step = |changes: &Changes| match changes.trustpoints.as_slice() {
+        [TrustpointChange::Step(_)] => true,
+        [TrustpointChange::Write(_)] => false,
+        other => panic!("{other:?}"),
+    };
+    let begun = changes(&ready(), &enroll(40, RequestKind::Ir, None));
+    assert!(is_step(&begun));
+    let started = report(40, ReportEvent::Started { public_key_sha256: "ab".repeat(32) });
+    let started = changes(&begun.state, &started);
+    assert!(is_step(&started));
+    assert!(!is_step(&changes(&started.state, &report(40, issued(50)))), "its end");
+    assert!(!is_step(&changes(&started.state, &report(40, failed("refused")))), "its end");
+    // A request that moves the trustpoint to another policy at once.
+    let mut moved = mgmt(&ready()).clone();
+    (moved.policy_id, moved.request) = (id(77), RequestState::Agent { job_id: id(41) });
+    let mut of_another_policy = Changes::next(&ready(), now());
+    of_another_policy.step(moved);
+    assert!(!is_step(&of_another_policy));
+}
+
+#[test]
 fn started_and_waiting_move_the_request_on_and_come_twice_without_harm() {
     let started = ReportEvent::Started { public_key_sha256: "aa".to_owned() };
     let began = changes(&under_way(), &report(40, started.clone()));
