@@ -135,3 +135,22 @@ async fn the_audit_can_be_neither_changed_nor_emptied_by_the_controllers_roles()
     }
     fixture.core.stop().await;
 }
+
+#[actix::test]
+async fn a_read_of_a_tenant_can_write_nothing() {
+    let fixture = Fixture::new().await;
+    let now = fixture.services().clock.now();
+    let version = "SELECT version FROM devices";
+    let before = fixture.value::<i64>(version).await;
+    let store = &fixture.services().store;
+    let tried: Result<(), DbError> = store
+        .tenant_read(fixture.tenant, "test", async |tx| {
+            let device = tx.registered_device_fetch(&"ap-1".parse().unwrap()).await?.device;
+            tx.registered_device_update(&device, now).await
+        })
+        .await;
+    let refused = format!("{:?}", tried.unwrap_err());
+    assert!(refused.contains("read-only transaction"), "{refused}");
+    assert_eq!(fixture.value::<i64>(version).await, before);
+    fixture.core.stop().await;
+}

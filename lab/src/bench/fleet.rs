@@ -16,7 +16,6 @@ use super::{
     spec::{Limit, Pace, Spec},
 };
 pub(super) use crowd::Crowd;
-pub(super) use data::superuser;
 pub(super) use ground::{Ground, Server};
 
 /// Name of the device that everything is made out of.

@@ -169,7 +169,7 @@ async fn wave(harness: &Harness, crowd: &Crowd, server: &Server, ca: &StandIn, c
 }
 
 async fn failover(harness: &mut Harness, ground: &Ground) -> Result<(), BenchError> {
-    let (per_s, seconds) = (40, harness.size(60, 20));
+    let (per_s, seconds) = (80, harness.size(60, 20));
     let count = per_s * seconds;
     harness.say("storm.failover: making devices behind simulated agents, and three controllers");
     let mut crowd = Crowd::make(ground, "failover", 3 * count + 2_000).await?;
