@@ -170,9 +170,10 @@ impl Https {
 }
 
 impl CmpHttp {
-    /// A client; `roots` verify https servers, `client` shows them who we are. Both are read for the first of them.
-    pub fn new(roots: TlsRoots, client: Option<ClientFiles>) -> Self {
-        let plain = Self::reaching(Reach::from(RootCerts::from(Vec::new())));
+    /// A client; `roots` verify https servers, `client` shows them who we are. Both are read for the first of them. Connections come
+    /// from `source`, where no order says otherwise.
+    pub fn new(roots: TlsRoots, client: Option<ClientFiles>, source: Source) -> Self {
+        let plain = Self::reaching(Reach { source, ..Reach::from(RootCerts::from(Vec::new())) });
         Self { https: Some(Arc::new(Https { roots, client, made: Mutex::new(None) })), ..plain }
     }
 
@@ -198,10 +199,11 @@ impl CmpHttp {
         Self { agent: client_from(config, &source), https: None, source }
     }
 
-    /// The same client, whose connections come from a local address or through an interface (S7).
+    /// The same client, whose connections come from a local address or through an interface (S7); without either they come from
+    /// where this one's do.
     #[must_use]
     pub fn coming_from(&self, source: &Source) -> Self {
-        if *source == self.source {
+        if *source == Source::default() || *source == self.source {
             return self.clone();
         }
         let agent = client_from(self.agent.config().clone(), source);
@@ -311,7 +313,8 @@ impl CmpHttp {
 }
 
 /// A client whose connections come from where it is said.
-fn client_from(config: ureq::config::Config, source: &Source) -> ureq::Agent {
+/// A client whose connections come from `source`.
+pub(crate) fn client_from(config: ureq::config::Config, source: &Source) -> ureq::Agent {
     if *source == Source::default() {
         return ureq::Agent::with_parts(config, DefaultConnector::default(), NamesOnly::default());
     }

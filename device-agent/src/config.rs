@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use trustfleet_model::field::ObjectName;
+use trustfleet_model::policy::check_interface;
 use trustfleet_model::secret::SecretText;
 use trustfleet_telemetry::{TracesConfig, TracesError};
 use trustfleet_wire::join::JOIN_TOKEN_MAX;
@@ -16,6 +17,7 @@ use url::{Host, Url};
 
 use crate::accept::{Accept, AcceptConfig, AcceptError};
 use crate::ca_tls::{CaTlsConfig, ClientError, ClientFiles};
+use crate::cmp_http::Source;
 use crate::domains::FactoryIdentityConfig;
 use crate::nodes::NodeConfig;
 use crate::services::{Accounts, ServiceConfig, Services};
@@ -82,6 +84,10 @@ pub struct Config {
     /// fleet that lost its broker does not come back in one wave. 0: after a second, then in growing steps.
     #[serde(default)]
     pub reconnect_within_s: u32,
+    /// Which address or interface of the device connections come from, to the controller, the broker and those CAs for which no
+    /// trustpoint names another one (S7). An interface takes the capability `CAP_NET_RAW`.
+    #[serde(default)]
+    pub source: Source,
     /// What jobs may order; not restricted where it is left out.
     #[serde(default)]
     pub accept: AcceptConfig,
@@ -299,6 +305,9 @@ impl Config {
         if config.reconnect_within_s > 3600 {
             return Err(wrong("reconnect_within_s must be 0 to 3600"));
         }
+        if let Some(name) = &config.source.interface {
+            check_interface(name).map_err(|error| wrong(&format!("source.interface: {error}")))?;
+        }
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             config.name = Some(name.parse().map_err(|error| ConfigError::BadName(format!("{error}")))?);
         }
@@ -460,7 +469,7 @@ mod tests {
         let config = parse(include_str!("../agent.example.toml")).unwrap();
         assert_eq!(config.parallel_exchanges, default_parallel_exchanges());
         assert_eq!(config.hello_s, default_hello_s());
-        assert_eq!(config.reconnect_within_s, 0);
+        assert_eq!((config.reconnect_within_s, &config.source), (0, &Source::default()));
         assert_eq!(config.autonomy, default_autonomy());
         assert_eq!(config.log_format, LogFormat::default());
         assert!(!config.insecure_plaintext);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_compat::CompatExt as _;
 use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
@@ -19,6 +20,7 @@ use tokio::net::lookup_host;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+
 use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::MessageId;
 use trustfleet_wire::Envelope;
@@ -201,12 +203,13 @@ impl Link {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let runtime = lapin::runtime::default_runtime()?;
         let ready = async {
-            let roots = self.roots.clone();
+            let (roots, source) = (self.roots.clone(), self.identity.config.source.clone());
             // lapin's own way to TLS takes the system's roots besides those that it is given.
-            let stream = async move |uri: AMQPUri, runtime| {
+            let stream = async move |uri: AMQPUri, _| {
                 let host = uri.authority.host.trim_matches(['[', ']']);
                 let addresses: Vec<_> = lookup_host((host, uri.authority.port)).await?.collect();
-                let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+                let stream = source.connect_one(&addresses).await?;
+                let stream = AsyncTcpStream::Plain(stream.compat());
                 match uri.scheme {
                     AMQPScheme::AMQP => Ok(stream),
                     AMQPScheme::AMQPS => {
@@ -425,13 +428,16 @@ fn hello_wait(hello_s: u32, random: u64) -> Duration {
     Duration::from_millis(tenth_ms * 9 + random % (tenth_ms * 2 + 1))
 }
 
-/// Some moment within `within_s` seconds by `random`, so that agents that lost their broker together come back apart; and never
-/// sooner than the growing steps say.
+/// How long to wait after the `failures`th failure in a row. With `within_s` seconds: after the loss some moment within them, by
+/// `random`; from then on that long each time, unless the growing steps say longer. Each agent thus knocks once in `within_s` seconds,
+/// at a moment of its own, so that agents that lost their broker together are as far apart at every further attempt as at the first:
+/// a new moment each time would lay those who draw again over those who still wait.
 fn reconnect_wait(within_s: u32, failures: u32, random: u64) -> Duration {
     let within_ms = u64::from(within_s) * 1_000;
-    // Other bits than those that the steps are spread by.
-    let moment = Duration::from_millis(random.rotate_left(32) % (within_ms + 1));
-    RECONNECT.wait(failures, random).max(moment)
+    match failures {
+        ..=1 if within_s > 0 => Duration::from_millis(random % (within_ms + 1)),
+        _ => RECONNECT.wait(failures, random).max(Duration::from_millis(within_ms)),
+    }
 }
 
 /// A message without a queue is confirmed too, but returned first.
@@ -484,15 +490,34 @@ mod tests {
         assert_ne!(hello_wait(600, 10), hello_wait(600, 50_000));
     }
 
+    /// When agents that lost their broker at 0 knock until the moment `back`, and once more.
+    fn knocks(within_s: u32, back: Duration) -> Vec<Duration> {
+        let mut all = Vec::new();
+        for agent in 0..1_000_u64 {
+            let mut at = Duration::ZERO;
+            for failures in 1.. {
+                let random = (agent * 64 + u64::from(failures)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                at += reconnect_wait(within_s, failures, random);
+                all.push(at);
+                if at >= back {
+                    break;
+                }
+            }
+        }
+        all
+    }
+
     #[test]
-    fn agents_that_lost_their_broker_together_come_back_apart_within_the_configured_time() {
-        let waits: Vec<Duration> =
-            (0..1_000_u64).map(|n| reconnect_wait(30, 1, n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
-        assert!(waits.iter().all(|wait| *wait >= Duration::from_millis(500) && *wait <= Duration::from_secs(30)));
-        for third in 0..3 {
-            let from = Duration::from_secs(third * 10);
-            let within = waits.iter().filter(|wait| (from..from + Duration::from_secs(10)).contains(*wait)).count();
-            assert!((250..420).contains(&within), "{within} of 1,000 from {from:?} on");
+    fn agents_that_lost_their_broker_together_never_knock_together_however_long_it_stays_away() {
+        for back_s in [0, 10, 45, 100] {
+            let back = Duration::from_secs(back_s);
+            let all = knocks(30, back);
+            assert!(all.iter().all(|at| *at <= back + Duration::from_secs(30)), "{back_s} s: each is back within 30 s");
+            for tenth in 0..10 * (back_s + 30) {
+                let from = Duration::from_millis(tenth * 100);
+                let within = all.iter().filter(|at| (from..from + Duration::from_secs(1)).contains(*at)).count();
+                assert!(within <= 2 * 33, "{back_s} s: {within} of 1,000 within a second from {from:?} on");
+            }
         }
         assert!(
             reconnect_wait(0, 1, u64::MAX) <= Duration::from_secs(1),

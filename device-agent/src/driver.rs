@@ -390,8 +390,7 @@ impl Driver {
                 return;
             }
         };
-        let answered = |live: &mut Live| live.record.reports.retain(|report| report.report_id != receipt.report_id);
-        if let Err(error) = entry.settle(answered).await {
+        if let Err(error) = entry.answered(receipt.report_id).await {
             tracing::warn!(job.id = %job_id, %error, "a receipt is not noted on the disk; the report may be sent again");
         }
         drop(entry);

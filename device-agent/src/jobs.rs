@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use trustfleet_model::ids::{JobId, LeaseId, TrustpointId};
+use trustfleet_model::ids::{JobId, LeaseId, MessageId, TrustpointId};
 use trustfleet_wire::sign::Purpose;
 use trustfleet_wire::v1::{Job, ToAgent};
 
@@ -233,6 +233,23 @@ impl Entry {
         Ok(())
     }
 
+    /// Notes a receipt. On the disk it comes with the job's next step, or, for the last report, at once: a report that is told
+    /// again after a death in between does no harm, and a device's flash is not written for it.
+    ///
+    /// # Errors
+    /// The disk's; the receipt counts for this process all the same.
+    pub async fn answered(&self, report: MessageId) -> Result<(), StoreError> {
+        let mut held = self.held.lock().await;
+        held.live.record.reports.retain(|told| told.report_id != report);
+        held.saved = false;
+        let record = &held.live.record;
+        if record.state.is_final() && record.reports.is_empty() {
+            save(&self.store, record.clone()).await?;
+            held.saved = true;
+        }
+        Ok(())
+    }
+
     async fn save_again(&self) -> Result<(), StoreError> {
         if self.held.lock().await.saved { Ok(()) } else { self.settle(|_| {}).await }
     }
@@ -275,7 +292,7 @@ mod tests {
     use trustfleet_wire::sign::SigningKey;
 
     use super::*;
-    use crate::record::{Outcome, State};
+    use crate::record::{Outcome, Outgoing, State};
 
     const JOB: &str = include_str!("../../shared/wire/tests/golden/v1/to_agent_job_activate.json");
 
@@ -330,6 +347,41 @@ mod tests {
         assert!(!entry.snapshot().await.record.state.is_final());
         assert!(entry.settle(end).await.is_err());
         assert!(entry.snapshot().await.record.state.is_final(), "an end counts even when the disk is full");
+    }
+
+    #[tokio::test]
+    async fn a_receipt_is_written_with_the_next_step_and_the_last_one_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let (mut record, job) = message(&key);
+        let report = |n: u128| Outgoing {
+            report_id: uuid::Uuid::from_u128(n).into(),
+            routing_key: "agent.x.r1".to_owned(),
+            kind: "started".to_owned(),
+            envelope: record.envelope.clone(),
+        };
+        (record.state, record.reports) =
+            (State::Activation { serial: "1".to_owned() }, vec![report(1), report(2), report(3)]);
+        let book = JobBook::load(&store, &key.public_key()).unwrap();
+        book.insert(Live { record, job: job.clone(), lease_id: None }).await.unwrap();
+        let entry = book.get(job.job_id).await.unwrap().unwrap();
+        let written = || {
+            let record: JobRecord = store::load_json(&store.job_file(job.job_id)).unwrap().unwrap();
+            record.reports.iter().map(|report| report.report_id.as_uuid().as_u128()).collect::<Vec<_>>()
+        };
+        let id = |n: u128| MessageId::from(uuid::Uuid::from_u128(n));
+        entry.answered(id(1)).await.unwrap();
+        assert_eq!(written(), [1, 2, 3]);
+        entry.change(|live| live.record.state = State::Nothing { outcome: Outcome::Succeeded }).await.unwrap();
+        assert_eq!(written(), [2, 3], "with the next step");
+        entry.answered(id(2)).await.unwrap();
+        assert_eq!(written(), [2, 3]);
+        entry.answered(id(3)).await.unwrap();
+        assert!(written().is_empty(), "nothing else will come");
+        drop(entry);
+        book.rest(job.job_id);
+        assert!(book.active().is_empty(), "all of it is on the disk");
     }
 
     #[tokio::test]

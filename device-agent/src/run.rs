@@ -121,7 +121,11 @@ async fn serve(
     let services = config.services()?;
     let roots = TlsRoots::of(&config)?;
     let client = config.ca_client()?;
-    let doors = Arc::new(Doors::new(&config.controller_url, roots.clone()));
+    // Not the end: at the start of a device its network may be on its way.
+    if let Err(error) = config.source.check() {
+        tracing::warn!(%error, "connections cannot come from where the configuration says");
+    }
+    let doors = Arc::new(Doors::new(&config.controller_url, roots.clone(), config.source.clone()));
     let (membership, keys) = match load_membership(&store)? {
         Some(membership) => (membership, keys),
         None => match join(&config, &store, Arc::clone(&doors), keys, &stop).await? {
@@ -133,7 +137,7 @@ async fn serve(
     let (clock, nodes) = (AgentClock::load(&store), Nodes::load(&store, &config.pairs));
     let (following, instance) = (FollowingRoots::default(), fresh_instance());
     let identity = Arc::new(Identity { config, membership, keys, clock, nodes, roots: following, instance });
-    let http = CmpHttp::new(roots.clone(), client);
+    let http = CmpHttp::new(roots.clone(), client, identity.config.source.clone());
     let key_store = match key_store {
         Some(key_store) => key_store,
         None => keys::open(&identity.config.keys, &identity.keys)?,

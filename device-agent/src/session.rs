@@ -25,7 +25,7 @@ use trustfleet_wire::v1::Blob;
 use trustfleet_wire::{Envelope, WireError};
 use url::Url;
 
-use crate::cmp_http::BUFFER;
+use crate::cmp_http::{BUFFER, Source, client_from};
 use crate::config::{AnnounceConfig, Config, ConfigError, parse_broker_url};
 use crate::keys::IdentityKeys;
 use crate::store::{self, Store, StoreError};
@@ -147,6 +147,7 @@ impl SessionError {
 pub struct Doors {
     base: Url,
     roots: TlsRoots,
+    source: Source,
 }
 
 /// The part of a problem document (RFC 9457) that is shown.
@@ -159,9 +160,9 @@ struct Problem {
 }
 
 impl Doors {
-    /// Doors of the configured controller; `roots` verify its certificate.
-    pub fn new(base: &Url, roots: TlsRoots) -> Self {
-        Self { base: base.clone(), roots }
+    /// Doors of the configured controller; `roots` verify its certificate, connections come from `source`.
+    pub fn new(base: &Url, roots: TlsRoots, source: Source) -> Self {
+        Self { base: base.clone(), roots, source }
     }
 
     /// A client for one conversation. It is not kept: between two of them lie minutes, and it holds the roots.
@@ -186,7 +187,7 @@ impl Doors {
             .output_buffer_size(BUFFER)
             .user_agent(concat!("trustfleet-agent/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(config.new_agent())
+        Ok(client_from(config, &self.source))
     }
 
     /// Joins with a one-time token. Blocks.

@@ -96,7 +96,8 @@ impl Slots {
         Ok(version)
     }
 
-    /// Writes the certificate and its chain beside their key; other forms of the certificate are removed.
+    /// Writes the certificate and its chain beside their key, and the trust anchors of its order: what services need to verify
+    /// others of the same CA.
     ///
     /// # Errors
     /// The disk's.
@@ -106,32 +107,26 @@ impl Slots {
         format: FileFormat,
         certificate: &Certificate,
         chain: &[Certificate],
+        anchors: &[Certificate],
     ) -> Result<(), StoreError> {
         let version = self.make_version(job)?;
         let bytes = match format {
             FileFormat::Pem => certificate.to_pem().into_bytes(),
             FileFormat::Der => certificate.as_der().to_vec(),
         };
-        store::save(&version.join(format.file_name()), &bytes, 0o644)?;
+        let pem = |all: &[Certificate]| all.iter().map(Certificate::to_pem).collect::<String>().into_bytes();
+        let mut files = vec![(format.file_name(), bytes), ("anchors.pem", pem(anchors))];
         if !chain.is_empty() {
-            let pem: String = chain.iter().map(Certificate::to_pem).collect();
-            store::save(&version.join("chain.pem"), pem.as_bytes(), 0o644)?;
+            files.push(("chain.pem", pem(chain)));
         }
-        Ok(())
-    }
-
-    /// Writes the trust anchors of an order beside its certificate: what services need to verify others of the same CA.
-    /// Nothing is written where they are there already: a device that dies often gets on.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn write_anchors(&self, job: JobId, anchors: &[Certificate]) -> Result<(), StoreError> {
-        let (path, pem) =
-            (self.version(job).join("anchors.pem"), anchors.iter().map(Certificate::to_pem).collect::<String>());
-        if store::load(&path)?.as_deref() == Some(pem.as_bytes()) {
-            return Ok(());
+        // A device that dies often gets on: what is there already is not written again.
+        let mut missing = Vec::new();
+        for (name, bytes) in files {
+            if store::load(&version.join(name))?.as_ref() != Some(&bytes) {
+                missing.push((name, bytes));
+            }
         }
-        store::save(&path, pem.as_bytes(), 0o644)
+        if missing.is_empty() { Ok(()) } else { store::save_all(&version, &missing, 0o644) }
     }
 
     /// Makes a job's version the staged one.

@@ -332,7 +332,24 @@ pub fn load(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 /// # Errors
 /// The disk's; the old file is untouched then.
 pub fn save(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    let folder = parent(path);
+    replace(path, bytes, mode)?;
+    sync_folder(parent(path))
+}
+
+/// Replaces files of one folder, each atomically, in their order, and syncs the folder once: for files that count only when something
+/// that is written later names them.
+///
+/// # Errors
+/// The disk's; the former ones may be new then.
+pub fn save_all(folder: &Path, files: &[(&str, Vec<u8>)], mode: u32) -> Result<(), StoreError> {
+    for (name, bytes) in files {
+        replace(&folder.join(name), bytes, mode)?;
+    }
+    sync_folder(folder)
+}
+
+/// Replaces a file; its folder is still to be synced.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     let temporary = temporary(path);
     let write = || -> Result<(), StoreError> {
         let mut file = OpenOptions::new()
@@ -343,8 +360,7 @@ pub fn save(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
             .map_err(StoreError::io("making", &temporary))?;
         file.write_all(bytes).map_err(StoreError::io("writing", path))?;
         file.sync_all().map_err(StoreError::io("syncing", path))?;
-        fs::rename(&temporary, path).map_err(StoreError::io("replacing", path))?;
-        sync_folder(folder)
+        fs::rename(&temporary, path).map_err(StoreError::io("replacing", path))
     };
     let result = write();
     if result.is_err() {

@@ -237,9 +237,8 @@ fn lay_down(
     };
     let certificate = Certificate::from_der(&issued.certificate.0).map_err(corrupt)?;
     let chain: Vec<Certificate> = issued.chain.iter().filter_map(|der| Certificate::from_der(&der.0).ok()).collect();
-    slots.write_certificate(job, format, &certificate, &chain)?;
     let anchors: Vec<Certificate> = anchors.iter().filter_map(|der| Certificate::from_der(&der.0).ok()).collect();
-    slots.write_anchors(job, &anchors)?;
+    slots.write_certificate(job, format, &certificate, &chain, &anchors)?;
     if leased {
         Overlay::note_leased(slots, job)?;
     }

@@ -17,7 +17,8 @@ fn fleet(arguments: &[&str]) -> (bool, Value) {
 fn a_fleet_of_real_agents_enrols_and_renews_all_its_devices_although_agents_and_exchanges_are_lost() {
     let faults = ["--restart-every", "3", "--fail-exchanges", "60", "--start-within", "1", "--seed", "11"];
     let size = ["--agents", "6", "--devices-per-agent", "3", "--processes", "2", "--renew", "1", "--ready-keys", "4"];
-    let (good, said) = fleet(&[&size[..], &faults[..]].concat());
+    let sources = ["--source-addresses", "4"];
+    let (good, said) = fleet(&[&size[..], &faults[..], &sources[..]].concat());
     assert!(good, "{said}");
     let done: Vec<(&str, u64)> = said["phases"]
         .as_array()

@@ -9,7 +9,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserialize;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpSocket;
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, RustlsConnector,
     Transport,
@@ -19,11 +21,14 @@ use ureq::unversioned::transport::{
 const OPERATION_MAX: Duration = Duration::from_secs(60);
 
 /// Where connections come from.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
 pub struct Source {
     /// Local address; only servers of its family can be reached.
+    #[serde(default)]
     pub address: Option<IpAddr>,
     /// Network interface, by its name.
+    #[serde(default)]
     pub interface: Option<String>,
 }
 
@@ -92,12 +97,8 @@ impl<In: Transport> Connector<In> for Bound {
             return Ok(chained.map(Either::A)); // through a proxy, which we have connected to before
         }
         let config = details.config;
-        let mut last =
-            io::Error::new(io::ErrorKind::AddrNotAvailable, "the server has no address of the local one's family");
-        for address in &details.addrs {
-            if self.0.address.is_some_and(|local| local.is_ipv4() != address.is_ipv4()) {
-                continue;
-            }
+        let mut last = nothing_fits();
+        for address in details.addrs.iter().filter(|address| self.0.is_of_family(address)) {
             match self.0.connect(*address, limit(details.timeout)) {
                 Ok(stream) => {
                     let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
@@ -155,11 +156,8 @@ impl Source {
 
     /// Connects to one of the addresses, and closes the connection.
     pub(super) fn reach(&self, addresses: &[SocketAddr], timeout: Duration) -> io::Result<()> {
-        let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the server has no address that can be used");
-        for address in addresses {
-            if self.address.is_some_and(|local| local.is_ipv4() != address.is_ipv4()) {
-                continue;
-            }
+        let mut last = nothing_fits();
+        for address in addresses.iter().filter(|address| self.is_of_family(address)) {
             match self.connect(*address, timeout) {
                 Ok(_) => return Ok(()),
                 Err(error) => last = error,
@@ -168,7 +166,35 @@ impl Source {
         Err(last)
     }
 
+    /// Connects to the first of the addresses that can be reached, without blocking.
+    ///
+    /// # Errors
+    /// The last one's, when none can; and when none is of the local address's family.
+    pub async fn connect_one(&self, addresses: &[SocketAddr]) -> io::Result<tokio::net::TcpStream> {
+        let mut last = nothing_fits();
+        for address in addresses.iter().filter(|address| self.is_of_family(address)) {
+            let socket = self.socket(*address)?;
+            socket.set_nonblocking(true)?;
+            match TcpSocket::from_std_stream(socket.into()).connect(*address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn is_of_family(&self, to: &SocketAddr) -> bool {
+        self.address.is_none_or(|local| local.is_ipv4() == to.is_ipv4())
+    }
+
     fn connect(&self, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        let socket = self.socket(to)?;
+        socket.connect_timeout(&to.into(), timeout)?;
+        Ok(socket.into())
+    }
+
+    /// A socket for a connection to this address, bound to the local side.
+    fn socket(&self, to: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         // A local address or interface that is not there is as good as a network that is down: nothing has left.
         let unbound =
@@ -179,10 +205,13 @@ impl Source {
         if let Some(local) = self.address {
             socket.bind(&SocketAddr::new(local, 0).into()).map_err(unbound)?;
         }
-        socket.connect_timeout(&to.into(), timeout)?;
         socket.set_tcp_nodelay(true)?;
-        Ok(socket.into())
+        Ok(socket)
     }
+}
+
+fn nothing_fits() -> io::Error {
+    io::Error::new(io::ErrorKind::AddrNotAvailable, "the server has no address of the local one's family")
 }
 
 /// The interfaces of this device, those without an address too. `listing`: `/sys/class/net`.
@@ -298,6 +327,20 @@ mod tests {
         assert_eq!(of("eth7").unwrap().port_of.as_deref(), Some("br7"));
         assert!(of("wlan7").unwrap().addresses.is_empty() && of("bonding_masters").is_none());
         assert!(of("lo").unwrap().addresses.contains(&IpAddr::from([127, 0, 0, 1])), "{devices:?}");
+    }
+
+    #[tokio::test]
+    async fn a_link_comes_from_the_address_that_was_named_and_from_no_other() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = [listener.local_addr().unwrap()];
+        let (named, other) = (source("", "127.0.0.9"), source("", "192.0.2.1"));
+        let connected = named.connect_one(&to).await.unwrap();
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!((peer.ip().to_string().as_str(), connected.local_addr().unwrap()), ("127.0.0.9", peer));
+        let refused = other.connect_one(&to).await.unwrap_err().to_string();
+        assert!(refused.starts_with("the local side: "), "{refused}");
+        let refused = source("", "::1").connect_one(&to).await.unwrap_err().to_string();
+        assert!(refused.contains("no address of the local one's family"), "{refused}");
     }
 
     #[test]

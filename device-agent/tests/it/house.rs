@@ -125,7 +125,8 @@ impl House {
             instance: trustfleet_agent::identity::fresh_instance(),
         });
         let (stop, stopping) = watch::channel(false);
-        let http = CmpHttp::new(TlsRoots::of(&identity.config).unwrap(), identity.config.ca_client().unwrap());
+        let (roots, source) = (TlsRoots::of(&identity.config).unwrap(), identity.config.source.clone());
+        let http = CmpHttp::new(roots, identity.config.ca_client().unwrap(), source);
         let accept = identity.config.accept().unwrap();
         let services = identity.config.services().unwrap();
         let core = Core::new(identity, accept, store, Arc::new(FileKeyStore), services, http, stopping).unwrap();

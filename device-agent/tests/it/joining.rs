@@ -18,6 +18,9 @@ use trustfleet_wire::join::{Challenge, JoinAnswer, JoinRequest, SessionAnswer, S
 use trustfleet_wire::sign::{Purpose, SigningKey, key_id, verify};
 use trustfleet_wire::v1::Blob;
 
+/// Where the agent's connections come from.
+const FROM: &str = "127.0.0.7";
+
 type Door = Box<dyn FnMut(&str, &[u8]) -> (u16, String) + Send>;
 
 struct Controller {
@@ -33,6 +36,11 @@ fn controller(mut door: Door) -> Controller {
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
+            assert_eq!(
+                stream.peer_addr().unwrap().ip().to_string(),
+                FROM,
+                "where the configuration says that it comes from"
+            );
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             let (mut first, mut line, mut length) = (String::new(), String::new(), 0);
             reader.read_line(&mut first).unwrap();
@@ -55,12 +63,15 @@ fn controller(mut door: Door) -> Controller {
     let state = dir.path().join("state");
     std::fs::write(
         &file,
-        format!("controller_url = \"{url}\"\nstate_dir = {:?}\nname = \"ap-1\"\n", state.to_str().unwrap()),
+        format!(
+            "controller_url = \"{url}\"\nstate_dir = {:?}\nname = \"ap-1\"\nsource.address = \"{FROM}\"\n",
+            state.to_str().unwrap()
+        ),
     )
     .unwrap();
     let config = Config::load(&file).unwrap();
     let keys = IdentityKeys::load_or_make(&Store::open(&state).unwrap()).unwrap();
-    let doors = Doors::new(&config.controller_url, TlsRoots::default());
+    let doors = Doors::new(&config.controller_url, TlsRoots::default(), config.source.clone());
     Controller { config, doors, keys, _dir: dir }
 }
 

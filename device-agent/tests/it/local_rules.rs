@@ -120,6 +120,19 @@ async fn s7_the_ca_sees_the_address_that_the_policy_names() {
 }
 
 #[tokio::test]
+async fn s7_where_no_order_says_so_the_ca_sees_the_agents_own_source() {
+    for (ordered, seen) in [(None, [127, 0, 0, 8]), (Some("127.0.0.9"), [127, 0, 0, 9])] {
+        let (ca, house) = (TestCa::start(), House::configured("source.address = \"127.0.0.8\"").await);
+        let mut enroll = house.enroll(1, Request::Ir, &ca);
+        enroll.source = ordered.map(|address| Source { address: Some(address.to_owned()), interface: None });
+        order(&house, enroll).await;
+        house.wait_for("activated").await;
+        let peers = ca.peers();
+        assert!(!peers.is_empty() && peers.iter().all(|peer| *peer == IpAddr::from(seen)), "{ordered:?}: {peers:?}");
+    }
+}
+
+#[tokio::test]
 async fn s7_connections_go_through_the_interface_that_the_policy_names() {
     let (ca, house) = (TestCa::start(), House::start().await);
     let mut enroll = house.enroll(1, Request::Ir, &ca);

@@ -17,6 +17,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -79,7 +80,8 @@ pub struct Gate {
     /// Who knocks.
     pub arrivals: Arrivals,
     refused: Arc<AtomicU32>,
-    cut: Arc<tokio::sync::Notify>,
+    cut: Arc<Notify>,
+    inside: Arc<()>,
     task: JoinHandle<()>,
 }
 
@@ -98,9 +100,22 @@ impl Gate {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let arrivals = Arrivals::default();
-        let (refused, cut) = (Arc::new(AtomicU32::new(0)), Arc::new(tokio::sync::Notify::new()));
-        let task = tokio::spawn(keep(listener, behind, arrivals.clone(), Arc::clone(&refused), Arc::clone(&cut), seed));
-        Ok(Self { address, arrivals, refused, cut, task })
+        let (refused, cut, inside) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()), Arc::new(()));
+        let keeper = Keeper {
+            behind,
+            arrivals: arrivals.clone(),
+            refused: Arc::clone(&refused),
+            cut: Arc::clone(&cut),
+            inside: Arc::clone(&inside),
+        };
+        let task = tokio::spawn(keeper.keep(listener, seed));
+        Ok(Self { address, arrivals, refused, cut, inside, task })
+    }
+
+    /// How many have come through and are still there.
+    pub fn inside(&self) -> usize {
+        // This one's and the keeper's are of nobody inside.
+        Arc::strong_count(&self.inside).saturating_sub(2)
     }
 
     /// Where to knock.
@@ -119,29 +134,34 @@ impl Gate {
     }
 }
 
-async fn keep(
-    listener: TcpListener,
+/// What stands at the door.
+struct Keeper {
     behind: SocketAddr,
     arrivals: Arrivals,
     refused: Arc<AtomicU32>,
-    cut: Arc<tokio::sync::Notify>,
-    seed: u64,
-) {
-    let chance = Chance::new(seed);
-    while let Ok((mut inside, _)) = listener.accept().await {
-        arrivals.note();
-        if chance.of_thousand(refused.load(Ordering::Relaxed)) {
-            continue;
-        }
-        let cut = Arc::clone(&cut);
-        tokio::spawn(async move {
-            let Ok(mut outside) = TcpStream::connect(behind).await else { return };
-            let _ = (inside.set_nodelay(true), outside.set_nodelay(true));
-            tokio::select! {
-                _ = copy_bidirectional(&mut inside, &mut outside) => {}
-                () = cut.notified() => {}
+    cut: Arc<Notify>,
+    inside: Arc<()>,
+}
+
+impl Keeper {
+    async fn keep(self, listener: TcpListener, seed: u64) {
+        let chance = Chance::new(seed);
+        while let Ok((mut inside, _)) = listener.accept().await {
+            self.arrivals.note();
+            if chance.of_thousand(self.refused.load(Ordering::Relaxed)) {
+                continue;
             }
-        });
+            let (cut, behind, counted) = (Arc::clone(&self.cut), self.behind, Arc::clone(&self.inside));
+            tokio::spawn(async move {
+                let Ok(mut outside) = TcpStream::connect(behind).await else { return };
+                let _ = (inside.set_nodelay(true), outside.set_nodelay(true));
+                tokio::select! {
+                    _ = copy_bidirectional(&mut inside, &mut outside) => {}
+                    () = cut.notified() => {}
+                }
+                drop(counted);
+            });
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -39,6 +40,8 @@ pub struct Plan {
     pub ready_keys: usize,
     /// Kind of the keys.
     pub key_algorithm: String,
+    /// So many addresses of 127.0.0.0/8 from which the agents' connections come in turn; 0: all from the one that the system takes.
+    pub source_addresses: u32,
     /// More lines for each agent's configuration.
     pub more: String,
 }
@@ -75,6 +78,13 @@ pub enum HerdError {
     Thread,
 }
 
+/// Where the connections of an agent come from: from one address there are 28,000 to a server and port.
+fn source_address(agent: usize, of: u32) -> Option<Ipv4Addr> {
+    let turn = u32::try_from(agent).unwrap_or(0).checked_rem(of)?;
+    // 127.0.0.1 is everybody else's.
+    Some(Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + turn))
+}
+
 /// Running agents. Dropped, their processes are killed.
 #[derive(Debug)]
 pub struct Herd {
@@ -105,7 +115,9 @@ impl Herd {
             let token = tokens.get(n / 1_000).map(String::as_str).unwrap_or_default();
             let files = AgentFiles::write(dir, name, tenant.rest.base(), token).map_err(file(dir))?;
             let text = fs::read_to_string(&files.config).map_err(file(&files.config))?;
-            fs::write(&files.config, text + &plan.more).map_err(file(&files.config))?;
+            let source = source_address(n, plan.source_addresses)
+                .map_or_else(String::new, |address| format!("source.address = \"{address}\"\n"));
+            fs::write(&files.config, text + &plan.more + &source).map_err(file(&files.config))?;
         }
         let each = plan.agents.div_ceil(plan.processes.max(1)).max(1);
         let mut processes = Vec::new();

@@ -100,6 +100,10 @@ pub struct FleetArgs {
     /// An agent is cut off and comes back once in about so many seconds; 0: never
     #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
     restart_every: f64,
+    /// Addresses of 127.0.0.0/8, from 127.0.0.2 on, from which the agents' connections come in turn, so that their ports do not run
+    /// out; 0: the system's choice
+    #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    source_addresses: u32,
     /// Agents that lose the broker come back at some moment within so many seconds
     #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
     reconnect_within: u32,
@@ -266,6 +270,7 @@ async fn rounds(args: &FleetArgs, tenant: Tenant, settings: &Settings, dir: Path
         restart_every_s: args.restart_every,
         ready_keys: args.ready_keys,
         key_algorithm: args.key_algorithm.clone(),
+        source_addresses: args.source_addresses,
         more: format!("reconnect_within_s = {}\n", args.reconnect_within),
     };
     let devices = u64::from(args.agents) * u64::from(args.devices_per_agent);
