@@ -351,8 +351,9 @@ const fn default_token_lifetime_s() -> u32 {
 const fn default_messages_per_s() -> u32 {
     200
 }
-const fn default_actor_threads() -> usize {
-    2
+/// One for each core.
+fn default_actor_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().min(64))
 }
 const fn default_mailbox() -> usize {
     64
@@ -434,7 +435,7 @@ impl Config {
         }
         range("broker.token_lifetime_s", self.broker.token_lifetime_s, 60, 86_400)?;
         range("agents.messages_per_s", self.agents.messages_per_s, 1, 100_000)?;
-        range("outbox.claim_s", self.outbox.claim_s, 1, 3_600)?;
+        range("outbox.claim_s", self.outbox.claim_s, 1, 5)?;
         range("outbox.permit_s", self.outbox.permit_s, 10, 604_800)?;
         self.ca_budget.check()?;
         self.retention.check()?;
@@ -534,6 +535,6 @@ mod tests {
     #[test]
     fn a_value_outside_its_limits_is_named() {
         let error = Config::from_toml(&format!("{SAMPLE}\n[outbox]\nclaim_s = 0")).unwrap_err();
-        assert_eq!(error.to_string(), "the configuration is wrong: outbox.claim_s is 0; allowed are 1 to 3600");
+        assert_eq!(error.to_string(), "the configuration is wrong: outbox.claim_s is 0; allowed are 1 to 5");
     }
 }

@@ -210,6 +210,14 @@ impl CmpHttp {
         Self { agent, https: self.https.clone(), source: source.clone() }
     }
 
+    /// Whether this device has what connections are to come from: what was ordered, or else what this client has itself (S7).
+    ///
+    /// # Errors
+    /// What is missing, and what there is instead.
+    pub fn check_source(&self, ordered: &Source) -> Result<(), SourceError> {
+        if *ordered == Source::default() { self.source.check() } else { ordered.check() }
+    }
+
     /// Whether a server can be connected to at all: nothing is sent, and a connection that comes about is closed at once
     /// (S31a). Through a proxy nothing can be said beforehand.
     ///
@@ -312,7 +320,6 @@ impl CmpHttp {
     }
 }
 
-/// A client whose connections come from where it is said.
 /// A client whose connections come from `source`.
 pub(crate) fn client_from(config: ureq::config::Config, source: &Source) -> ureq::Agent {
     if *source == Source::default() {

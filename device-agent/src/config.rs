@@ -80,8 +80,9 @@ pub struct Config {
     /// agent with nothing to do is never much older.
     #[serde(default = "default_hello_s")]
     pub hello_s: u32,
-    /// A lost link to the broker is sought again at some moment within so many seconds, 0 to 3600, each agent at its own: a
-    /// fleet that lost its broker does not come back in one wave. 0: after a second, then in growing steps.
+    /// A lost link to the broker is sought again at some moment within so many seconds, 0 to 3600, each agent at its own, and then
+    /// once in so many seconds or in growing steps, whichever is longer: a fleet that lost its broker does not come back in one
+    /// wave. 0: after a second, then in growing steps.
     #[serde(default)]
     pub reconnect_within_s: u32,
     /// Which address or interface of the device connections come from, to the controller, the broker and those CAs for which no
@@ -307,6 +308,10 @@ impl Config {
         }
         if let Some(name) = &config.source.interface {
             check_interface(name).map_err(|error| wrong(&format!("source.interface: {error}")))?;
+        }
+        config.source.address = config.source.address.map(|address| address.to_canonical());
+        if config.source.address.is_some_and(|address| address.is_unspecified() || address.is_multicast()) {
+            return Err(wrong("source.address is one that no device has"));
         }
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             config.name = Some(name.parse().map_err(|error| ConfigError::BadName(format!("{error}")))?);
@@ -545,6 +550,19 @@ mod tests {
         assert!(parse(&format!("{GOOD}{token}")).is_ok());
         assert!(parse(&format!("{GOOD}[keys]\npkcs11_token = \"t\"\n")).unwrap_err().contains("belong together"));
         assert!(parse(&format!("{GOOD}{token}passphrase_file = \"/p\"\n")).unwrap_err().contains("passphrase_file"));
+    }
+
+    #[test]
+    fn where_connections_come_from_must_be_something_that_a_device_can_have() {
+        let source = |text: &str| parse(&format!("{GOOD}{text}\n")).map(|config| config.source);
+        let mapped = source("source.address = \"::ffff:192.0.2.1\"").unwrap();
+        assert_eq!(mapped.address, Some(std::net::IpAddr::from([192, 0, 2, 1])));
+        assert_eq!(source("source.interface = \"eth0.17\"").unwrap().interface.as_deref(), Some("eth0.17"));
+        for wrong in
+            ["address = \"0.0.0.0\"", "address = \"ff02::1\"", "address = \"eth0\"", "interface = \"a/b\"", "port = 7"]
+        {
+            assert!(source(&format!("source.{wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

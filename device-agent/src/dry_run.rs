@@ -63,9 +63,10 @@ impl Trial {
                 return checks;
             }
         }
-        match order.talk.source.check() {
+        match self.core.http.check_source(&order.talk.source) {
             Ok(()) => {
-                checks.push(ok("source", "connections can come from where the policy says"));
+                checks
+                    .push(ok("source", "connections can come from where the policy or the agent's configuration says"));
                 checks.extend(self.servers(&order));
             }
             Err(error) => checks.push(failed("source", Some("S7"), &error.to_string())),

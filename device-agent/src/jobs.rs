@@ -233,18 +233,17 @@ impl Entry {
         Ok(())
     }
 
-    /// Notes a receipt. On the disk it comes with the job's next step, or, for the last report, at once: a report that is told
-    /// again after a death in between does no harm, and a device's flash is not written for it.
+    /// Notes a receipt. To the disk it comes with the job's next step, or at once where the job can rest then: a report that is told
+    /// again after a restart in between does no harm, and a device's flash is not written for it.
     ///
     /// # Errors
     /// The disk's; the receipt counts for this process all the same.
     pub async fn answered(&self, report: MessageId) -> Result<(), StoreError> {
         let mut held = self.held.lock().await;
         held.live.record.reports.retain(|told| told.report_id != report);
-        held.saved = false;
-        let record = &held.live.record;
-        if record.state.is_final() && record.reports.is_empty() {
-            save(&self.store, record.clone()).await?;
+        if lifecycle::rest(&held.live.record, &held.live.job).is_some() {
+            held.saved = false;
+            save(&self.store, held.live.record.clone()).await?;
             held.saved = true;
         }
         Ok(())

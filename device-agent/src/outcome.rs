@@ -52,7 +52,9 @@ pub fn of_unaccepted(violations: &Violations, maybe_issued: bool) -> Box<Failed>
 
 /// A local side for connections that is not there (S7): nothing was sent.
 pub fn of_source(error: &SourceError) -> Box<Failed> {
-    let message = format!("{error}; nothing was sent: check source in the policy, or the device's interfaces");
+    let message = format!(
+        "{error}; nothing was sent: check source in the policy, or in the agent's configuration, or the device's interfaces"
+    );
     failed(Culprit::Configuration, "source_unusable", &message, false)
 }
 

@@ -45,7 +45,7 @@ impl Prepare {
     /// # Errors
     /// What is missing or wrong here; nothing has left the device then.
     pub fn start(&self, now: Timestamp) -> Result<(Transaction, Vec<u8>, Vec<u8>), Box<Failed>> {
-        self.errand.talk().source.check().map_err(|error| outcome::of_source(&error))?;
+        self.core.http.check_source(&self.errand.talk().source).map_err(|error| outcome::of_source(&error))?;
         match &self.errand {
             Errand::Enroll(order) => self.enroll(order, now),
             Errand::Revoke(order) => self.revoke(order, now),

@@ -122,11 +122,12 @@ impl Slots {
         // A device that dies often gets on: what is there already is not written again.
         let mut missing = Vec::new();
         for (name, bytes) in files {
-            if store::load(&version.join(name))?.as_ref() != Some(&bytes) {
+            if store::load(&version.join(name)).ok().flatten().as_ref() != Some(&bytes) {
                 missing.push((name, bytes));
             }
         }
-        if missing.is_empty() { Ok(()) } else { store::save_all(&version, &missing, 0o644) }
+        // Also without any: whoever died before the folder was synced has not done that.
+        store::save_all(&version, &missing, 0o644)
     }
 
     /// Makes a job's version the staged one.

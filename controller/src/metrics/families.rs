@@ -54,6 +54,7 @@ pub(super) struct Families {
     pub(super) live_twice: IntCounter,
     pub(super) broker_denials: IntCounterVec,
     pub(super) actors: IntGauge,
+    pub(super) actor_bytes: IntGauge,
     pub(super) actors_activated: IntCounter,
     pub(super) mailboxes_full: IntCounter,
     pub(super) version_conflicts: IntCounter,
@@ -236,6 +237,10 @@ impl Families {
             )?,
             broker_connected: add.gauge("trustfleet_broker_connected", "1 while the broker can be reached.")?,
             actors: add.gauge("trustfleet_device_actors", "Device actors in memory.")?,
+            actor_bytes: add.gauge(
+                "trustfleet_device_actor_bytes",
+                "Resident memory that came since the start for each device actor in memory; 0 while there are fewer than 1,000.",
+            )?,
             actors_activated: add
                 .counter("trustfleet_device_actors_activated_total", "Device actors brought into memory.")?,
             mailboxes_full: add

@@ -10,6 +10,7 @@
 mod families;
 pub mod fleet;
 pub mod labels;
+mod memory;
 pub mod tenants;
 
 use std::{
@@ -23,7 +24,7 @@ use jiff::Timestamp;
 use prometheus::{Encoder as _, TextEncoder};
 use trustfleet_model::{ids::TenantId, job::RequestKind, service::ServiceResult};
 
-use self::{families::Families, tenants::TenantLabels};
+use self::{families::Families, memory::ActorMemory, tenants::TenantLabels};
 pub use self::{
     fleet::{PoolUse, TenantCount},
     labels::{
@@ -41,6 +42,7 @@ use crate::{
 pub struct Metrics {
     families: Families,
     tenants: Mutex<Tenants>,
+    actor_memory: Mutex<ActorMemory>,
 }
 
 /// Which tenants have series.
@@ -88,7 +90,8 @@ impl Metrics {
     /// Two metrics of the same name: a fault of ours.
     pub fn new(tenants_max: usize) -> Result<Self, prometheus::Error> {
         let tenants = Tenants { labels: TenantLabels::none(tenants_max), named_since_count: false };
-        let metrics = Self { families: Families::register()?, tenants: Mutex::new(tenants) };
+        let metrics =
+            Self { families: Families::register()?, tenants: Mutex::new(tenants), actor_memory: Mutex::default() };
         metrics.start_at_zero();
         Ok(metrics)
     }
@@ -247,6 +250,10 @@ impl Metrics {
 
     pub(crate) fn set_actors(&self, actors: usize) {
         self.families.actors.set(whole(actors));
+        if let Some(resident) = memory::resident_bytes() {
+            let of_each = self.actor_memory.lock().unwrap_or_else(PoisonError::into_inner).of_each(actors, resident);
+            self.families.actor_bytes.set(i64::try_from(of_each).unwrap_or(i64::MAX));
+        }
     }
 
     pub(crate) fn set_broker_connected(&self, connected: bool) {

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -97,18 +97,22 @@ impl<In: Transport> Connector<In> for Bound {
             return Ok(chained.map(Either::A)); // through a proxy, which we have connected to before
         }
         let config = details.config;
-        let mut last = nothing_fits();
-        for address in details.addrs.iter().filter(|address| self.0.is_of_family(address)) {
-            match self.0.connect(*address, limit(details.timeout)) {
+        let (mut last, begin, most) = (nothing_fits(), Instant::now(), limit(details.timeout));
+        let fitting: Vec<_> = details.addrs.iter().filter(|address| self.0.is_of_family(address)).collect();
+        for (n, address) in fitting.iter().enumerate() {
+            // One that does not answer leaves their share to the others.
+            let others = u32::try_from(fitting.len() - n).unwrap_or(u32::MAX);
+            let share = most.saturating_sub(begin.elapsed()) / others;
+            match self.0.connect(**address, share.max(Duration::from_millis(1))) {
                 Ok(stream) => {
                     let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
                     return Ok(Some(Either::B(Tcp { stream, buffers })));
                 }
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(ureq::Error::Timeout(ureq::Timeout::Connect));
-                }
                 Err(error) => last = error,
             }
+        }
+        if last.kind() == io::ErrorKind::TimedOut {
+            return Err(ureq::Error::Timeout(ureq::Timeout::Connect));
         }
         Err(ureq::Error::Io(last))
     }
@@ -173,9 +177,12 @@ impl Source {
     pub async fn connect_one(&self, addresses: &[SocketAddr]) -> io::Result<tokio::net::TcpStream> {
         let mut last = nothing_fits();
         for address in addresses.iter().filter(|address| self.is_of_family(address)) {
-            let socket = self.socket(*address)?;
-            socket.set_nonblocking(true)?;
-            match TcpSocket::from_std_stream(socket.into()).connect(*address).await {
+            let connecting = async {
+                let socket = self.socket(*address)?;
+                socket.set_nonblocking(true)?;
+                TcpSocket::from_std_stream(socket.into()).connect(*address).await
+            };
+            match connecting.await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
@@ -211,7 +218,7 @@ impl Source {
 }
 
 fn nothing_fits() -> io::Error {
-    io::Error::new(io::ErrorKind::AddrNotAvailable, "the server has no address of the local one's family")
+    io::Error::new(io::ErrorKind::AddrNotAvailable, "the server has no address, or none of the local one's family")
 }
 
 /// The interfaces of this device, those without an address too. `listing`: `/sys/class/net`.
@@ -340,7 +347,7 @@ mod tests {
         let refused = other.connect_one(&to).await.unwrap_err().to_string();
         assert!(refused.starts_with("the local side: "), "{refused}");
         let refused = source("", "::1").connect_one(&to).await.unwrap_err().to_string();
-        assert!(refused.contains("no address of the local one's family"), "{refused}");
+        assert!(refused.contains("none of the local one's family"), "{refused}");
     }
 
     #[test]

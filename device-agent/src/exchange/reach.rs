@@ -19,8 +19,8 @@ impl Running<'_> {
         if matches!(self.errand.kind(), RequestKind::Kur | RequestKind::Rr) {
             return Ok(transcript);
         }
-        let source = self.errand.talk().source.clone();
-        blocking(move || source.check()).await?.map_err(|error| outcome::of_source(&error))?;
+        let (http, source) = (self.core.http.clone(), self.errand.talk().source.clone());
+        blocking(move || http.check_source(&source)).await?.map_err(|error| outcome::of_source(&error))?;
         let begun_at = self.core.identity.clock.now();
         let total = i64::try_from(self.errand.talk().acceptance.total_seconds).unwrap_or(i64::MAX);
         let ends_at = begun_at.checked_add(SignedDuration::from_secs(total)).unwrap_or(Timestamp::MAX);

@@ -101,8 +101,8 @@ pub struct FleetArgs {
     #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
     restart_every: f64,
     /// Addresses of 127.0.0.0/8, from 127.0.0.2 on, from which the agents' connections come in turn, so that their ports do not run
-    /// out; 0: the system's choice
-    #[arg(long, default_value_t = 0, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    /// out; 0: the system's choice; in a private house
+    #[arg(long, default_value_t = 0, value_name = "COUNT", conflicts_with = "controller", value_parser = clap::value_parser!(u32).range(..=10_000))]
     source_addresses: u32,
     /// Agents that lose the broker come back at some moment within so many seconds
     #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
