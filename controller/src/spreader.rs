@@ -69,17 +69,17 @@ impl Spreader {
         Self { store, clock, ca_budget, looked: Mutex::new(Instant::now()) }
     }
 
-    /// Looks at all endpoints once.
+    /// Looks at all endpoints once; nothing while another replica does.
     ///
     /// # Errors
     /// The database's own; what was done stays so.
-    pub async fn look(&self) -> Result<BTreeMap<String, Spreading>, DbError> {
+    pub async fn look(&self) -> Result<Option<BTreeMap<String, Spreading>>, DbError> {
         let (now, default) = (self.clock.now(), self.ca_budget);
         self.store
             .system_tx("renewals_spread", async move |tx| -> Result<_, DbError> {
                 let mut done = BTreeMap::new();
                 if !tx.spreading_is_ours().await? {
-                    return Ok(done);
+                    return Ok(None);
                 }
                 let servers = tx.servers_by_endpoint().await?;
                 let budgets: BTreeMap<String, Budget> =
@@ -91,7 +91,7 @@ impl Spreader {
                         done.insert(endpoint, spreading);
                     }
                 }
-                Ok(done)
+                Ok(Some(done))
             })
             .await
     }
@@ -138,7 +138,7 @@ impl Steady for Spreader {
         if looked.elapsed() < EVERY {
             return Ok(false);
         }
-        for (endpoint, Spreading { moved, unfit }) in self.look().await? {
+        for (endpoint, Spreading { moved, unfit }) in self.look().await?.unwrap_or_default() {
             if unfit > 0 {
                 tracing::warn!(
                     endpoint,

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use serde_json::{Value, json};
 use support::{Lab, policy};
 use trustfleet_lab::{
-    house::{AgentFiles, Fleet},
+    house::{AgentFiles, Fleet, start_agent_process},
     testkit::Child,
 };
 
@@ -295,6 +295,57 @@ async fn a_campaign_waits_for_a_second_administrator_and_can_be_paused_and_ended
     let (done, said) = lab.verb(&["campaign", "delete", "all"]);
     assert!(done, "{said}");
     assert_eq!(fleet.get("campaigns").unwrap()["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_over_a_label_takes_nobody_else_and_asks_for_nothing_while_it_is_paused() {
+    let lab = Lab::start().await;
+    let devices = &NAMES[..4];
+    let fleet = lab.fleet(devices, &policy()).await;
+    let (mut agent, files) = fleet.start_agent("site").await.unwrap();
+    for (n, device) in devices.iter().enumerate() {
+        let site = if n == 0 { "bergen" } else { "oslo" };
+        fleet.post("devices", &json!({ "name": device, "agent": "site", "labels": { "site": site } })).unwrap();
+        let mac = json!({ "reference": format!("ref-{device}"), "secret": format!("secret-{device}") });
+        let trustpoint =
+            json!({ "name": "default", "entity": "default", "ca_server": "default", "policy": "default", "mac": mac });
+        fleet.post(&format!("devices/{device}/trustpoints"), &trustpoint).unwrap();
+        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
+    }
+    let before = serials(&fleet, devices);
+    // What is asked for now waits for the agent.
+    agent.kill().await;
+    let body = json!({
+        "name": "oslo", "action": "renew", "select": { "labels": { "site": "oslo" } }, "waves": ["1", "100%"],
+        "max_in_flight": 1, "accept_unverifiable": true,
+    });
+    fleet.post("campaigns", &body).unwrap();
+    let asked = || {
+        let campaign = fleet.get("campaigns/oslo").ok()?;
+        (states(&campaign).first()?["in_flight"] == 1).then_some(())
+    };
+    lab.eventually("the first is asked for", asked).await;
+    let paused = fleet.post("campaigns/oslo/pause", &json!({})).unwrap();
+    assert_eq!(paused["state"], "paused", "{paused}");
+
+    let again = start_agent_process(&files).unwrap();
+    let first = || {
+        let campaign = fleet.get("campaigns/oslo").ok()?;
+        (states(&campaign) == [json!({ "unverifiable": 1 }), json!({ "pending": 2 })]).then_some(())
+    };
+    lab.eventually("what was under way has ended", first).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let still = fleet.get("campaigns/oslo").unwrap();
+    assert_eq!((&still["state"], &states(&still)[1]), (&json!("paused"), &json!({ "pending": 2 })), "{still}");
+    assert_eq!(lab.issued_by_ca(&fleet).len(), 5, "four first ones, and the one that was under way");
+
+    fleet.post("campaigns/oslo/resume", &json!({})).unwrap();
+    let done = becomes(&lab, &fleet, "oslo", "completed").await;
+    assert_eq!(states(&done), [json!({ "unverifiable": 1 }), json!({ "unverifiable": 2 })], "{done}");
+    let after = serials(&fleet, devices);
+    let renewed: Vec<&str> = devices.iter().copied().filter(|device| after[*device] != before[*device]).collect();
+    assert_eq!(renewed, devices[1..], "whoever has another label was left alone");
+    drop(again);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

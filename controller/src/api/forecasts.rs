@@ -12,9 +12,10 @@ use trustfleet_model::spread::{BIN, bin};
 
 use super::call::Call;
 use super::dto::forecast::{ForecastBody, ForecastDayBody, ForecastHourBody, SpreadingBody, SpreadingsBody};
-use super::problem::{Problem, json};
+use super::problem::{Problem, ProblemBody, json};
 use crate::audit::PLATFORM;
 use crate::db::{CaEndpoint, DbError, Forecast, Note};
+use crate::error::AppError;
 use crate::spreader::{Spreader, capacity};
 
 /// Hours that are shown one by one.
@@ -48,12 +49,17 @@ pub async fn of_ca_server(call: Call) -> Result<HttpResponse, Problem> {
 /// The database's own.
 #[utoipa::path(post, path = "/v1/ca-endpoints/respread", tag = "CA endpoints", operation_id = "ca_endpoint_respread",
     summary = "Move renewals inside their safe windows until no hour is beyond a CA's budget, and say what fits nowhere",
-    responses((status = 200, description = "What was moved", body = SpreadingsBody)))]
+    responses((status = 200, description = "What was moved", body = SpreadingsBody),
+        (status = 409, description = "Another replica is at it", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn respread(call: Call) -> Result<HttpResponse, Problem> {
     let services = call.services();
     let budget = services.config.ca_budget.budget();
     let spreader = Spreader::new(services.store.clone(), services.clock.clone(), budget);
-    let done = spreader.look().await?;
+    let elsewhere = || AppError::Conflict {
+        code: "spreading_elsewhere",
+        detail: "another replica spreads the renewals at this moment: look at the forecast in a minute".to_owned(),
+    };
+    let done = spreader.look().await?.ok_or_else(elsewhere)?;
     let items: Vec<_> = done
         .into_iter()
         .map(|(endpoint, done)| SpreadingBody { endpoint, moved: done.moved, unfit: done.unfit })

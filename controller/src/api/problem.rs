@@ -279,6 +279,13 @@ mod tests {
     }
 
     #[test]
+    fn a_device_whose_mailbox_is_full_tells_the_client_when_to_come_back() {
+        let response = Problem::from(AppError::Busy).response();
+        assert_eq!(response.status(), 503);
+        assert!(response.headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
     fn an_internal_cause_is_not_told_to_the_client() {
         let problem = Problem::from(AppError::internal("password of the database"));
         assert!(!serde_json::to_string(&problem.body()).unwrap().contains("password"));

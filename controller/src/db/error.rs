@@ -164,6 +164,10 @@ pub(crate) fn connection_lost(error: &tokio_postgres::Error) -> bool {
     }
 }
 
+/// The server could not or would not go on, and kept nothing: no memory or connection, a time limit, or this process stood still
+/// for so long inside of its transaction.
 fn out_of_resources(code: &SqlState) -> bool {
-    code.code().starts_with("53") || code == &SqlState::QUERY_CANCELED || code == &SqlState::LOCK_NOT_AVAILABLE
+    let limits =
+        [&SqlState::QUERY_CANCELED, &SqlState::LOCK_NOT_AVAILABLE, &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT];
+    code.code().starts_with("53") || limits.contains(&code)
 }

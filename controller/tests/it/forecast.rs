@@ -64,6 +64,13 @@ async fn renewals_that_come_together_are_told_and_spread_and_stay_where_they_wer
     assert_eq!(fixture.value::<i64>(FULLEST).await, 2);
     assert_eq!(house.get(path, &house.platform).await.body["hours_too_full"], 0);
 
+    let lock = fixture.place.admin().await;
+    let held = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('trustfleet spreading'))";
+    lock.batch_execute(held).await.unwrap();
+    let refused = house.call("POST", "/v1/ca-endpoints/respread", Some(&house.platform), None).await.expect(409);
+    assert_eq!(refused.body["code"], "spreading_elsewhere", "{}", refused.text);
+    lock.batch_execute("ROLLBACK").await.unwrap();
+
     // Planned anew, each keeps the moment that was found for it.
     let moments =
         "SELECT string_agg(next_action_at::text, ' ' ORDER BY trustpoint_id) FROM trustpoints WHERE spread IS NOT NULL";

@@ -4,6 +4,7 @@ use serde_json::json;
 use trustfleet_wire::v1::Event;
 
 use crate::{
+    api_house::House,
     fixture::{Fixture, issued},
     reports::{failed, told},
     support::until,
@@ -121,4 +122,30 @@ async fn a_trustpoint_that_cannot_be_read_holds_up_no_renewal_but_its_own() {
         (fixture.value::<i64>(sql).await == 0).then_some(())
     })
     .await;
+}
+
+#[actix::test]
+async fn force_goes_below_the_floor_under_re_issue_only_when_that_is_confirmed() {
+    let house = House::open().await;
+    let fixture = Fixture::on(house.place.clone(), house.place.core().await).await;
+    let floor = "UPDATE policies SET revision = revision + 1,
+                 spec = '{\"key\":{\"algorithm\":\"ecdsa-p256\"},\"reissue\":{\"most\":1}}'";
+    fixture.admin.batch_execute(floor).await.unwrap();
+    let _queue = enrolled(&fixture).await;
+    let operator = house.token("acme", "operator").await.1;
+    let path = "/v1/tenants/acme/devices/ap-1/trustpoints/mgmt/enroll";
+    let ask = async |force: bool, confirm_floor: bool| {
+        house.post(path, &operator, json!({ "request": "kur", "force": force, "confirm_floor": confirm_floor })).await
+    };
+    for force in [false, true] {
+        let refused = ask(force, false).await.expect(409);
+        assert_eq!(refused.body["code"], "reissue_floor", "force {force}: {}", refused.text);
+    }
+    let refused = ask(false, true).await.expect(422);
+    assert!(refused.text.contains("does not go without force"), "{}", refused.text);
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM jobs").await, 1, "nothing was asked for");
+    ask(true, true).await.expect(202);
+    let passed = "SELECT count(*) FROM audit WHERE action = 'reissue_floor_passed'";
+    assert_eq!(fixture.value::<i64>(passed).await, 1);
+    fixture.core.stop().await;
 }
