@@ -46,7 +46,7 @@ pub async fn of_ca_server(call: Call) -> Result<HttpResponse, Problem> {
 /// Spreads the renewals of all CAs now, as it is done by itself every ten minutes.
 ///
 /// # Errors
-/// The database's own.
+/// 409 while another replica does the same; the database's own.
 #[utoipa::path(post, path = "/v1/ca-endpoints/respread", tag = "CA endpoints", operation_id = "ca_endpoint_respread",
     summary = "Move renewals inside their safe windows until no hour is beyond a CA's budget, and say what fits nowhere",
     responses((status = 200, description = "What was moved", body = SpreadingsBody),

@@ -218,3 +218,17 @@ async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(move || work(&tenant)).await;
     Ok(done.map_err(|_| HerdError::Thread)??)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_come_from_their_addresses_in_turn_and_never_from_the_one_of_everybody_else() {
+        let of = |agent| source_address(agent, 3).map(|address| address.to_string());
+        let turns: Vec<_> = (0..4).filter_map(of).collect();
+        assert_eq!(turns, ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.2"]);
+        assert_eq!(source_address(7, 0), None, "the system's choice");
+        assert_eq!(source_address(299, 300), Some(Ipv4Addr::new(127, 0, 1, 45)));
+    }
+}
