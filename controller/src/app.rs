@@ -4,11 +4,9 @@
 //! outbox and inbox; and an actix system with the HTTP workers and the threads of the device actors.
 
 use std::{
-    io,
     net::TcpListener,
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -16,15 +14,13 @@ use tokio::{
     runtime::{Builder, Handle},
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
-    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 use trustfleet_model::clock::{Clock, SystemClock};
-use trustfleet_telemetry::{TracesConfig, TracesError};
+use trustfleet_telemetry::TracesConfig;
 
 use crate::{
     actors::{ActorThreads, Registry},
-    admission::Budget,
     api,
     audit::{Bounds, Chainer, Refusals, Sealer},
     binder::Binder,
@@ -32,17 +28,18 @@ use crate::{
     broker::{BrokerHandle, Management},
     campaigner::Campaigner,
     commit::CommitHandle,
-    config::{Config, ConfigError},
+    config::Config,
     cut_off::Cutter,
-    db::{self, DbError, SchemaError, Store},
+    db::{self, Store},
     dead_letters,
     denials::Denials,
     entropy,
     error::AppError,
     freezer::Freezer,
+    gauges::Gauges,
     housekeeping::Housekeeper,
     inbox::{Inbox, Senders},
-    keys::{KeyError, Keys},
+    keys::Keys,
     leases::Leaser,
     leaver::Leaver,
     load::LoadHandle,
@@ -54,18 +51,15 @@ use crate::{
     roller::Roller,
     rotation,
     spreader::Spreader,
-    steady, telemetry,
+    telemetry,
     tls::{self, ClientTls, ServerTls, TlsError},
 };
 
-/// How often the gauges about the fleet are refreshed, at most.
-const STATS_EVERY: Duration = Duration::from_secs(2);
-/// The gauges may take this share of the time, not more: with a very large fleet they are refreshed less often.
-const STATS_SHARE: u32 = 20;
-/// How long the outbox, the inbox and the committer may take to end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often the parts are looked at.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
+mod error;
+mod part;
+
+pub use self::error::StartError;
+use self::part::{Part, STOP_TIMEOUT, first_ended};
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -121,56 +115,6 @@ impl Services {
     pub fn fresh<T>(&self, make: impl FnOnce(Timestamp, [u8; 10]) -> T) -> Result<T, AppError> {
         Ok(make(self.clock.now(), entropy::random()?))
     }
-}
-
-/// The controller could not start, or not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A key file is wrong.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// Certificates, keys or roots for TLS are wrong.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Traces cannot be sent as configured.
-    #[error("the configuration is wrong")]
-    Traces(#[from] TracesError),
-    /// The schema does not fit.
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    /// Secrets are encrypted under keys that the configuration does not name.
-    #[error(
-        "secrets in the database are encrypted under the key-encryption key {0}, which this controller has not: name its \
-         file in keys.further_key_encryption_key_files; `trustfleet keys status` lists all"
-    )]
-    MissingKey(String),
-    /// A database URL cannot be read.
-    #[error("a database URL of the configuration cannot be read")]
-    Database(#[from] DbError),
-    /// `migrate` needs the owner.
-    #[error("database.owner_url is missing: migrations are run by the owner of the tables")]
-    NoOwner,
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address} (http.listen): another program may use it")]
-    Listen {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The first platform token could not be made or written.
-    #[error("the first platform token could not be made (first_token_file)")]
-    FirstToken(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A part that must always run has ended, by a panic.
-    #[error("{0} ended by itself, the log says why; the process ends with it, to be started again")]
-    PartEnded(&'static str),
-    /// Threads, signals or metrics.
-    #[error("the process could not be set up")]
-    Process(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Reads the configuration and applies the migrations that are missing; returns their names.
@@ -231,13 +175,6 @@ pub struct Core {
     commit_part: Part,
     broker: CancellationToken,
     broker_part: Part,
-}
-
-/// A task that must run as long as the process does, and what to call it in the log.
-#[derive(Debug)]
-struct Part {
-    name: &'static str,
-    task: JoinHandle<()>,
 }
 
 impl Core {
@@ -329,7 +266,7 @@ impl Core {
             new_jobs,
             ca_budget: config.ca_budget.budget(),
         };
-        let stats = Statistics {
+        let gauges = Gauges {
             store: store.clone(),
             registry: registry.clone(),
             clock: Arc::clone(&clock),
@@ -377,42 +314,36 @@ impl Core {
         let campaigner = Campaigner { store: store.clone(), registry: registry.clone(), clock: Arc::clone(&clock) };
         let freezer =
             Freezer { store: store.clone(), clock: Arc::clone(&clock), new_jobs: Arc::clone(&outbox.new_jobs) };
-        let spreader = Spreader::new(store.clone(), Arc::clone(&clock), config.ca_budget.budget());
+        let spreader = Spreader::new(store.clone(), Arc::clone(&clock), &config.ca_budget);
+        let bounded = dead_letters::keep(store.clone(), Arc::clone(&clock), Arc::clone(&metrics), intake.clone());
         let mut intake_parts = vec![
-            Part { name: "the spreading of renewals", task: backend.spawn(steady::keep(spreader, intake.clone())) },
-            Part { name: "the campaigns", task: backend.spawn(steady::keep(campaigner, intake.clone())) },
-            Part { name: "the freeze windows", task: backend.spawn(steady::keep(freezer, intake.clone())) },
-            Part { name: "the revoker", task: backend.spawn(steady::keep(revoker, intake.clone())) },
-            Part { name: "the distribution of anchors", task: backend.spawn(steady::keep(roller, intake.clone())) },
-            Part { name: "the binder", task: backend.spawn(steady::keep(binder, intake.clone())) },
-            Part { name: "the leases", task: backend.spawn(leaser.keep(intake.clone())) },
-            Part { name: "the renewal", task: backend.spawn(steady::keep(renewal, intake.clone())) },
-            Part { name: "the outbox", task: backend.spawn(outbox.run(intake.clone())) },
-            Part { name: "the inbox", task: backend.spawn(inbox.run(intake.clone())) },
-            Part { name: "the audit log's chain", task: backend.spawn(chainer.keep(intake.clone())) },
-            Part { name: "the cutting off of agents", task: backend.spawn(cutter.run(intake.clone())) },
-            Part { name: "the record of refusals", task: backend.spawn(recorded) },
-            Part {
-                name: "the purge of tenants",
-                task: backend.spawn(purge::keep(store.clone(), Arc::clone(&clock), intake.clone())),
-            },
-            Part { name: "the removal of devices", task: backend.spawn(steady::keep(leaver, intake.clone())) },
-            Part { name: "the housekeeping", task: backend.spawn(steady::keep(housekeeper, intake.clone())) },
-            Part {
-                name: "the bounding of dead letters",
-                task: backend.spawn(dead_letters::keep(
-                    store.clone(),
-                    Arc::clone(&clock),
-                    Arc::clone(&metrics),
-                    intake.clone(),
-                )),
-            },
-            Part { name: "the statistics", task: backend.spawn(stats.keep(intake.clone())) },
-            Part { name: "the watch over the certificate", task: backend.spawn(certificate) },
+            Part::keep("the spreading of renewals", backend, spreader, &intake),
+            Part::keep("the campaigns", backend, campaigner, &intake),
+            Part::keep("the freeze windows", backend, freezer, &intake),
+            Part::keep("the revoker", backend, revoker, &intake),
+            Part::keep("the distribution of anchors", backend, roller, &intake),
+            Part::keep("the binder", backend, binder, &intake),
+            Part::spawn("the leases", backend, leaser.keep(intake.clone())),
+            Part::keep("the renewal", backend, renewal, &intake),
+            Part::spawn("the outbox", backend, outbox.run(intake.clone())),
+            Part::spawn("the inbox", backend, inbox.run(intake.clone())),
+            Part::spawn("the audit log's chain", backend, chainer.keep(intake.clone())),
+            Part::spawn("the cutting off of agents", backend, cutter.run(intake.clone())),
+            Part::spawn("the record of refusals", backend, recorded),
+            Part::spawn(
+                "the purge of tenants",
+                backend,
+                purge::keep(store.clone(), Arc::clone(&clock), intake.clone()),
+            ),
+            Part::keep("the removal of devices", backend, leaver, &intake),
+            Part::keep("the housekeeping", backend, housekeeper, &intake),
+            Part::spawn("the bounding of dead letters", backend, bounded),
+            Part::spawn("the statistics", backend, gauges.keep(intake.clone())),
+            Part::spawn("the watch over the certificate", backend, certificate),
         ];
         if let Some((task, denials)) = log {
             intake_parts.push(Part { name: "the connection to the broker's log", task });
-            intake_parts.push(Part { name: "the broker's log", task: backend.spawn(denials.run(intake.clone())) });
+            intake_parts.push(Part::spawn("the broker's log", backend, denials.run(intake.clone())));
         }
         Ok(Self {
             services: Services {
@@ -455,25 +386,6 @@ impl Core {
         self.broker.cancel();
         self.broker_part.end().await;
         self.threads.stop();
-    }
-}
-
-impl Part {
-    async fn end(self) {
-        match tokio::time::timeout(STOP_TIMEOUT, self.task).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(part = self.name, error = %error, "did not end in order"),
-            Err(_) => tracing::error!(part = self.name, "did not end in time"),
-        }
-    }
-}
-
-async fn first_ended<'a>(parts: impl Iterator<Item = &'a Part> + Clone) -> &'static str {
-    loop {
-        if let Some(part) = parts.clone().find(|part| part.task.is_finished()) {
-            return part.name;
-        }
-        tokio::time::sleep(WATCH_EVERY).await;
     }
 }
 
@@ -521,58 +433,5 @@ impl Running {
         tracing::info!("stopped");
         served.map_err(process)?.map_err(process)?;
         lost.map_or(Ok(()), |part| Err(StartError::PartEnded(part)))
-    }
-}
-
-/// Keeps the gauges about the fleet.
-struct Statistics {
-    store: Store,
-    registry: Registry,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
-    tenants_max: usize,
-    budget: Budget,
-}
-
-impl Statistics {
-    async fn keep(self, shutdown: CancellationToken) {
-        let mut pause = Duration::ZERO;
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-            let start = std::time::Instant::now();
-            let (now, tenants_max, budget) = (self.clock.now(), self.tenants_max, self.budget);
-            let counted: Result<_, DbError> = self
-                .store
-                .system_tx("stats_fetch", async move |tx| tx.stats_fetch(now, tenants_max, budget).await)
-                .await;
-            match counted {
-                Ok(stats) => self.metrics.set_stats(&stats),
-                Err(error) => tracing::warn!(error = %telemetry::chain(&error), "gauges not refreshed"),
-            }
-            self.registry.sweep();
-            self.metrics.set_actors(self.registry.len());
-            pause = STATS_EVERY.max(start.elapsed() * STATS_SHARE);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_part_that_panics_is_noticed_and_named() {
-        let part = |name, task| Part { name, task };
-        let parts = [
-            part("the outbox", tokio::spawn(std::future::pending())),
-            part("the group commit", tokio::spawn(async { panic!("a bug") })),
-        ];
-        let noticed = tokio::time::timeout(Duration::from_secs(5), first_ended(parts.iter()));
-        assert_eq!(noticed.await.unwrap(), "the group commit");
-        let healthy = tokio::time::timeout(Duration::from_millis(50), first_ended(parts[..1].iter()));
-        assert!(healthy.await.is_err(), "a part that runs was taken for dead");
     }
 }

@@ -36,6 +36,7 @@ pub mod factory;
 pub mod freeze;
 pub mod freezer;
 mod gather;
+pub mod gauges;
 pub mod housekeeping;
 pub mod inbox;
 pub mod keys;

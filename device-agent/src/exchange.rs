@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 use trustfleet_cmp::CmpError;
 use trustfleet_cmp::codec::{BodyKind, FailureBit, PkiMessage};
 use trustfleet_cmp::entropy::SystemEntropy;
@@ -20,29 +20,31 @@ use trustfleet_model::clock::Clock as _;
 use trustfleet_model::ids::MessageId;
 use trustfleet_model::job::Culprit;
 use trustfleet_pki::digest::sha256;
-use trustfleet_telemetry::{carried, record_error, trace_span};
-use trustfleet_wire::v1::{Event, Failed, Job, Progress, Revoked};
+use trustfleet_telemetry::trace_span;
+use trustfleet_wire::v1::{Event, Failed, Job, Revoked};
 
-use crate::cmp_http::{CmpHttp, HttpError};
 use crate::core::Core;
 use crate::jobs::Entry;
-use crate::lifecycle::{self, CA_BACKOFF, Patience, TROUBLE_LASTS};
+use crate::lifecycle::CA_BACKOFF;
 use crate::order::{Errand, Place};
 use crate::outcome;
 use crate::prepare::Prepare;
-use crate::record::{Exchange, Outcome, State, Told};
+use crate::record::{Exchange, Outcome, State};
 use crate::recorder;
 use crate::store::StoreError;
 
+mod aside;
+mod ask;
 mod reach;
+
+pub use self::aside::{blocking, spanned};
+use self::ask::kind;
 
 /// How long to wait for the broker to take the `started` report before the CA is asked; without a link the exchange
 /// goes on all the same, as its permit allows.
 const REPORT_FIRST: Duration = Duration::from_secs(5);
 /// Longest time for a best-effort error message to the CA.
 const TELL_MAX: Duration = Duration::from_secs(5);
-/// How long an answer that is on its way is waited for when the agent stops.
-const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// Tries to save a step after the CA was asked: giving up then would lose what the CA may have issued.
 const SAVE_TRIES: u32 = 4;
 
@@ -287,118 +289,6 @@ impl Running<'_> {
         let _ = told.await;
     }
 
-    /// Sends a message until an answer comes or patience ends; saved before every send.
-    async fn ask(
-        &self,
-        exchange: &mut Exchange,
-        seat: &mut Option<OwnedSemaphorePermit>,
-        message: Vec<u8>,
-        ends_at: Timestamp,
-        repeated: &mut bool,
-    ) -> Result<Vec<u8>, Halt> {
-        let patience = match kind(&message) {
-            Some(BodyKind::PollReq) => Patience::Poll,
-            Some(BodyKind::CertConf) => Patience::Confirm,
-            _ => Patience::Request,
-        };
-        // A certificate that waits for its confirmation is issued: that is brought to its end.
-        let stoppable = patience != Patience::Confirm;
-        if seat.is_none() {
-            *seat = Some(if stoppable { self.seat().await? } else { self.any_seat().await? });
-        }
-        if patience == Patience::Poll {
-            exchange.polls = exchange.polls.saturating_add(1);
-        }
-        if !exchange.transcript.awaits_answer() {
-            recorder::sent(&mut exchange.transcript, &message, self.core.identity.clock.now());
-        }
-        let message = Arc::new(message);
-        // Whether the CA may hold the request: certainly once it has answered, perhaps after a restart.
-        let mut arrived = exchange.url.is_some();
-        let mut failures = 0_u32;
-        let asked_since = self.core.identity.clock.now();
-        loop {
-            if stoppable && self.entry.snapshot().await.record.stop {
-                return Err(Halt::Ordered);
-            }
-            let last = match self.ask_once(exchange, &message, arrived, stoppable).await? {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            arrived |= last.request_may_have_arrived();
-            *repeated |= arrived && patience == Patience::Request;
-            recorder::no_answer(&mut exchange.transcript, &message, &last, self.core.identity.clock.now());
-            failures = failures.saturating_add(1);
-            let goes_on = patience.goes_on(failures, self.core.identity.clock.now(), ends_at);
-            if !goes_on || !last.is_worth_a_repeat() {
-                let mut failed = outcome::of_http(&last, arrived, self.errand.kind());
-                self.complete(&mut failed, exchange);
-                return Err(failed.into());
-            }
-            let wait = CA_BACKOFF.wait(failures, self.core.identity.random_u64());
-            tracing::warn!(job.id = %self.job.job_id, error = %last, wait_s = wait.as_secs(), "the ca gave no answer");
-            let now = self.core.identity.clock.now();
-            if now.duration_since(asked_since) >= TROUBLE_LASTS {
-                let trouble = last.to_string();
-                let events = self.waiting(exchange, wait, Some(&trouble), patience != Patience::Poll, now).await;
-                if !events.is_empty() {
-                    self.save(exchange, events, arrived).await?;
-                }
-            }
-            self.pause(wait, stoppable).await?;
-        }
-    }
-
-    /// Tries the servers in their order; the first that may have got a byte stays the only one (T5, T7).
-    async fn ask_once(
-        &self,
-        exchange: &mut Exchange,
-        message: &Arc<Vec<u8>>,
-        arrived: bool,
-        stoppable: bool,
-    ) -> Result<Result<Vec<u8>, HttpError>, Halt> {
-        let chosen = exchange.url.clone();
-        let urls = chosen.clone().map_or_else(|| self.errand.talk().urls.clone(), |url| vec![url]);
-        let mut last = HttpError::NotConnected { url: String::new(), detail: "no server is configured".to_owned() };
-        let mut urls_left = urls.len();
-        for url in urls {
-            urls_left -= 1;
-            exchange.url = Some(url.clone());
-            self.save(exchange, Vec::new(), arrived).await?;
-            let (http, bytes, timeout) = (self.http(), Arc::clone(message), self.errand.talk().message_timeout);
-            let post = blocking(move || http.post(&url, &bytes, timeout));
-            let given_up = async {
-                let why = tokio::select! {
-                    () = self.core.stopping() => Halt::Stopping,
-                    () = self.ordered(stoppable) => Halt::Ordered,
-                };
-                sleep(ANSWER_GRACE).await; // an answer on its way may still come
-                why
-            };
-            let result = tokio::select! {
-                result = post => result?,
-                why = given_up => return Err(why),
-            };
-            match result {
-                Ok(answer) => return Ok(Ok(answer)),
-                Err(error @ HttpError::NotConnected { .. }) => {
-                    exchange.url.clone_from(&chosen);
-                    if urls_left > 0 {
-                        recorder::no_answer(&mut exchange.transcript, message, &error, self.core.identity.clock.now());
-                    }
-                    last = error;
-                }
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        Ok(Err(last))
-    }
-
-    /// The way to the CA, from where the policy says (S7).
-    fn http(&self) -> CmpHttp {
-        self.core.http.coming_from(&self.errand.talk().source)
-    }
-
     async fn handle(&self, transaction: Transaction, answer: Option<Vec<u8>>) -> Result<Step, Halt> {
         let now = self.core.identity.clock.now();
         blocking(move || {
@@ -459,27 +349,6 @@ impl Running<'_> {
         blocking(move || transaction.handle(Input::Stop, &mut SystemEntropy, now)).await
     }
 
-    /// What the controller is told of an exchange that waits, if that is worth telling now (S50).
-    async fn waiting(
-        &self,
-        exchange: &mut Exchange,
-        wait: Duration,
-        trouble: Option<&str>,
-        requesting: bool,
-        now: Timestamp,
-    ) -> Vec<Event> {
-        let outstanding = self.entry.snapshot().await.record.reports.iter().any(|report| report.kind == "waiting");
-        let begun = exchange.started_at;
-        if !lifecycle::worth_telling(exchange.told, outstanding, trouble.is_some(), begun, now) {
-            return Vec::new();
-        }
-        exchange.told = Some(Told { at: now, trouble: trouble.is_some() });
-        let next_at = SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(now);
-        let (polls, trouble) = (exchange.polls, trouble.map(str::to_owned));
-        let progress = Some(Box::new(Progress { requesting, polls, next_at, trouble }));
-        vec![Event::Waiting { check_after_s: wait.as_secs(), progress }]
-    }
-
     async fn pause(&self, wait: Duration, stoppable: bool) -> Result<(), Halt> {
         tokio::select! {
             () = sleep(wait) => Ok(()),
@@ -521,10 +390,6 @@ impl Running<'_> {
     }
 }
 
-fn kind(message: &[u8]) -> Option<BodyKind> {
-    PkiMessage::from_der(message).ok().map(|message| message.body.kind())
-}
-
 fn is_poll(message: &[u8]) -> bool {
     kind(message) == Some(BodyKind::PollReq)
 }
@@ -539,33 +404,4 @@ fn is_revoked_already(error: &CmpError) -> bool {
 /// What time it is according to a message: informative, unless the policy believes its CA (V13).
 fn message_time(message: &[u8]) -> Option<Timestamp> {
     PkiMessage::from_der(message).ok()?.header.message_time?.timestamp()
-}
-
-/// Runs what blocks (disk, signing, HTTP) beside the loop.
-///
-/// # Errors
-/// The agent is stopping.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Halt> {
-    let (done, result) = oneshot::channel();
-    beside(Box::new(carried(move || {
-        let _ = done.send(work());
-    })));
-    result.await.map_err(|_| Halt::Stopping)
-}
-
-/// One kind of task for all of them: the runtime's code for a task comes once for each kind.
-fn beside(work: Box<dyn FnOnce() + Send>) {
-    drop(tokio::task::spawn_blocking(work));
-}
-
-/// Works in a span of the trace, which gets the stable code when the job fails there.
-///
-/// # Errors
-/// The work's own.
-pub async fn spanned<T>(span: Span, work: impl Future<Output = Result<T, Halt>>) -> Result<T, Halt> {
-    let done = work.instrument(span.clone()).await;
-    if let Err(Halt::Failed(failed)) = &done {
-        record_error(&span, &failed.code, true);
-    }
-    done
 }

@@ -1,19 +1,19 @@
 //! Campaigns through the whole system: waves that begin when the one before was seen in service, and what stops them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "support/campaigns.rs"]
+mod campaigns;
 mod support;
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
+use campaigns::{LIMIT, NAMES, becomes, enrolled, serials, states};
 use serde_json::{Value, json};
 use support::{Lab, policy};
 use trustfleet_lab::{
     house::{AgentFiles, Fleet, start_agent_process},
     testkit::Child,
 };
-
-const LIMIT: Duration = Duration::from_secs(60);
-const NAMES: [&str; 6] = ["ap-1", "ap-2", "ap-3", "ap-4", "ap-5", "ap-6"];
 
 /// A service that loads its certificate from a copy, unless a file `broken` lies beside it.
 fn service(dir: &Path) -> String {
@@ -23,16 +23,6 @@ fn service(dir: &Path) -> String {
          probe_timeout_s = 2\n[services.app.probe]\nfile = \"{dir}/loaded.pem\"\n\
          [[services.app.exports]]\npath = \"{dir}/copy.pem\"\ncontent = \"fullchain\"\n"
     )
-}
-
-/// Devices behind one agent, each with a certificate in use.
-async fn enrolled(fleet: &Fleet, devices: &[&str]) -> (Child, AgentFiles) {
-    let agent = fleet.start_agent("site").await.unwrap();
-    for device in devices {
-        fleet.add_device(device, "site").unwrap();
-        fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
-    }
-    agent
 }
 
 /// Devices, each behind an agent of its own with the service, and each with a certificate in use.
@@ -49,27 +39,6 @@ async fn served(lab: &Lab, fleet: &Fleet, devices: &[&str]) -> Vec<(Child, Agent
         fleet.enrolled(device, &fleet.enroll(device, "ir").unwrap(), LIMIT).await.unwrap();
     }
     agents
-}
-
-fn serials(fleet: &Fleet, devices: &[&str]) -> BTreeMap<String, String> {
-    let of = |device: &&str| {
-        let trustpoint = fleet.trustpoint(device).unwrap();
-        ((*device).to_owned(), trustpoint["active"]["serial"].as_str().unwrap().to_owned())
-    };
-    devices.iter().map(of).collect()
-}
-
-async fn becomes(lab: &Lab, fleet: &Fleet, name: &str, state: &str) -> Value {
-    let mut last = Value::Null;
-    lab.eventually(&format!("campaign {name} is {state}"), || {
-        last = fleet.get(&format!("campaigns/{name}")).ok()?;
-        (last["state"] == state).then(|| last.clone())
-    })
-    .await
-}
-
-fn states(campaign: &Value) -> Vec<Value> {
-    campaign["progress"].as_array().unwrap().iter().map(|wave| wave["states"].clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,50 +185,6 @@ async fn s58_everything_of_one_ca_server_moves_to_another_by_ir_and_what_got_not
     assert_eq!(states(&back), [json!({ "undone": 2 })], "{back}");
     assert_eq!(serials(&fleet, devices), before);
     assert_eq!(fleet.trustpoint("ap-1").unwrap()["ca_server"], "default");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_freeze_window_holds_every_change_but_the_urgent_until_it_is_removed() {
-    let lab = Lab::start().await;
-    let devices = &NAMES[..2];
-    let fleet = lab.fleet(devices, &policy()).await;
-    let _agent = enrolled(&fleet, devices).await;
-    let before = serials(&fleet, devices);
-    let words =
-        ["freeze", "create", "always", "--cron", "* * * * *", "--duration", "1h", "--time-zone", "Europe/Berlin"];
-    let (done, said) = lab.verb(&words);
-    assert!(done && said.contains("active_until"), "{said}");
-
-    // What is asked for by hand waits, and says for what.
-    let job = fleet.enroll("ap-1", "ir").unwrap();
-    let below = format!("jobs/{}", job["id"].as_str().unwrap());
-    let held = lab
-        .eventually("the job says that it is held", || {
-            let job = fleet.get(&below).ok()?;
-            job["held_until"].is_string().then_some(job)
-        })
-        .await;
-    assert_eq!(held["state"], "awaiting_publish", "{held}");
-    let calm = json!({ "name": "calm", "action": "renew", "select": { "trustpoint": "default" }, "accept_unverifiable": true });
-    fleet.post("campaigns", &calm).unwrap();
-    becomes(&lab, &fleet, "calm", "running").await;
-
-    let mut urgent = calm.clone();
-    (urgent["name"], urgent["urgent"]) = (json!("now"), json!(true));
-    fleet.post("campaigns", &urgent).unwrap();
-    lab.eventually("the urgent one has renewed ap-2", || {
-        (serials(&fleet, &["ap-2"])["ap-2"] != before["ap-2"]).then_some(())
-    })
-    .await;
-    assert_eq!(serials(&fleet, &["ap-1"])["ap-1"], before["ap-1"], "what is held is under way there");
-    let calm = fleet.get("campaigns/calm").unwrap();
-    assert_eq!(states(&calm), [json!({ "pending": 2 })], "nothing was asked for in the window: {calm}");
-
-    let (done, said) = lab.verb(&["freeze", "delete", "always"]);
-    assert!(done, "{said}");
-    becomes(&lab, &fleet, "calm", "completed").await;
-    assert_ne!(serials(&fleet, &["ap-1"])["ap-1"], before["ap-1"]);
-    assert_eq!(fleet.get(&below).unwrap()["held_until"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,12 +5,14 @@ mod support;
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use support::{Lab, policy};
 use trustfleet_lab::{
-    house::{Fleet, start_agent_process},
+    house::{AgentFiles, Fleet, start_agent_process},
     testkit::binary,
 };
+use trustfleet_model::clock::{Clock as _, SystemClock};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -32,8 +34,19 @@ fn factory(dir: &Path) {
     openssl(dir, &[&sign[..], &["-CAcreateserial", "-extfile", "idevid.ext", "-out", "idevid.pem"]].concat());
 }
 
+/// Tells an agent that is not running where its factory identity is.
+fn equip(lab: &Lab, files: &AgentFiles) {
+    let mut config: toml::Table = fs::read_to_string(&files.config).unwrap().parse().unwrap();
+    let mut factory = toml::Table::new();
+    for (key, file) in [("certificate_file", "idevid.pem"), ("key_file", "idevid.key"), ("ca_file", "factory-ca.pem")] {
+        factory.insert(key.to_owned(), lab.dir.path().join(file).to_str().unwrap().into());
+    }
+    config.insert("factory_identity".to_owned(), factory.into());
+    fs::write(&files.config, config.to_string()).unwrap();
+}
+
 /// A fleet whose CA trusts the factory, with devices `ap-1` that have no MAC credentials.
-async fn fleet(lab: &Lab, more: Value) -> Fleet {
+async fn fleet(lab: &Lab, more: Value, ca_args: &[&str]) -> Fleet {
     let dir = lab.dir.path();
     factory(dir);
     let mut policy = policy();
@@ -42,7 +55,8 @@ async fn fleet(lab: &Lab, more: Value) -> Fleet {
         policy[key] = value.clone();
     }
     let ca = dir.join("factory-ca.pem");
-    Fleet::create_at(&lab.house, &["ap-1"], &policy, &["--trusted", ca.to_str().unwrap()]).await.unwrap()
+    let trusting = [&["--trusted", ca.to_str().unwrap()], ca_args].concat();
+    Fleet::create_at(&lab.house, &["ap-1"], &policy, &trusting).await.unwrap()
 }
 
 fn bare_device(fleet: &Fleet) {
@@ -54,7 +68,7 @@ fn bare_device(fleet: &Fleet) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s28_s39_a_first_certificate_is_asked_for_with_the_factory_identity_and_renewed_with_itself() {
     let lab = Lab::start().await;
-    let fleet = fleet(&lab, json!({})).await;
+    let fleet = fleet(&lab, json!({}), &[]).await;
     let (agent, files) = fleet.start_agent("ap-1").await.unwrap();
     bare_device(&fleet);
 
@@ -66,14 +80,7 @@ async fn s28_s39_a_first_certificate_is_asked_for_with_the_factory_identity_and_
     assert!(lab.issued_by_ca(&fleet).is_empty());
 
     drop(agent);
-    let dir = lab.dir.path();
-    let mut config: toml::Table = fs::read_to_string(&files.config).unwrap().parse().unwrap();
-    let mut factory = toml::Table::new();
-    for (key, file) in [("certificate_file", "idevid.pem"), ("key_file", "idevid.key"), ("ca_file", "factory-ca.pem")] {
-        factory.insert(key.to_owned(), dir.join(file).to_str().unwrap().into());
-    }
-    config.insert("factory_identity".to_owned(), factory.into());
-    fs::write(&files.config, config.to_string()).unwrap();
+    equip(&lab, &files);
     let _agent = start_agent_process(&files).unwrap();
 
     let first = fleet.enrolled("ap-1", &fleet.enroll("ap-1", "ir").unwrap(), LIMIT).await.unwrap();
@@ -85,7 +92,7 @@ async fn s28_s39_a_first_certificate_is_asked_for_with_the_factory_identity_and_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s29_s38_a_cr_is_signed_with_an_identity_that_was_imported_by_hand() {
     let lab = Lab::start().await;
-    let fleet = fleet(&lab, json!({ "authentication_domain": "site" })).await;
+    let fleet = fleet(&lab, json!({ "authentication_domain": "site" }), &[]).await;
     let (_agent, files) = fleet.start_agent("ap-1").await.unwrap();
     bare_device(&fleet);
     let import = |name: &str| {
@@ -105,4 +112,38 @@ async fn s29_s38_a_cr_is_signed_with_an_identity_that_was_imported_by_hand() {
 
     let trustpoint = fleet.enrolled("ap-1", &fleet.enroll("ap-1", "cr").unwrap(), LIMIT).await.unwrap();
     assert_eq!(trustpoint["active"]["subject"], "CN=ap-1,O=Trustfleet Lab,C=DE");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s28_a_device_that_was_away_until_the_end_comes_back_by_its_factory_identity_where_that_was_armed_and_once() {
+    let lab = Lab::start().await;
+    let renewed = json!({ "auto_update": { "enabled": true, "lease_s": 0 } });
+    let fleet = fleet(&lab, renewed, &["--validity-seconds", "25"]).await;
+    let (agent, files) = fleet.start_agent("ap-1").await.unwrap();
+    bare_device(&fleet);
+    drop(agent);
+    equip(&lab, &files);
+    let agent = start_agent_process(&files).unwrap();
+    let first = fleet.enrolled("ap-1", &fleet.enroll("ap-1", "ir").unwrap(), LIMIT).await.unwrap();
+    drop(agent);
+    let recovery = fleet.path("devices/ap-1/trustpoints/default/recovery");
+    let until = (SystemClock.now() + SignedDuration::from_hours(1)).to_string();
+    let arm = |until: &str| fleet.rest.put(&recovery, &json!({ "by": "factory_identity", "until": until }));
+    let armed = arm(&until).unwrap();
+    assert!(armed["recovery"].is_object(), "{armed}");
+    let end: Timestamp = first["active"]["not_after"].as_str().unwrap().parse().unwrap();
+    lab.eventually("its certificate has ended", || (end < SystemClock.now()).then_some(())).await;
+
+    let _agent = start_agent_process(&files).unwrap();
+    let back = lab
+        .eventually("it has a certificate again", || {
+            let trustpoint = fleet.trustpoint("ap-1").ok()?;
+            let is_new = trustpoint["active"]["serial"] != first["active"]["serial"];
+            (is_new && trustpoint["status"] == "active").then_some(trustpoint)
+        })
+        .await;
+    assert_eq!(back["recovery"], Value::Null, "it is used up: {back}");
+    let jobs = fleet.get("jobs?device=ap-1&limit=50").unwrap();
+    let first_requests = jobs["items"].as_array().unwrap().iter().filter(|job| job["kind"] == "ir");
+    assert_eq!(first_requests.count(), 2, "the first one and the recovery: {jobs}");
 }

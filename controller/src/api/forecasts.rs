@@ -9,27 +9,49 @@ use serde_json::json;
 use trustfleet_model::ca_server::endpoint_of;
 use trustfleet_model::field::ObjectName;
 use trustfleet_model::spread::{BIN, bin};
+use utoipa::IntoParams;
 
 use super::call::Call;
 use super::dto::forecast::{ForecastBody, ForecastDayBody, ForecastHourBody, SpreadingBody, SpreadingsBody};
 use super::problem::{Problem, ProblemBody, json};
+use crate::admission::Budget;
 use crate::audit::PLATFORM;
 use crate::db::{CaEndpoint, DbError, Forecast, Note};
 use crate::error::AppError;
-use crate::spreader::{Spreader, capacity};
+use crate::spreader::{Spreader, capacity, per_hour};
 
-/// Hours that are shown one by one.
+/// Hours that are shown one by one where nothing is said.
 const HOURS: i32 = 48;
+/// Most of them: the 90 days.
+const HOURS_MAX: i32 = 90 * 24;
 const DAY_S: i64 = 24 * 3_600;
+
+/// How much of what comes is shown.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // read by the OpenAPI document only
+pub struct ForecastQuery {
+    /// Hours that are shown one by one, 0 to 2,160; default 48.
+    #[param(minimum = 0, maximum = 2160)]
+    hours: Option<u16>,
+}
 
 /// Shows what comes at a CA server.
 ///
 /// # Errors
-/// 404.
+/// 404; 422 for more hours than 90 days have.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/ca-servers/{ca_server}/forecast", tag = "CA servers",
     operation_id = "ca_server_forecast", summary = "Show the coming renewals at a CA server beside its budget",
-    responses((status = 200, description = "The next 48 hours and 90 days", body = ForecastBody)))]
+    params(ForecastQuery), responses((status = 200, description = "The next hours, and 90 days", body = ForecastBody)))]
 pub async fn of_ca_server(call: Call) -> Result<HttpResponse, Problem> {
+    let hours = match call.query("hours") {
+        None => HOURS,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|hours| (0..=HOURS_MAX).contains(hours))
+            .ok_or_else(|| Problem::invalid("hours", "range", format!("must be a number from 0 to {HOURS_MAX}")))?,
+    };
     let name: ObjectName = call.segment("ca_server", "ca_server")?;
     let (server, forecast) = call
         .tenant_tx("forecast", async |tx| {
@@ -39,11 +61,11 @@ pub async fn of_ca_server(call: Call) -> Result<HttpResponse, Problem> {
         })
         .await?;
     let endpoint = endpoint_of(&server.spec.primary_url).unwrap_or_default();
-    let most = planned_per_hour_max(&call, &endpoint).await?;
-    json(StatusCode::OK, &body(endpoint, most, &forecast, call.now))
+    let budget = budget_of(&call, &endpoint).await?;
+    json(StatusCode::OK, &body(endpoint, &budget, &forecast, hours, call.now))
 }
 
-/// Spreads the renewals of all CAs now, as it is done by itself every ten minutes.
+/// Spreads the renewals of all CAs now, as it is done by itself.
 ///
 /// # Errors
 /// 409 while another replica does the same; the database's own.
@@ -53,17 +75,13 @@ pub async fn of_ca_server(call: Call) -> Result<HttpResponse, Problem> {
         (status = 409, description = "Another replica is at it", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn respread(call: Call) -> Result<HttpResponse, Problem> {
     let services = call.services();
-    let budget = services.config.ca_budget.budget();
-    let spreader = Spreader::new(services.store.clone(), services.clock.clone(), budget);
+    let spreader = Spreader::new(services.store.clone(), services.clock.clone(), &services.config.ca_budget);
     let elsewhere = || AppError::Conflict {
         code: "spreading_elsewhere",
         detail: "another replica spreads the renewals at this moment: look at the forecast in a minute".to_owned(),
     };
     let done = spreader.look().await?.ok_or_else(elsewhere)?;
-    let items: Vec<_> = done
-        .into_iter()
-        .map(|(endpoint, done)| SpreadingBody { endpoint, moved: done.moved, unfit: done.unfit })
-        .collect();
+    let items: Vec<SpreadingBody> = done.into_iter().map(Into::into).collect();
     let requester = call.requester();
     let note =
         Note::new(call.now, &requester, "renewals_spread", "ca_endpoint", uuid::Uuid::nil(), json!({ "items": items }));
@@ -73,19 +91,20 @@ pub async fn respread(call: Call) -> Result<HttpResponse, Problem> {
     json(StatusCode::OK, &SpreadingsBody { items })
 }
 
-async fn planned_per_hour_max(call: &Call, endpoint: &str) -> Result<u64, Problem> {
+async fn budget_of(call: &Call, endpoint: &str) -> Result<Budget, Problem> {
     let services = call.services();
     let default = services.config.ca_budget.budget();
     let found: Result<Vec<CaEndpoint>, DbError> =
         services.store.system_tx("ca_endpoint_list", async |tx| tx.ca_endpoint_list(default).await).await;
     let own = found?.into_iter().find(|found| found.name == endpoint);
-    Ok(capacity(&own.map_or(default, |found| found.endpoint.budget)))
+    Ok(own.map_or(default, |found| found.endpoint.budget))
 }
 
-fn body(endpoint: String, most: u64, forecast: &Forecast, now: Timestamp) -> ForecastBody {
+fn body(endpoint: String, budget: &Budget, forecast: &Forecast, hours: i32, now: Timestamp) -> ForecastBody {
+    let most = capacity(budget);
     let count = |of: &BTreeMap<Timestamp, u64>, hour| of.get(&hour).copied().unwrap_or(0);
     let hours =
-        (0..HOURS).filter_map(|n| bin(now).checked_add(BIN.saturating_mul(n)).ok()).map(|from| ForecastHourBody {
+        (0..hours).filter_map(|n| bin(now).checked_add(BIN.saturating_mul(n)).ok()).map(|from| ForecastHourBody {
             from,
             renewals: count(&forecast.renewals, from),
             emergencies: count(&forecast.emergencies, from),
@@ -101,6 +120,7 @@ fn body(endpoint: String, most: u64, forecast: &Forecast, now: Timestamp) -> For
     }
     ForecastBody {
         endpoint,
+        budget_per_hour: per_hour(budget),
         planned_per_hour_max: most,
         renewals: forecast.renewals.values().sum(),
         hours_too_full: forecast.renewals.values().map(|renewals| u64::from(*renewals > most)).sum(),
@@ -129,7 +149,9 @@ mod tests {
             (hour("2026-12-20T03:00:00Z"), 7),
         ]);
         let emergencies = BTreeMap::from([(hour("2026-12-20T05:00:00Z"), 2)]);
-        let shown = body("ca:80".to_owned(), 20, &Forecast { renewals, emergencies }, now);
+        let budget = Budget { rate_per_s: 0.007, burst: 1, concurrency: 1 };
+        let shown = body("ca:80".to_owned(), &budget, &Forecast { renewals, emergencies }, 48, now);
+        assert_eq!((shown.budget_per_hour, shown.planned_per_hour_max), (25, 20));
         assert_eq!((shown.renewals, shown.hours_too_full, shown.hours.len()), (42, 1, 48));
         assert_eq!((shown.hours[0].renewals, shown.hours[13].renewals), (5, 30));
         let days: Vec<_> = shown.days.iter().map(|day| (day.renewals, day.busiest_hour, day.emergencies)).collect();

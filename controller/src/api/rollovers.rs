@@ -15,6 +15,7 @@ use trustfleet_pki::Certificate;
 use trustfleet_pki::chain::verify_end_entity;
 use utoipa::IntoParams;
 
+use self::sides::{der, ders, fingerprints, issuing_side, normalised, switched, with_anchors, without};
 use super::body::Body;
 use super::call::{Call, ListQuery, REASON_MAX, Reason, resolved};
 use super::configured::Author;
@@ -24,6 +25,8 @@ use super::problem::{Problem, ProblemBody, json};
 use super::{ca_servers, changes};
 use crate::db::{Change, Configured, IssuedAlike, Rollover, TenantTx};
 use crate::error::AppError;
+
+mod sides;
 
 type CaServer = Configured<CaServerId, CaServerSpec>;
 
@@ -487,68 +490,4 @@ fn check(present: &CaServer, spec: &RolloverSpec, allow_weak: bool) -> Option<Vi
     }
     super::check::ca_server(&switched(&both, &spec.issuer), allow_weak, &mut violations);
     violations.into_result().err()
-}
-
-fn with_anchors(spec: &CaServerSpec, more: &[String]) -> CaServerSpec {
-    let mut both = spec.clone();
-    both.trust_anchors.extend(without(more, &spec.trust_anchors));
-    both
-}
-
-fn switched(spec: &CaServerSpec, issuer: &Issuer) -> CaServerSpec {
-    let mut next = spec.clone();
-    if let Some(name) = &issuer.ca_name {
-        next.ca_name.clone_from(name);
-    }
-    if let Some(url) = &issuer.primary_url {
-        next.primary_url.clone_from(url);
-        // That of another server does not stand in for this one.
-        next.secondary_url = None;
-    }
-    if issuer.secondary_url.is_some() {
-        next.secondary_url.clone_from(&issuer.secondary_url);
-    }
-    if let Some(certificates) = &issuer.verification_certificates {
-        next.verification_certificates.clone_from(certificates);
-    }
-    next
-}
-
-fn issuing_side(spec: &CaServerSpec) -> Issuer {
-    Issuer {
-        ca_name: Some(spec.ca_name.clone()),
-        primary_url: Some(spec.primary_url.clone()),
-        secondary_url: spec.secondary_url.clone(),
-        verification_certificates: Some(spec.verification_certificates.clone()),
-    }
-}
-
-/// The same certificates in one spelling, each once; those that are none are noted below `field`.
-fn normalised(field: &str, pems: &[String], violations: &mut Violations) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    for (i, pem) in pems.iter().enumerate() {
-        let read = violations.check(&format!("{field}[{i}]"), "S10", Certificate::from_pem(pem));
-        let read = read.map(|anchor| anchor.to_pem()).filter(|pem| !all.contains(pem));
-        all.extend(read);
-    }
-    all
-}
-
-/// Those of `pems` that are none of `others`, however they are spelled.
-fn without(pems: &[String], others: &[String]) -> Vec<String> {
-    let others = ders(others);
-    pems.iter().filter(|pem| der(pem).is_none_or(|anchor| !others.contains(&anchor))).cloned().collect()
-}
-
-fn ders(pems: &[String]) -> Vec<Vec<u8>> {
-    pems.iter().filter_map(|pem| der(pem)).collect()
-}
-
-fn der(pem: &str) -> Option<Vec<u8>> {
-    Some(Certificate::from_pem(pem).ok()?.as_der().to_vec())
-}
-
-fn fingerprints(pems: &[String]) -> Vec<String> {
-    let read = pems.iter().filter_map(|pem| Certificate::from_pem(pem).ok());
-    read.map(|anchor| hex::encode(anchor.sha256_fingerprint())).collect()
 }

@@ -59,6 +59,13 @@ pub struct CampaignSpec {
     pub urgent: bool,
 }
 
+impl CampaignSpec {
+    /// Whether freeze windows hold it: not what is urgent, nor a revocation, which changes no device and does not wait.
+    pub const fn can_be_frozen(&self) -> bool {
+        !self.urgent && !matches!(self.action, Action::Revoke { .. })
+    }
+}
+
 /// An object with the name that it had when it was named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named<I> {

@@ -63,6 +63,10 @@ const SPREADINGS: &[Column] = &[
     Column::new("ENDPOINT", |item, _| text(item, "/endpoint")),
     Column::new("MOVED", |item, _| text(item, "/moved")),
     Column::new("FIT NOWHERE", |item, _| text(item, "/unfit")),
+    Column::new("FOR ONE", |item, _| match item.pointer("/unfit_examples/0") {
+        Some(one) => ["/tenant", "/device", "/trustpoint", "/at"].map(|part| text(one, part)).join(" "),
+        None => String::new(),
+    }),
 ];
 
 /// Runs a verb on CMP servers.

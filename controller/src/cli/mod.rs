@@ -20,6 +20,7 @@ mod dead_letter;
 mod device;
 mod error;
 mod follow;
+mod forecast;
 mod freeze;
 mod job;
 mod joining;

@@ -12,7 +12,8 @@ use super::{
     args::{Page, san},
     change,
     error::CliError,
-    output::{self, Column, ago, text},
+    forecast,
+    output::{Column, ago, text},
     session::Session,
     spec::{Draft, certificates},
     statistics,
@@ -84,6 +85,9 @@ pub enum CaServerVerb {
     Forecast {
         /// Its name
         name: String,
+        /// Show the next hours one by one instead of the days, at most 2160
+        #[arg(long, value_name = "N")]
+        hours: Option<u16>,
     },
     /// List roots that follow its trust anchors, as the CA told agents; nobody trusts them for that
     Offered {
@@ -431,24 +435,7 @@ pub(super) fn run_entity(session: &Session, verb: EntityVerb) -> Result<(), CliE
 pub(super) fn run_ca_server(session: &Session, verb: CaServerVerb) -> Result<(), CliError> {
     match verb {
         CaServerVerb::Common(verb) => run(session, &CA_SERVERS, verb),
-        CaServerVerb::Forecast { name } => {
-            let forecast = session.read(&["ca-servers", &name, "forecast"])?;
-            let summary = format!(
-                "{}: {} renewals within 90 days; at most {} an hour are planned, {} hours have more",
-                text(&forecast, "/endpoint"),
-                text(&forecast, "/renewals"),
-                text(&forecast, "/planned_per_hour_max"),
-                text(&forecast, "/hours_too_full"),
-            );
-            // The days are the list; for programs everything.
-            let mut days = json!({ "items": forecast["days"], "next": null });
-            if session.is_json() {
-                days = forecast;
-            } else {
-                output::print(&summary)?;
-            }
-            session.print_list(&days, DAYS, "trustfleet ca-endpoint respread, by a platform administrator")
-        }
+        CaServerVerb::Forecast { name, hours } => forecast::show(session, &name, hours),
         CaServerVerb::Offered { name, page } => {
             let list = session.list(&[CA_SERVERS.path, &name, "offered-roots"], &page, &[])?;
             session.print_list(
@@ -465,13 +452,6 @@ pub(super) fn run_ca_server(session: &Session, verb: CaServerVerb) -> Result<(),
         }
     }
 }
-
-const DAYS: &[Column] = &[
-    Column::new("DAY", |item, _| text(item, "/from").chars().take(10).collect()),
-    Column::new("RENEWALS", |item, _| text(item, "/renewals")),
-    Column::new("BUSIEST HOUR", |item, _| text(item, "/busiest_hour")),
-    Column::new("EMERGENCY MARKS", |item, _| text(item, "/emergencies")),
-];
 
 /// Runs a verb on policies.
 pub(super) fn run_policy(session: &Session, verb: PolicyVerb) -> Result<(), CliError> {

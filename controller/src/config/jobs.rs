@@ -9,7 +9,7 @@ use crate::admission::Budget;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutboxConfig {
-    /// How long a replica may take to publish what it has claimed, seconds, 1 to 3600; then another one may.
+    /// How long a replica may take to publish what it has claimed, seconds, 1 to 5; then another one may.
     #[serde(default = "default_claim_s")]
     pub claim_s: u32,
     /// How long an agent may take to start a published job, seconds, 10 to 604,800; a late one returns it. Of jobs for a
@@ -41,6 +41,10 @@ pub struct CaBudgetConfig {
     /// agents that are cut off, and come at once when they are back.
     #[serde(default = "default_ca_permit_s")]
     pub permit_s: u32,
+    /// How often coming renewals are looked at, to spread those of an hour that holds more than its CA's budget, seconds, 1 to
+    /// 86,400.
+    #[serde(default = "default_respread_s")]
+    pub respread_s: u32,
 }
 
 impl Default for CaBudgetConfig {
@@ -50,6 +54,7 @@ impl Default for CaBudgetConfig {
             burst: default_burst(),
             concurrency: default_concurrency(),
             permit_s: default_ca_permit_s(),
+            respread_s: default_respread_s(),
         }
     }
 }
@@ -64,7 +69,8 @@ impl CaBudgetConfig {
         range("ca_budget.rate_per_s", self.rate_per_s, 0.01, 100_000.0)?;
         range("ca_budget.burst", self.burst, 1, 100_000)?;
         range("ca_budget.concurrency", self.concurrency, 1, 100_000)?;
-        range("ca_budget.permit_s", self.permit_s, 10, 604_800)
+        range("ca_budget.permit_s", self.permit_s, 10, 604_800)?;
+        range("ca_budget.respread_s", self.respread_s, 1, 86_400)
     }
 }
 
@@ -85,4 +91,7 @@ const fn default_concurrency() -> u32 {
 }
 const fn default_ca_permit_s() -> u32 {
     60
+}
+const fn default_respread_s() -> u32 {
+    600
 }

@@ -307,10 +307,11 @@ impl TenantTx {
                  count(*) FILTER (WHERE m.status = 'requesting') AS under_way,
                  count(*) FILTER (WHERE m.binding_id IS NOT NULL) AS bound,
                  count(*) FILTER (WHERE m.standby) AS standby,
-                 count(*) FILTER (WHERE EXISTS (SELECT FROM freezes f WHERE f.tenant_id = m.tenant_id
+                 count(*) FILTER (WHERE {} AND EXISTS (SELECT FROM freezes f WHERE f.tenant_id = m.tenant_id
                      AND f.active_until > clock_timestamp() AND m.labels @> f.labels)) AS frozen
              FROM m LEFT JOIN agents a ON a.tenant_id = m.tenant_id AND a.agent_id = m.agent_id",
-            chosen(&spec.action)
+            chosen(&spec.action),
+            spec.can_be_frozen(),
         );
         let chosen = Chosen::new(CampaignId::nil(), &spec.select)?;
         let row = self.query_opt(&sql, &chosen.params()).await?.ok_or(DbError::NotFound { kind: "campaign" })?;

@@ -245,7 +245,7 @@ impl SystemTx {
 
     /// Claims members: up to `jobs.len()` pending ones of a wave (`to_undo` ones of all waves while it is rolled back), each with
     /// one of these ids for its job, and keeps what they were before. What a freeze window holds is left alone, unless the campaign
-    /// is urgent.
+    /// is urgent or revokes.
     ///
     /// # Errors
     /// The database's own.
@@ -282,9 +282,9 @@ impl SystemTx {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.as_uuid()).collect();
         let wave = (!undoing).then(|| number(campaign.wave));
         let limit = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
-        let urgent = campaign.spec.urgent;
+        let goes_on = !campaign.spec.can_be_frozen();
         let (from, to) = (from.as_str(), to.as_str());
-        self.execute(sql, &[&Id(tenant), &Id(campaign.id), &from, &wave, &limit, &to, &ids, &now, &urgent]).await
+        self.execute(sql, &[&Id(tenant), &Id(campaign.id), &from, &wave, &limit, &to, &ids, &now, &goes_on]).await
     }
 
     /// Takes up to `limit` members of a campaign that are at work and have something to tell, or whose asking was broken off: no

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Row;
 use trustfleet_model::ca_server::endpoint_of;
 use trustfleet_model::ids::{CaServerId, TenantId, TrustpointId};
-use trustfleet_model::spread::{Planned, Spread};
+use trustfleet_model::spread::{BIN, Planned, Spread};
 
 use super::renewal::planned;
 use super::tx::Id;
@@ -15,8 +15,9 @@ use crate::telemetry::chain;
 
 /// How far a forecast looks.
 pub const HORIZON: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// Most renewals that are looked at for one spreading.
-const SPREAD_MAX: i64 = 50_000;
+
+/// A renewal that may be moved, with the serial number of its certificate.
+pub type Movable = (Planned<(TenantId, TrustpointId)>, String);
 
 /// Renewals and emergency marks, by the begin of their hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,19 @@ pub struct ServerOf {
     pub tenant_id: TenantId,
     /// The CA server.
     pub ca_server_id: CaServerId,
+}
+
+/// A renewal that fits into no hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// Its tenant.
+    pub tenant: String,
+    /// Its device.
+    pub device: String,
+    /// The trustpoint.
+    pub trustpoint: String,
+    /// When it is planned, and stays so.
+    pub at: Timestamp,
 }
 
 /// Rows of renewals by hour; `{scope}` says whose.
@@ -114,8 +128,8 @@ impl SystemTx {
         by_hour(&self.query(&sql, &[&tenants, &ids, &now, &until]).await?)
     }
 
-    /// Renewals at these CA servers in these hours, with their safe windows. At most 50,000; one that cannot be read is
-    /// logged and left out.
+    /// Renewals at these CA servers in these hours, with their safe windows, of the next `limit` trustpoints by id; and the
+    /// last of those, where there may be more. One that cannot be read is logged and left out.
     ///
     /// # Errors
     /// The database's own.
@@ -123,8 +137,13 @@ impl SystemTx {
         &self,
         servers: &[ServerOf],
         hours: &[Timestamp],
-    ) -> Result<Vec<(Planned<(TenantId, TrustpointId)>, String)>, DbError> {
+        after: Option<TrustpointId>,
+        limit: i64,
+    ) -> Result<(Vec<Movable>, Option<TrustpointId>), DbError> {
         let (tenants, ids) = columns(servers);
+        let (Some(first), Some(last)) = (hours.iter().min(), hours.iter().max()) else { return Ok((Vec::new(), None)) };
+        let (after, until) = (after.map(Id), last.checked_add(BIN).unwrap_or(Timestamp::MAX));
+        // The range is in an index; the hours are not.
         let sql =
             "/* renewals_in */ SELECT t.tenant_id, t.device_id, t.trustpoint_id, t.state, t.spread, t.next_action_at,
                    p.policy_id, p.spec, p.revision, d.pair, d.standby
@@ -132,17 +151,50 @@ impl SystemTx {
              JOIN policies p ON p.tenant_id = t.tenant_id AND p.policy_id = t.policy_id
              JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id
              WHERE (t.tenant_id, t.ca_server_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
-               AND date_bin('1 hour', t.next_action_at, 'epoch') = ANY ($3::timestamptz[])
-             ORDER BY t.trustpoint_id LIMIT $4";
+               AND t.next_action_at >= $3 AND t.next_action_at < $4
+               AND date_bin('1 hour', t.next_action_at, 'epoch') = ANY ($5::timestamptz[])
+               AND ($6::uuid IS NULL OR t.trustpoint_id > $6)
+             ORDER BY t.trustpoint_id LIMIT $7";
+        let rows = self.query(sql, &[&tenants, &ids, first, &until, &hours, &after, &limit]).await?;
+        let is_full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= limit);
+        let last = match rows.last().filter(|_| is_full) {
+            Some(row) => Some(row.try_get::<_, Id<TrustpointId>>("trustpoint_id")?.0),
+            None => None,
+        };
         let mut found = Vec::new();
-        for row in self.query(sql, &[&tenants, &ids, &hours, &SPREAD_MAX]).await? {
+        for row in &rows {
             let at: Timestamp = row.try_get("next_action_at")?;
-            match planned(&row) {
+            match planned(row) {
                 Ok(trustpoint) => found.extend(movable(&trustpoint, at)),
                 Err(error) => tracing::error!(error = %chain(&error), "a trustpoint cannot be read, it is not spread"),
             }
         }
-        Ok(found)
+        Ok((found, last))
+    }
+
+    /// The names of renewals that fit nowhere, those that come first leading.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn renewals_unfit(&self, of: &[(TenantId, TrustpointId)]) -> Result<Vec<Unfit>, DbError> {
+        let tenants: Vec<_> = of.iter().map(|(tenant, _)| tenant.as_uuid()).collect();
+        let trustpoints: Vec<_> = of.iter().map(|(_, trustpoint)| trustpoint.as_uuid()).collect();
+        let sql = "/* renewals_unfit */ SELECT n.name, d.name, t.name, t.next_action_at
+             FROM unnest($1::uuid[], $2::uuid[]) AS m(tenant_id, trustpoint_id)
+             JOIN trustpoints t ON t.tenant_id = m.tenant_id AND t.trustpoint_id = m.trustpoint_id
+             JOIN devices d ON d.tenant_id = t.tenant_id AND d.device_id = t.device_id
+             JOIN tenants n ON n.tenant_id = t.tenant_id
+             WHERE t.next_action_at IS NOT NULL ORDER BY t.next_action_at, t.trustpoint_id";
+        let rows = self.query(sql, &[&tenants, &trustpoints]).await?;
+        let read = |row: &Row| {
+            Ok(Unfit {
+                tenant: row.try_get(0)?,
+                device: row.try_get(1)?,
+                trustpoint: row.try_get(2)?,
+                at: row.try_get(3)?,
+            })
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Whether nobody else spreads renewals at the moment; until the end of the transaction nobody will.
@@ -155,6 +207,15 @@ impl SystemTx {
             Some(row) => Ok(row.try_get(0)?),
             None => Ok(false),
         }
+    }
+
+    /// Waits until nobody else moves renewals; until the end of the transaction nobody will.
+    ///
+    /// # Errors
+    /// The database's own, also when that takes longer than its lock time-out.
+    pub async fn spreading_turn(&self) -> Result<(), DbError> {
+        let sql = "/* spreading_turn */ SELECT pg_advisory_xact_lock(hashtext('trustfleet spreading'))";
+        self.query_opt(sql, &[]).await.map(drop)
     }
 
     /// Moves renewals, each only if it is still planned for its certificate. Returns how many.
@@ -176,7 +237,7 @@ impl SystemTx {
 }
 
 /// A renewal that may be moved: of a certificate in use, and not the repetition of one that failed.
-fn movable(row: &PlannedTrustpoint, at: Timestamp) -> Option<(Planned<(TenantId, TrustpointId)>, String)> {
+fn movable(row: &PlannedTrustpoint, at: Timestamp) -> Option<Movable> {
     let trustpoint = &row.trustpoint;
     let active = trustpoint.active.as_ref().filter(|_| trustpoint.last_failed_at.is_none())?;
     let window = row.policy.auto_update.window(active);

@@ -85,7 +85,7 @@ pub use self::{
     device_leave::{Gone, InTheWay, LeavingDevice},
     device_registry::RegisteredDevice,
     error::DbError,
-    forecast::{Forecast, HORIZON, ServerOf},
+    forecast::{Forecast, HORIZON, Movable, ServerOf, Unfit},
     freeze::{DueFreeze, FREEZES_MAX, Freeze},
     history::{AskedBy, PastCertificate},
     housekeeping::Chore,

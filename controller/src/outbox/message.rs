@@ -142,7 +142,7 @@ pub(crate) fn enroll(order: &EnrollmentOrder, mac: Option<Mac>) -> Result<Enroll
             .collect(),
         recipient: order.recipient.as_ref().unwrap_or(&ca.ca_name).clone(),
         sender: order.sender.clone(),
-        identity_domain: policy.domain().map(str::to_owned),
+        identity_domain: policy.domain().filter(|_| !order.signed_by_current).map(str::to_owned),
         source: source(policy),
         urls: urls(ca),
         key_algorithm: word(&policy.key.algorithm)?,

@@ -360,6 +360,10 @@ pub async fn add_device(services: &Services, admin: &Client, tenant: TenantId, a
 
 /// A self-signed certificate made by openssl, as PEM and DER.
 pub fn certificate(common_name: &str) -> (String, Vec<u8>) {
+    certificate_of(&format!("/CN={common_name}"))
+}
+
+fn certificate_of(subject: &str) -> (String, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let (key, pem) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
     let made = Process::new("openssl")
@@ -375,7 +379,7 @@ pub fn certificate(common_name: &str) -> (String, Vec<u8>) {
             "30",
             "-subj",
         ])
-        .arg(format!("/CN={common_name}"))
+        .arg(subject)
         .arg("-keyout")
         .arg(&key)
         .arg("-out")
@@ -388,9 +392,9 @@ pub fn certificate(common_name: &str) -> (String, Vec<u8>) {
     (pem, der)
 }
 
-/// The event of an issued certificate, and its serial number.
-pub fn issued(common_name: &str) -> (Event, String) {
-    let (_, der) = certificate(common_name);
+/// The event of a certificate that was issued to a device, with the subject that its entity gives, and its serial number.
+pub fn issued(device: &str) -> (Event, String) {
+    let (_, der) = certificate_of(&format!("/O=Acme/CN={device}"));
     let serial = trustfleet_pki::certificate::Certificate::from_der(&der).unwrap().serial_hex();
     let event = Event::Issued(Box::new(Issued {
         certificate: trustfleet_wire::v1::Blob(der),

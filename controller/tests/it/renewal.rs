@@ -1,7 +1,7 @@
 //! Renewal by itself, as PostgreSQL and two replicas see it.
 
 use serde_json::json;
-use trustfleet_wire::v1::Event;
+use trustfleet_wire::v1::{Event, Request, Task};
 
 use crate::{
     api_house::House,
@@ -28,6 +28,15 @@ pub async fn set_policy(fixture: &Fixture, auto_update: serde_json::Value) {
     let spec = json!({ "key": { "algorithm": "ecdsa-p256" }, "auto_update": auto_update });
     let sql = "UPDATE policies SET spec = $1, revision = revision + 1";
     fixture.admin.execute(sql, &[&spec]).await.unwrap();
+}
+
+/// As if the certificate had been in use for nearly all of its life.
+async fn age(fixture: &Fixture) {
+    let sql = "UPDATE trustpoints SET planned_revision = 0, state = jsonb_set(jsonb_set(state,
+        '{trustpoint,active,not_before}', to_jsonb(to_char(now() AT TIME ZONE 'UTC' - interval '99 days', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))),
+        '{trustpoint,active,not_after}', to_jsonb(to_char(now() AT TIME ZONE 'UTC' + interval '1 day', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))
+        #- '{trustpoint,issued_at}'; UPDATE devices SET version = version + 1";
+    fixture.admin.batch_execute(sql).await.unwrap();
 }
 
 const PLANNED: &str = "SELECT planned_revision = (SELECT revision FROM policies) FROM trustpoints";
@@ -60,12 +69,7 @@ async fn s31_what_is_due_is_asked_for_once_by_two_replicas_and_tried_again_after
     let fixture = Fixture::new().await;
     let _second = fixture.place.core().await;
     let mut queue = enrolled(&fixture).await;
-    // As if the certificate had been in use for nearly all of its life.
-    let aged = "UPDATE trustpoints SET planned_revision = 0, state = jsonb_set(jsonb_set(state,
-        '{trustpoint,active,not_before}', to_jsonb(to_char(now() AT TIME ZONE 'UTC' - interval '99 days', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))),
-        '{trustpoint,active,not_after}', to_jsonb(to_char(now() AT TIME ZONE 'UTC' + interval '1 day', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))
-        #- '{trustpoint,issued_at}'";
-    fixture.admin.batch_execute(&format!("{aged}; UPDATE devices SET version = version + 1")).await.unwrap();
+    age(&fixture).await;
     set_policy(&fixture, json!({ "enabled": true })).await;
 
     let job = fixture.next_job(&mut queue).await;
@@ -97,6 +101,28 @@ async fn s31_what_is_due_is_asked_for_once_by_two_replicas_and_tried_again_after
         .unwrap();
     let again = fixture.next_job(&mut queue).await;
     assert_ne!(again.job_id, job.job_id);
+}
+
+#[actix::test]
+async fn s30_a_renewal_with_another_subject_is_a_cr_that_the_certificate_in_use_signs() {
+    let house = House::open().await;
+    let fixture = Fixture::on(house.place.clone(), house.place.core().await).await;
+    let mut queue = enrolled(&fixture).await;
+    let entity = json!({ "subject": "/O=Other/CN={device.name}" });
+    house.call("PUT", "/v1/tenants/acme/entities/default", Some(&house.platform), Some(entity)).await.expect(200);
+    age(&fixture).await;
+    let spec = json!({
+        "key": { "algorithm": "ecdsa-p256" }, "origin_authentication": "signature", "auto_update": { "enabled": true },
+    });
+    fixture.admin.execute("UPDATE policies SET spec = $1, revision = revision + 1", &[&spec]).await.unwrap();
+
+    let job = fixture.next_job(&mut queue).await;
+    let Task::Enroll(order) = &job.task else { panic!("{:?}", job.task) };
+    assert_eq!((order.request, order.subject.as_str()), (Request::Cr, "/O=Other/CN=ap-1"));
+    // Neither the secret of the first request nor an identity from elsewhere.
+    assert!(order.mac.is_none() && order.identity_domain.is_none(), "{order:?}");
+    assert!(order.replaces.is_some(), "this certificate and no other");
+    fixture.core.stop().await;
 }
 
 #[actix::test]

@@ -98,8 +98,8 @@ async fn the_history_of_a_trustpoint_tells_who_asked_for_each_certificate_and_wh
         }
         serials.push(serial);
     }
-    // The second was asked for by itself.
-    let automatic = "UPDATE jobs SET task = task || '{\"automatic\": true, \"kind\": \"kur\"}', kind = 'kur', requested_by = 'controller'
+    // The second was asked for by itself, by the cr that stands in for an update.
+    let automatic = "UPDATE jobs SET task = task || '{\"automatic\": true, \"kind\": \"cr\"}', kind = 'cr', requested_by = 'controller'
                      WHERE job_id = (SELECT job_id FROM jobs ORDER BY job_id LIMIT 1 OFFSET 1)";
     fixture.admin.batch_execute(automatic).await.unwrap();
     let trustpoint = fixture.trustpoint;

@@ -152,6 +152,7 @@ rate_per_s = {{ float64 $config.ca_budget.rate_per_s }}
 burst = {{ int $config.ca_budget.burst }}
 concurrency = {{ int $config.ca_budget.concurrency }}
 permit_s = {{ int $config.ca_budget.permit_s }}
+respread_s = {{ int $config.ca_budget.respread_s }}
 
 [agents]
 messages_per_s = {{ int $config.agents.messages_per_s }}

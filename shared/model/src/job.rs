@@ -186,6 +186,9 @@ pub struct EnrollmentOrder {
     pub policy_revision: u32,
     /// Reference and secret, where the request is protected by MAC.
     pub mac: Option<MacCredentials>,
+    /// A cr that renews: the certificate in use signs it, whatever the policy says of first requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed_by_current: bool,
     /// Sender DN of a MAC-protected request, placeholders filled (S19).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,

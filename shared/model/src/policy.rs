@@ -209,7 +209,7 @@ pub struct ActivationByKind {
     /// After a key update request by hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kur: Option<bool>,
-    /// After an automatic key update (S34).
+    /// After an automatic renewal: a key update, or the cr that stands in for one (S34).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub automatic_kur: Option<bool>,
 }
@@ -322,8 +322,9 @@ impl PolicySpec {
     pub fn activates(&self, kind: RequestKind, automatic: bool) -> bool {
         let by_kind = match kind {
             RequestKind::Ir => self.activation_by_kind.ir,
+            // A renewal is a cr where an update cannot be.
+            RequestKind::Cr | RequestKind::Kur if automatic => self.activation_by_kind.automatic_kur,
             RequestKind::Cr => self.activation_by_kind.cr,
-            RequestKind::Kur if automatic => self.activation_by_kind.automatic_kur,
             RequestKind::Kur => self.activation_by_kind.kur,
         };
         by_kind.unwrap_or(match self.activation {
@@ -498,14 +499,14 @@ mod tests {
         let of = |activation: &str| {
             let text = format!(r#"{{"key":{{"algorithm":"ed25519"}},{activation}}}"#);
             let policy = policy(&text);
-            [(Ir, false), (Cr, false), (Kur, false), (Kur, true)]
+            [(Ir, false), (Cr, false), (Kur, false), (Kur, true), (Cr, true)]
                 .map(|(kind, by_itself)| policy.activates(kind, by_itself))
         };
-        assert_eq!(of(r#""activation":"automatic""#), [true; 4]);
-        assert_eq!(of(r#""activation":"manual""#), [false; 4]);
-        assert_eq!(of(r#""activation":"router""#), [false, false, false, true]);
+        assert_eq!(of(r#""activation":"automatic""#), [true; 5]);
+        assert_eq!(of(r#""activation":"manual""#), [false; 5]);
+        assert_eq!(of(r#""activation":"router""#), [false, false, false, true, true]);
         let but = r#""activation":"router","activation_by_kind":{"ir":true,"automatic_kur":false}"#;
-        assert_eq!(of(but), [true, false, false, false]);
+        assert_eq!(of(but), [true, false, false, false, false]);
     }
 
     #[test]

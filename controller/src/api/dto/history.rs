@@ -93,18 +93,18 @@ impl From<PastCertificate> for HistoryBody {
 
 const BINDING: &str = "binding";
 
-/// By itself only two things are asked for: updates, and the first certificate of what came by a binding.
+/// By itself only two things are asked for: renewals, by update or by cr, and the first certificate of what came by a binding.
 const fn how(asked: &AskedBy) -> &'static str {
     match (asked.automatic, asked.kind) {
         (false, _) => "operator",
-        (true, JobKind::Enroll(RequestKind::Kur)) => "automatic_renewal",
+        (true, JobKind::Enroll(RequestKind::Kur | RequestKind::Cr)) => "automatic_renewal",
         (true, _) => BINDING,
     }
 }
 
 const fn because(asked: &AskedBy) -> &'static str {
     match (asked.automatic, asked.kind) {
-        (true, JobKind::Enroll(RequestKind::Kur)) => "renewed_automatically",
+        (true, JobKind::Enroll(RequestKind::Kur | RequestKind::Cr)) => "renewed_automatically",
         (false, JobKind::Enroll(RequestKind::Kur)) => "renewed_by_hand",
         _ => "enrolled_anew",
     }

@@ -156,7 +156,7 @@ pub struct ActivationByKindBody {
     /// After a key update request by hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kur: Option<bool>,
-    /// After an automatic key update (S34).
+    /// After an automatic renewal: a key update, or the cr that stands in for one (S34).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub automatic_kur: Option<bool>,
 }
@@ -166,7 +166,7 @@ pub struct ActivationByKindBody {
 #[serde(default, deny_unknown_fields)]
 #[schema(as = PolicyAutoUpdate)]
 pub struct AutoUpdateBody {
-    /// Renew by key update request; default false.
+    /// Renew by key update request, or by a signed cr where that cannot be; default false.
     pub enabled: bool,
     /// Begin of the safe window: elapsed part of the validity period, percent; 50 where neither this nor
     /// `days_before_expiry` is given.

@@ -1,9 +1,7 @@
 //! What operators and bindings configure of trustpoints.
 
 use jiff::Timestamp;
-use trustfleet_model::{
-    field::ObjectName, ids::TrustpointId, job::RequestKind, statistics::Statistics, trustpoint::Trustpoint,
-};
+use trustfleet_model::{field::ObjectName, ids::TrustpointId, statistics::Statistics, trustpoint::Trustpoint};
 
 use super::{
     AddTrustpoint, AuditEntry, Changes, Decision, DeviceState, Rejection, RemoveTrustpoint, Reply, Requester,
@@ -199,7 +197,7 @@ pub(super) fn set_auto_update(state: &DeviceState, set: &SetAutoUpdate, now: Tim
         return Ok(unchanged(reply));
     }
     if set.enabled == Some(true) {
-        order::enrollment(state, trustpoint, RequestKind::Kur, &set.context, now).map_err(Rejection::NotReady)?;
+        order::renewal(state, trustpoint, &set.context, now).map_err(Rejection::NotReady)?;
     }
     let changed_to = Trustpoint { auto_update: set.enabled, ..trustpoint.clone() };
     let mut changes = Changes::next(state, now);

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use trustfleet_model::{
+    certificate::CertificateFacts,
     device::Duty,
     entity::{ResolvedEntity, fill},
     field::Violations,
@@ -52,7 +53,10 @@ pub(super) fn enrollment(
         RequestKind::Ir | RequestKind::Cr => match context.policy.origin_authentication {
             OriginAuthentication::MessageAuthenticationCode => {
                 let mac = mac_credentials(trustpoint);
-                if mac.is_none() {
+                // RFC 9483 section 4.1.2: a certificate in use may sign the request for another one. The secret that was good
+                // for the first one alone is gone by then.
+                let may_sign = request == RequestKind::Cr && can_sign(trustpoint, now);
+                if mac.is_none() && !may_sign {
                     let message = "is missing: the policy proves the request's origin by MAC, so give the trustpoint \
                                    a reference and a secret";
                     violations.add("trustpoint.mac", "S12", message);
@@ -84,6 +88,13 @@ pub(super) fn enrollment(
                                    until the certificate is replaced";
                     violations.add("trustpoint.unfinished_update", "one_update_at_a_time", message);
                 }
+                Some(active) if entity.as_ref().is_some_and(|entity| is_anothers(active, entity)) => {
+                    let message = format!(
+                        "is another one than the certificate in use has, {}: no update changes a subject; ask by cr or ir",
+                        active.subject
+                    );
+                    violations.add("entity.subject", "S30", message);
+                }
                 Some(_) => {}
             }
             None
@@ -106,6 +117,7 @@ pub(super) fn enrollment(
                 policy: context.policy.clone(),
                 policy_revision: context.policy_revision,
                 mac,
+                signed_by_current: false,
                 sender,
                 recipient,
                 services: trustpoint.services.clone(),
@@ -126,14 +138,51 @@ fn update_is_held_back(trustpoint: &Trustpoint, context: &EnrollContext) -> bool
     context.ca_server.quirks.one_update_at_a_time && of.is_some() && of == active
 }
 
-/// The request by which a certificate in use is renewed by itself: a key update, or where an unfinished one stands in the way
-/// a certification request, if the policy has means for it.
-pub(super) fn renewal(trustpoint: &Trustpoint, context: &EnrollContext) -> RequestKind {
-    let has_means = match context.policy.origin_authentication {
-        OriginAuthentication::MessageAuthenticationCode => mac_credentials(trustpoint).is_some(),
-        OriginAuthentication::Signature => true,
-    };
-    if update_is_held_back(trustpoint, context) && has_means { RequestKind::Cr } else { RequestKind::Kur }
+/// Whether the certificate has another subject than the entity gives by now; the same rule as the agent's own. A CA that
+/// grants another subject than it was asked for has the same effect.
+fn is_anothers(active: &CertificateFacts, entity: &ResolvedEntity) -> bool {
+    let (Ok(wanted), held) = (Name::parse(&entity.subject), Name::parse(&active.subject)) else { return false };
+    let is_same = wanted.to_string() == active.subject || held.is_ok_and(|held| held.says_the_same_as(&wanted));
+    !wanted.is_null() && !is_same
+}
+
+/// Whether the certificate in use can sign anything.
+fn can_sign(trustpoint: &Trustpoint, now: Timestamp) -> bool {
+    trustpoint.active.as_ref().is_some_and(|active| !active.is_given_up() && active.not_after > now)
+}
+
+/// The order by which a certificate in use is renewed: a key update; or a certification request where an update cannot be,
+/// because an earlier one stands in the way or the subject is another one by now (S30).
+pub(super) fn renewal(
+    state: &DeviceState,
+    trustpoint: &Trustpoint,
+    context: &EnrollContext,
+    now: Timestamp,
+) -> Result<(AgentId, EnrollmentOrder), Violations> {
+    let entity = context.entity.resolve(&state.device).ok();
+    let other_subject =
+        trustpoint.active.as_ref().zip(entity.as_ref()).is_some_and(|(active, to)| is_anothers(active, to));
+    let cannot_be = other_subject || update_is_held_back(trustpoint, context);
+    if cannot_be && can_sign(trustpoint, now) {
+        signed_cr(state, trustpoint, context, now)
+    } else {
+        enrollment(state, trustpoint, RequestKind::Kur, context, now)
+    }
+}
+
+/// The order of a certification request that the certificate in use signs, as it would an update: a secret for the first
+/// request may be used up, and an identity from elsewhere be gone. Where it can sign nothing, the policy says how.
+pub(super) fn signed_cr(
+    state: &DeviceState,
+    trustpoint: &Trustpoint,
+    context: &EnrollContext,
+    now: Timestamp,
+) -> Result<(AgentId, EnrollmentOrder), Violations> {
+    let (agent_id, mut order) = enrollment(state, trustpoint, RequestKind::Cr, context, now)?;
+    if can_sign(trustpoint, now) {
+        (order.mac, order.signed_by_current) = (None, true);
+    }
+    Ok((agent_id, order))
 }
 
 /// The refusal of what needs nothing but an agent.

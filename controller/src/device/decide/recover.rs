@@ -79,7 +79,7 @@ pub(super) enum Unready {
     None,
 }
 
-/// Asks for a certificate by what was armed. An update that waits for its agent, and could only fail, is stopped first; then
+/// Asks for a certificate by what was armed. A renewal that waits for its agent, and could only fail, is stopped first; then
 /// this is looked at again.
 pub(super) fn recover(
     state: &DeviceState,
@@ -88,7 +88,7 @@ pub(super) fn recover(
     now: Timestamp,
 ) -> Result<Decision, Unready> {
     let (Some(recovery), Some(active)) = (&trustpoint.recovery, &trustpoint.active) else { return Err(Unready::None) };
-    if let (Some((job_id, JobKind::Enroll(RequestKind::Kur))), RequestState::Agent { .. }) =
+    if let (Some((job_id, JobKind::Enroll(RequestKind::Kur | RequestKind::Cr))), RequestState::Agent { .. }) =
         (state.job_under_way(trustpoint), &trustpoint.request)
     {
         let order = Stop { job_id, requested_by: enroll.requested_by.clone() };
@@ -286,6 +286,11 @@ mod tests {
 
     #[test]
     fn an_update_that_waits_for_its_agent_is_stopped_first_and_one_that_has_begun_is_left_alone() {
+        for request in [RequestKind::Kur, RequestKind::Cr] {
+            let waiting = after(&armed(by_mac()), &enroll(60, request, None));
+            let stopped = at(&waiting, &due(&waiting, 70, KEY), ended()).unwrap();
+            assert!(stopped.jobs.is_empty() && stopped.state.stopped_jobs.contains_key(&id(60)), "{request:?}");
+        }
         let waiting = after(&armed(by_mac()), &enroll(60, RequestKind::Kur, None));
         let stopped = at(&waiting, &due(&waiting, 70, KEY), ended()).unwrap();
         assert!(stopped.jobs.is_empty() && stopped.state.stopped_jobs.contains_key(&id(60)));

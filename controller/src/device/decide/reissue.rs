@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use trustfleet_model::{
     certificate::Slot,
+    job::RequestKind,
     policy::{Activation, ActivationByKind},
     trustpoint::Trustpoint,
 };
@@ -12,7 +13,7 @@ use super::{
     AuditEntry, Changes, Decision, DeviceState, Rejection, Reply, SlotChange, activate, already_asked, changed,
     new_enrollment, order, unchanged,
 };
-use crate::device::{Activate, PutBack, Reissue};
+use crate::device::{Activate, Enroll, PutBack, Reissue};
 
 /// Asks for a new certificate. Settings and job are written together: a trustpoint never has a CA server for which nothing
 /// was asked.
@@ -32,8 +33,13 @@ pub(super) fn reissue(state: &DeviceState, wanted: &Reissue, now: Timestamp) -> 
         return Err(Rejection::ReissueFloor(reached));
     }
     let moved = Trustpoint { ca_server_id: wanted.ca_server_id, policy_id: wanted.policy_id, ..trustpoint.clone() };
-    let (agent_id, mut order) =
-        order::enrollment(state, &moved, enroll.request, &enroll.context, now).map_err(Rejection::NotReady)?;
+    let order = match enroll.request {
+        RequestKind::Kur => order::renewal(state, &moved, &enroll.context, now),
+        RequestKind::Cr => order::signed_cr(state, &moved, &enroll.context, now),
+        RequestKind::Ir => order::enrollment(state, &moved, RequestKind::Ir, &enroll.context, now),
+    };
+    let (agent_id, mut order) = order.map_err(Rejection::NotReady)?;
+    let enroll = &Enroll { request: order.kind, ..enroll.clone() };
     order.policy.activation = if wanted.activates { Activation::Automatic } else { Activation::Manual };
     order.policy.activation_by_kind = ActivationByKind::default();
     order.policy.key.regenerate |= wanted.new_key;
@@ -51,12 +57,7 @@ pub(super) fn reissue(state: &DeviceState, wanted: &Reissue, now: Timestamp) -> 
     Ok(decision)
 }
 
-fn moved_entry(
-    state: &DeviceState,
-    before: &Trustpoint,
-    after: &Trustpoint,
-    enroll: &crate::device::Enroll,
-) -> AuditEntry {
+fn moved_entry(state: &DeviceState, before: &Trustpoint, after: &Trustpoint, enroll: &Enroll) -> AuditEntry {
     let of = |it: &Trustpoint| serde_json::json!({ "ca_server_id": it.ca_server_id, "policy_id": it.policy_id });
     AuditEntry {
         requester: enroll.requested_by.clone(),
@@ -209,6 +210,16 @@ mod tests {
         assert!(!mgmt(&changes.state).activates_by_itself);
         assert_eq!(changes.jobs[0].deadline, Some(now()), "it goes before everything else");
         assert!(changes.audit.iter().any(|entry| entry.action == "trustpoint_moved"));
+    }
+
+    #[test]
+    fn s30_a_campaign_that_renews_asks_by_cr_where_the_subject_is_another_one_by_now() {
+        let mut renewal = wanted(60, RequestKind::Kur);
+        renewal.enroll.context.entity.subject = "/O=Other/CN={device.name}".to_owned();
+        let changes = changes(&in_use(), &command(renewal));
+        let JobTask::Enroll(order) = &changes.jobs[0].task else { panic!("no enrolment") };
+        assert_eq!((order.kind, changes.jobs[0].kind), (RequestKind::Cr, JobKind::Enroll(RequestKind::Cr)));
+        assert!(order.signed_by_current && order.mac.is_none(), "{order:?}");
     }
 
     #[test]

@@ -38,15 +38,15 @@ pub(super) fn renew(state: &DeviceState, renew: &Renew, now: Timestamp) -> Resul
             Err(recover::Unready::None) => Ok(unchanged(Reply::Known)),
         };
     }
-    let request = match wanted {
-        Due::Renew => order::renewal(trustpoint, &enroll.context),
-        _ => enroll.request,
+    let order = match wanted {
+        Due::Renew => order::renewal(state, trustpoint, &enroll.context, now),
+        _ => order::enrollment(state, trustpoint, enroll.request, &enroll.context, now),
     };
-    match order::enrollment(state, trustpoint, request, &enroll.context, now) {
+    match order {
         Ok((agent_id, mut order)) => {
             order.automatic = true;
             order.replaces = renew.serial.clone().filter(|_| !is_misjudged(trustpoint));
-            let enroll = Enroll { request, ..enroll.clone() };
+            let enroll = Enroll { request: order.kind, ..enroll.clone() };
             Ok(new_enrollment(state, trustpoint, &enroll, agent_id, order, now))
         }
         Err(missing) => Ok(not_ready(state, trustpoint, renew, &missing, now)),
@@ -223,6 +223,25 @@ mod tests {
         let changes = decide(&state, &Command::Renew(Box::new(renew)), late()).unwrap().changes.unwrap();
         let JobTask::Enroll(order) = &changes.jobs[0].task else { panic!("no enrolment") };
         assert_eq!((order.kind, order.automatic), (RequestKind::Cr, true));
+    }
+
+    #[test]
+    fn s30_where_the_entity_has_another_subject_by_now_the_renewal_is_a_cr() {
+        let state = in_use();
+        assert!(mgmt(&state).mac_secret_id.is_some(), "what is left of it is for a first request");
+        let mut moved = context();
+        moved.entity.subject = "/O=Other/CN={device.name}".to_owned();
+        let by_hand = r#"{"key":{"algorithm":"rsa-2048"},"activation":"manual","activation_by_kind":{"automatic_kur":true},
+                          "origin_authentication":"signature","auto_update":{"enabled":true}}"#;
+        moved.policy = serde_json::from_str(by_hand).unwrap();
+        let Command::Enroll(enroll) = enroll(70, RequestKind::Kur, None) else { unreachable!() };
+        let enroll = Enroll { requested_by: Requester::controller(), context: moved, ..*enroll };
+        let renew = Renew { serial: Some(serial(&state)), spread: None, recover: false, enroll };
+        let changes = decide(&state, &Command::Renew(Box::new(renew)), late()).unwrap().changes.unwrap();
+        let JobTask::Enroll(order) = &changes.jobs[0].task else { panic!("no enrolment") };
+        assert_eq!((order.kind, order.automatic, &order.mac), (RequestKind::Cr, true, &None));
+        assert!(order.signed_by_current, "by what signs an update");
+        assert!(mgmt(&changes.state).activates_by_itself, "as any renewal by itself does with this policy");
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub(super) fn facts(n: u128, not_after: Timestamp) -> CertificateFacts {
     CertificateFacts {
         id: id::<CertificateId>(n),
         serial: format!("{n:X}"),
-        subject: "CN=ap-1".to_owned(),
+        subject: "CN=ap-1,O=Acme".to_owned(),
         issuer: "CN=CA".to_owned(),
         not_before: now(),
         not_after,
@@ -329,6 +329,43 @@ fn s30_an_update_needs_a_certificate_that_is_in_use_and_has_not_ended() {
         panic!("not refused")
     };
     assert!(violations.to_string().contains("ended at"), "{violations}");
+}
+
+#[test]
+fn s30_no_update_is_asked_for_where_the_entity_has_another_subject_by_now() {
+    let state = in_use();
+    let Command::Enroll(mut update) = enroll(41, RequestKind::Kur, None) else { unreachable!() };
+    update.context.entity.subject = "/O=Acme/OU=Aps/CN={device.name}".to_owned();
+    let Rejection::NotReady(violations) = refusal(&state, &Command::Enroll(update.clone())) else {
+        panic!("not refused")
+    };
+    let told = &violations.as_slice()[0];
+    assert_eq!((told.field.as_str(), told.rule.as_str()), ("entity.subject", "S30"));
+    assert!(told.message.contains("CN=ap-1,O=Acme") && told.message.contains("cr or ir"), "{}", told.message);
+
+    // The same in another spelling is the same.
+    update.context.entity.subject = "CN={device.name},O=Acme".to_owned();
+    changes(&state, &Command::Enroll(update));
+}
+
+#[test]
+fn s12_a_certificate_in_use_signs_a_cr_for_which_no_secret_is_left() {
+    let mut state = in_use();
+    for trustpoint in state.trustpoints.values_mut() {
+        trustpoint.mac_secret_id = None;
+    }
+    let signed = changes(&state, &enroll(41, RequestKind::Cr, None));
+    let JobTask::Enroll(order) = &signed.jobs[0].task else { panic!("{:?}", signed.jobs) };
+    assert_eq!((order.kind, &order.mac), (RequestKind::Cr, &None));
+    for (request, until) in [(RequestKind::Ir, now() + SignedDuration::from_hours(1)), (RequestKind::Cr, now())] {
+        for trustpoint in state.trustpoints.values_mut() {
+            trustpoint.active = Some(facts(50, until));
+        }
+        let Rejection::NotReady(violations) = refusal(&state, &enroll(41, request, None)) else {
+            panic!("not refused")
+        };
+        assert_eq!(violations.as_slice()[0].field, "trustpoint.mac", "{request:?} at {until}");
+    }
 }
 
 #[test]
