@@ -5,11 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use trustfleet_model::{
     clock::Clock,
-    ids::{DeviceId, LeaseId},
+    ids::{DeviceId, LeaseId, TrustpointId},
     job::{EnrollmentOrder, Failure},
     trustpoint::Trustpoint,
 };
@@ -21,7 +22,7 @@ use trustfleet_wire::{
 
 use crate::{
     broker::{BrokerHandle, Outgoing, Published},
-    db::{DbError, DueLease, LeaseGiven, LeasedTrustpoint, Store},
+    db::{DbError, DueLease, LeaseGiven, LeaseNext, LeasedTrustpoint, Store},
     device::{DeviceState, Give, Given, LeaseStep, NoLease, Subject, lease_step},
     entropy,
     keys::Keys,
@@ -106,16 +107,27 @@ impl Leaser {
             })
             .await?;
         let full = i64::try_from(due.len()).is_ok_and(|rows| rows >= BATCH);
-        for lease in due {
-            if let Err(error) = self.act(&lease, now).await {
-                self.metrics.lease(LeaseOutcome::Failed);
-                tracing::warn!(trustpoint.id = %lease.trustpoint_id, error = %chain(&error), "a lease is put off");
+        let (mut gifts, mut nexts) = (Vec::new(), Vec::new());
+        for lease in &due {
+            match self.act(lease, now).await {
+                Ok(Act::Gift(gift)) => gifts.push(*gift),
+                Ok(Act::Next(next)) => nexts.extend(next),
+                Err(error) => self.put_off(lease.trustpoint_id, &error),
             }
+        }
+        nexts.extend(self.give_all(gifts, now).await?);
+        if !nexts.is_empty() {
+            self.store.system_tx("leases_look_at", async move |tx| tx.leases_look_at(&nexts).await).await?;
         }
         Ok(full)
     }
 
-    async fn act(&self, due: &DueLease, now: Timestamp) -> Result<(), LeaseError> {
+    fn put_off(&self, trustpoint: TrustpointId, error: &LeaseError) {
+        self.metrics.lease(LeaseOutcome::Failed);
+        tracing::warn!(trustpoint.id = %trustpoint, error = %chain(error), "a lease is put off");
+    }
+
+    async fn act(&self, due: &DueLease, now: Timestamp) -> Result<Act, LeaseError> {
         let subject = due.trustpoint.as_ref().and_then(|leased| {
             Some(Subject {
                 tenant_active: due.tenant_active,
@@ -126,73 +138,55 @@ impl Leaser {
             })
         });
         match lease_step(subject.as_ref(), due.given.as_ref(), content, now) {
-            LeaseStep::Nothing { look_at } => self.look_at(due, look_at, false).await,
+            LeaseStep::Nothing { look_at } => Ok(Act::Next(Some(next(due, look_at, false)))),
             LeaseStep::Close { why } => {
                 self.ended(due, why, now).await?;
-                self.look_at(due, None, false).await
+                Ok(Act::Next(Some(next(due, None, false))))
             }
             LeaseStep::End { why, again } => {
-                let Some((given, device)) = due.given.as_ref().zip(due.given_device) else { return Ok(()) };
-                self.end(due, given, device, (why, again), now).await
+                let Some((given, device)) = due.given.as_ref().zip(due.given_device) else {
+                    return Ok(Act::Next(None));
+                };
+                self.end(due, given, device, (why, again), now).await.map(Act::Next)
             }
             LeaseStep::Give(give) => {
-                let Some(leased) = &due.trustpoint else { return Ok(()) };
-                self.give(due, leased, &give, now).await
+                let leased = due.trustpoint.as_ref();
+                let gift = leased.map(|leased| gift(due, leased, &give, now)).transpose()?.flatten();
+                Ok(gift.map_or(Act::Next(None), |gift| Act::Gift(Box::new(gift))))
             }
         }
     }
 
-    async fn give(
-        &self,
-        due: &DueLease,
-        leased: &LeasedTrustpoint,
-        give: &Give,
-        now: Timestamp,
-    ) -> Result<(), LeaseError> {
-        let Some(trustpoint) = leased.device.trustpoints.get(&due.trustpoint_id) else { return Ok(()) };
-        let device = &leased.device.device;
-        let lease_id = match give.lease_id {
-            Some(id) => id,
-            None => LeaseId::fresh(now, entropy::random()?),
-        };
-        let lease_s = leased.context.policy.auto_update.lease_s;
-        let content = content(&give.order, give.emergency_percent, lease_s, &leased.device, trustpoint);
-        let given = LeaseGiven {
-            claimed_until: due.claimed_until,
-            of: (due.tenant_id, due.trustpoint_id),
-            lease_id,
-            agent_id: give.agent_id,
-            device_id: device.id,
-            content,
-            entity: leased.entity,
-            ca_server: leased.ca_server,
-            expires_at: give.expires_at,
-        };
-        let sequence: Result<Option<u64>, DbError> =
-            self.store.system_tx("lease_given", async move |tx| tx.lease_given(&given, now).await).await;
-        let Some(sequence) = sequence? else { return Ok(()) };
-        let message = ToAgent::Lease(Box::new(Lease {
-            lease_id,
-            tenant_id: due.tenant_id,
-            agent_id: give.agent_id,
-            device_id: device.id,
-            device: device.name.to_string(),
-            trustpoint_id: due.trustpoint_id,
-            trustpoint: trustpoint.name.to_string(),
-            sequence,
-            issued_at: now,
-            expires_at: give.expires_at,
-            emergency_percent: give.emergency_percent,
-            policy_revision: give.order.policy_revision,
-            reply_to: device_reply_key(give.agent_id, device.id),
-            services: give.order.services.iter().map(ToString::to_string).collect(),
-            replaced_is_revoked: give.order.ca_server.quirks.revokes_on_issue,
-            enroll: Box::new(message::enroll(&give.order, None).map_err(LeaseError::Unwritable)?),
-        }));
-        let sent = self.send(give.agent_id, &message).await?;
-        self.metrics.lease(if sent { LeaseOutcome::Given } else { LeaseOutcome::Returned });
-        tracing::info!(lease.id = %lease_id, agent.id = %give.agent_id, device = %device.name, sent, "lease given");
-        self.look_at(due, Some(give.look_at), !sent).await
+    /// Writes leases, then tells their agents, all at once; when to look at them next.
+    async fn give_all(&self, gifts: Vec<Gift>, now: Timestamp) -> Result<Vec<LeaseNext>, DbError> {
+        if gifts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let given: Vec<LeaseGiven> = gifts.iter().map(|gift| gift.given.clone()).collect();
+        let sequences =
+            self.store.system_tx("leases_given", async move |tx| tx.leases_given(&given, now).await).await?;
+        let told = gifts.into_iter().filter_map(|gift| {
+            let sequence = *sequences.get(&gift.given.of)?;
+            Some(self.tell(gift, sequence))
+        });
+        Ok(join_all(told).await.into_iter().flatten().collect())
+    }
+
+    async fn tell(&self, gift: Gift, sequence: u64) -> Option<LeaseNext> {
+        let Gift { given, mut lease, next } = gift;
+        lease.sequence = sequence;
+        let device = lease.device.clone();
+        match self.send(given.agent_id, &ToAgent::Lease(lease)).await {
+            Ok(sent) => {
+                self.metrics.lease(if sent { LeaseOutcome::Given } else { LeaseOutcome::Returned });
+                tracing::info!(lease.id = %given.lease_id, agent.id = %given.agent_id, device, sent, "lease given");
+                Some(LeaseNext { offer_again: !sent, ..next })
+            }
+            Err(error) => {
+                self.put_off(given.of.1, &error);
+                None
+            }
+        }
     }
 
     async fn end(
@@ -202,8 +196,8 @@ impl Leaser {
         device: DeviceId,
         (why, again): (NoLease, bool),
         now: Timestamp,
-    ) -> Result<(), LeaseError> {
-        let Some(sequence) = self.ended(due, why, now).await? else { return Ok(()) };
+    ) -> Result<Option<LeaseNext>, LeaseError> {
+        let Some(sequence) = self.ended(due, why, now).await? else { return Ok(None) };
         let message = ToAgent::LeaseEnd(Box::new(LeaseEnd {
             lease_id: given.lease_id,
             tenant_id: due.tenant_id,
@@ -220,7 +214,7 @@ impl Leaser {
         self.metrics.lease(if sent { LeaseOutcome::Ended } else { LeaseOutcome::Returned });
         tracing::info!(lease.id = %given.lease_id, agent.id = %given.agent_id, why = why.as_str(), sent, "lease ended");
         // Whoever gets it next gets a lease of its own: the former agent can be told no more then.
-        self.look_at(due, again.then_some(now), !sent && !again).await
+        Ok(Some(next(due, again.then_some(now), !sent && !again)))
     }
 
     async fn ended(&self, due: &DueLease, why: NoLease, now: Timestamp) -> Result<Option<u64>, LeaseError> {
@@ -232,22 +226,72 @@ impl Leaser {
         Ok(ended?)
     }
 
-    /// Without an answer of the broker the row stays claimed, and is offered again.
-    async fn look_at(&self, due: &DueLease, at: Option<Timestamp>, offer_again: bool) -> Result<(), LeaseError> {
-        let (of, claim) = ((due.tenant_id, due.trustpoint_id), due.claimed_until);
-        let noted: Result<(), DbError> = self
-            .store
-            .system_tx("lease_look_at", async move |tx| tx.lease_look_at(of, claim, at, offer_again).await)
-            .await;
-        Ok(noted?)
-    }
-
     /// Whether the message is in the agent's queue; where it has none, its next session brings it.
     async fn send(&self, agent: trustfleet_model::ids::AgentId, message: &ToAgent) -> Result<bool, LeaseError> {
         let body = message::sealed(message, &self.keys).map_err(LeaseError::Unwritable)?;
         let outgoing = Outgoing { exchange: JOBS_EXCHANGE, routing_key: agent_queue(agent), body, deliveries: 0 };
         Ok(matches!(self.broker.publish(outgoing).await, Ok(Published::Confirmed)))
     }
+}
+
+/// What is to be done about a lease together with others.
+enum Act {
+    /// To give it.
+    Gift(Box<Gift>),
+    /// To look at it again; none: it stays claimed, and is found again after that.
+    Next(Option<LeaseNext>),
+}
+
+/// A lease that is to be given.
+struct Gift {
+    given: LeaseGiven,
+    /// Its message, but for the sequence.
+    lease: Box<Lease>,
+    next: LeaseNext,
+}
+
+const fn next(due: &DueLease, look_at: Option<Timestamp>, offer_again: bool) -> LeaseNext {
+    LeaseNext { of: (due.tenant_id, due.trustpoint_id), claimed_until: due.claimed_until, look_at, offer_again }
+}
+
+fn gift(due: &DueLease, leased: &LeasedTrustpoint, give: &Give, now: Timestamp) -> Result<Option<Gift>, LeaseError> {
+    let Some(trustpoint) = leased.device.trustpoints.get(&due.trustpoint_id) else { return Ok(None) };
+    let device = &leased.device.device;
+    let lease_id = match give.lease_id {
+        Some(id) => id,
+        None => LeaseId::fresh(now, entropy::random()?),
+    };
+    let lease_s = leased.context.policy.auto_update.lease_s;
+    let given = LeaseGiven {
+        claimed_until: due.claimed_until,
+        of: (due.tenant_id, due.trustpoint_id),
+        lease_id,
+        agent_id: give.agent_id,
+        device_id: device.id,
+        content: content(&give.order, give.emergency_percent, lease_s, &leased.device, trustpoint),
+        entity: leased.entity,
+        ca_server: leased.ca_server,
+        expires_at: give.expires_at,
+    };
+    let lease = Box::new(Lease {
+        lease_id,
+        tenant_id: due.tenant_id,
+        agent_id: give.agent_id,
+        device_id: device.id,
+        device: device.name.to_string(),
+        trustpoint_id: due.trustpoint_id,
+        trustpoint: trustpoint.name.to_string(),
+        sequence: 0,
+        issued_at: now,
+        expires_at: give.expires_at,
+        emergency_percent: give.emergency_percent,
+        policy_revision: give.order.policy_revision,
+        reply_to: device_reply_key(give.agent_id, device.id),
+        services: give.order.services.iter().map(ToString::to_string).collect(),
+        replaced_is_revoked: give.order.ca_server.quirks.revokes_on_issue,
+        enroll: Box::new(message::enroll(&give.order, None).map_err(LeaseError::Unwritable)?),
+    });
+    Ok(Some(Gift { given, lease, next: next(due, Some(give.look_at), false) }))
 }
 
 /// What an agent is given, as a fingerprint of everything that counts.

@@ -79,6 +79,8 @@ impl Scenario {
         let mut agent = Agent::start(ca::start(config).await.unwrap()).await;
         let choice = Choice::made();
         let mut device = 0;
+        // An agent that has just begun notes the time, once: its first job has steps that no later one has.
+        self.once(&mut agent, device, Kind::Local, 0).await;
         for kind in [Kind::Local, Kind::Broker] {
             device += 1;
             let count = self.once(&mut agent, device, kind, 0).await.steps;

@@ -1,9 +1,12 @@
 //! SQL of table `leases`: which trustpoints' leases are to be looked at, and what became of them.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use trustfleet_model::ids::{AgentId, CaServerId, DeviceId, EntityId, LeaseId, TenantId, TrustpointId};
 use trustfleet_model::policy::PolicySpec;
+use uuid::Uuid;
 
 use super::{DbError, SystemTx, TenantTx, column::Columns, row, tx::Id};
 use crate::device::{DeviceState, EnrollContext, Given, Keeper};
@@ -94,6 +97,28 @@ pub struct LeaseGiven {
     pub expires_at: Timestamp,
 }
 
+/// When to look at a lease next.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseNext {
+    /// Tenant and trustpoint.
+    pub of: (TenantId, TrustpointId),
+    /// The claim on it.
+    pub claimed_until: Timestamp,
+    /// When; none: not before something changes.
+    pub look_at: Option<Timestamp>,
+    /// Its last message has reached no queue.
+    pub offer_again: bool,
+}
+
+/// Locks the leases of tenants `$1` and trustpoints `$2`, all writers in the same order: none of them waits for another that
+/// waits for it.
+const IN_ORDER: &str = "WITH held AS (
+                 SELECT l.tenant_id, l.trustpoint_id FROM leases l
+                 JOIN unnest($1::uuid[], $2::uuid[]) AS w(tenant_id, trustpoint_id)
+                     ON l.tenant_id = w.tenant_id AND l.trustpoint_id = w.trustpoint_id
+                 ORDER BY l.tenant_id, l.trustpoint_id FOR UPDATE OF l
+             )";
+
 impl SystemTx {
     /// Notes that leases of these trustpoints are to be looked at: of those that want one, and of those that have had one.
     ///
@@ -112,10 +137,12 @@ impl SystemTx {
              WHERE p.wanted ORDER BY p.id
              ON CONFLICT (tenant_id, trustpoint_id) DO NOTHING";
         self.execute(sql, &[&tenants, &ids, &wanted, &now]).await?;
-        let sql = "/* leases_look */ UPDATE leases l SET due_at = least(l.due_at, $3)
-             FROM unnest($1::uuid[], $2::uuid[]) AS p(tenant_id, id)
-             WHERE l.tenant_id = p.tenant_id AND l.trustpoint_id = p.id AND (l.due_at IS NULL OR l.due_at > $3)";
-        self.execute(sql, &[&tenants, &ids, &now]).await.map(drop)
+        let sql = format!(
+            "/* leases_look */ {IN_ORDER}
+             UPDATE leases l SET due_at = least(l.due_at, $3) FROM held
+             WHERE l.tenant_id = held.tenant_id AND l.trustpoint_id = held.trustpoint_id AND (l.due_at IS NULL OR l.due_at > $3)"
+        );
+        self.execute(&sql, &[&tenants, &ids, &now]).await.map(drop)
     }
 
     /// Notes that leases are to be looked at whose entity or CA server was changed since they were given; how many.
@@ -176,42 +203,73 @@ impl SystemTx {
         Ok(self.query(sql, &[&now, &again_at, &limit]).await?.iter().filter_map(readable).collect())
     }
 
-    /// Writes that a lease is given, before the agent learns of it; returns the sequence of the message, none when
-    /// something has changed since it was claimed: it is looked at anew then.
+    /// Writes that leases are given, before their agents learn of it; returns the sequences of the messages. One is left out
+    /// when something has changed since it was claimed: it is looked at anew then.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn lease_given(&self, given: &LeaseGiven, now: Timestamp) -> Result<Option<u64>, DbError> {
-        let sql = "/* lease_given */ UPDATE leases SET lease_id = $3, agent_id = $4, device_id = $5, content = $6,
-                 entity_id = $7, entity_revision = $8, ca_server_id = $9, ca_server_revision = $10, given_at = $11,
-                 expires_at = $12, ended_at = NULL, end_reason = NULL, offer_again = false, sequence = sequence + 1
-             WHERE tenant_id = $1 AND trustpoint_id = $2 AND due_at = $13 RETURNING sequence";
-        let (tenant, trustpoint) = given.of;
-        let row = self
-            .query_opt(
-                sql,
+    pub async fn leases_given(
+        &self,
+        given: &[LeaseGiven],
+        now: Timestamp,
+    ) -> Result<BTreeMap<(TenantId, TrustpointId), u64>, DbError> {
+        let of = |id: fn(&LeaseGiven) -> Uuid| given.iter().map(id).collect::<Vec<_>>();
+        let tenants = of(|it| it.of.0.as_uuid());
+        let trustpoints = of(|it| it.of.1.as_uuid());
+        let leases = of(|it| it.lease_id.as_uuid());
+        let agents = of(|it| it.agent_id.as_uuid());
+        let devices = of(|it| it.device_id.as_uuid());
+        let contents: Vec<_> = given.iter().map(|it| it.content.as_str()).collect();
+        let entities = of(|it| it.entity.0.as_uuid());
+        let entity_revisions: Vec<_> = given.iter().map(|it| it.entity.1).collect();
+        let servers = of(|it| it.ca_server.0.as_uuid());
+        let server_revisions: Vec<_> = given.iter().map(|it| it.ca_server.1).collect();
+        let ends: Vec<_> = given.iter().map(|it| it.expires_at).collect();
+        let claims: Vec<_> = given.iter().map(|it| it.claimed_until).collect();
+        let sql = format!(
+            "/* leases_given */ {IN_ORDER}
+             UPDATE leases l SET lease_id = g.lease_id, agent_id = g.agent_id, device_id = g.device_id, content = g.content,
+                 entity_id = g.entity_id, entity_revision = g.entity_revision, ca_server_id = g.ca_server_id,
+                 ca_server_revision = g.ca_server_revision, given_at = $3, expires_at = g.expires_at, ended_at = NULL,
+                 end_reason = NULL, offer_again = false, sequence = l.sequence + 1
+             FROM held, unnest($1::uuid[], $2::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::uuid[], $9::int[],
+                    $10::uuid[], $11::int[], $12::timestamptz[], $13::timestamptz[])
+                 AS g(tenant_id, trustpoint_id, lease_id, agent_id, device_id, content, entity_id, entity_revision, ca_server_id,
+                    ca_server_revision, expires_at, claimed)
+             WHERE l.tenant_id = held.tenant_id AND l.trustpoint_id = held.trustpoint_id AND l.tenant_id = g.tenant_id
+                 AND l.trustpoint_id = g.trustpoint_id AND l.due_at = g.claimed
+             RETURNING l.tenant_id, l.trustpoint_id, l.sequence"
+        );
+        let rows = self
+            .query(
+                &sql,
                 &[
-                    &Id(tenant),
-                    &Id(trustpoint),
-                    &Id(given.lease_id),
-                    &Id(given.agent_id),
-                    &Id(given.device_id),
-                    &given.content,
-                    &Id(given.entity.0),
-                    &given.entity.1,
-                    &Id(given.ca_server.0),
-                    &given.ca_server.1,
+                    &tenants,
+                    &trustpoints,
                     &now,
-                    &given.expires_at,
-                    &given.claimed_until,
+                    &leases,
+                    &agents,
+                    &devices,
+                    &contents,
+                    &entities,
+                    &entity_revisions,
+                    &servers,
+                    &server_revisions,
+                    &ends,
+                    &claims,
                 ],
             )
             .await?;
-        row.map(sequence).transpose()
+        let mut sequences = BTreeMap::new();
+        for row in rows {
+            let (Id(tenant), Id(trustpoint)) = (row.try_get(0)?, row.try_get(1)?);
+            sequences.insert((tenant, trustpoint), sequence(row)?);
+        }
+        Ok(sequences)
     }
 
-    /// Writes that a lease has ended, before the agent learns of it; returns the sequence of the message, none as for
-    /// [`Self::lease_given`].
+    /// Writes that a lease has ended, before the agent learns of it; returns the sequence of the message, none when something
+    /// has changed since it was claimed.
     ///
     /// # Errors
     /// The database's own.
@@ -229,22 +287,26 @@ impl SystemTx {
         row.map(sequence).transpose()
     }
 
-    /// Notes when to look at a lease next, unless something has changed since it was claimed; `offer_again`: its last
-    /// message has reached no queue.
+    /// Notes when to look at leases next; a moment is left alone where something has changed since the lease was claimed.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn lease_look_at(
-        &self,
-        (tenant, trustpoint): (TenantId, TrustpointId),
-        claimed_until: Timestamp,
-        look_at: Option<Timestamp>,
-        offer_again: bool,
-    ) -> Result<(), DbError> {
-        let sql = "/* lease_look_at */ UPDATE leases SET offer_again = offer_again OR $4,
-                 due_at = CASE WHEN due_at = $5 THEN $3 ELSE due_at END
-             WHERE tenant_id = $1 AND trustpoint_id = $2";
-        self.execute(sql, &[&Id(tenant), &Id(trustpoint), &look_at, &offer_again, &claimed_until]).await.map(drop)
+    pub async fn leases_look_at(&self, next: &[LeaseNext]) -> Result<(), DbError> {
+        let tenants: Vec<_> = next.iter().map(|it| it.of.0.as_uuid()).collect();
+        let trustpoints: Vec<_> = next.iter().map(|it| it.of.1.as_uuid()).collect();
+        let claims: Vec<_> = next.iter().map(|it| it.claimed_until).collect();
+        let moments: Vec<_> = next.iter().map(|it| it.look_at).collect();
+        let again: Vec<_> = next.iter().map(|it| it.offer_again).collect();
+        let sql = format!(
+            "/* leases_look_at */ {IN_ORDER}
+             UPDATE leases l SET offer_again = l.offer_again OR n.again,
+                 due_at = CASE WHEN l.due_at = n.claimed THEN n.moment ELSE l.due_at END
+             FROM held, unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::timestamptz[], $5::bool[])
+                 AS n(tenant_id, trustpoint_id, claimed, moment, again)
+             WHERE l.tenant_id = held.tenant_id AND l.trustpoint_id = held.trustpoint_id AND l.tenant_id = n.tenant_id
+                 AND l.trustpoint_id = n.trustpoint_id"
+        );
+        self.execute(&sql, &[&tenants, &trustpoints, &claims, &moments, &again]).await.map(drop)
     }
 
     /// Writes what an agent answered. Returns whether there is such a lease of its; an answer to an earlier message changes

@@ -91,7 +91,7 @@ pub use self::{
     housekeeping::Chore,
     joining::{Applicant, ApplicantState, ExpectedAgent, FactoryCa},
     key_encryption::{KekUse, StoredSecret},
-    lease::{DueLease, LeaseGiven, LeasedTrustpoint, ShownLease},
+    lease::{DueLease, LeaseGiven, LeaseNext, LeasedTrustpoint, ShownLease},
     listing::{CertificateWithBytes, JobFilter, ListedCertificate, ListedJob, ListedTrustpoint},
     migrate::{SchemaError, migrate, schema_version},
     node::NodeRow,
