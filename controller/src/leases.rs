@@ -107,15 +107,15 @@ impl Leaser {
             })
             .await?;
         let full = i64::try_from(due.len()).is_ok_and(|rows| rows >= BATCH);
-        let (mut gifts, mut nexts) = (Vec::new(), Vec::new());
+        let (mut all, mut nexts) = (Vec::new(), Vec::new());
         for lease in &due {
             match self.act(lease, now).await {
-                Ok(Act::Gift(gift)) => gifts.push(*gift),
+                Ok(Act::Give(prepared)) => all.push(*prepared),
                 Ok(Act::Next(next)) => nexts.extend(next),
                 Err(error) => self.put_off(lease.trustpoint_id, &error),
             }
         }
-        nexts.extend(self.give_all(gifts, now).await?);
+        nexts.extend(self.give_all(all, now).await?);
         if !nexts.is_empty() {
             self.store.system_tx("leases_look_at", async move |tx| tx.leases_look_at(&nexts).await).await?;
         }
@@ -151,29 +151,29 @@ impl Leaser {
             }
             LeaseStep::Give(give) => {
                 let leased = due.trustpoint.as_ref();
-                let gift = leased.map(|leased| gift(due, leased, &give, now)).transpose()?.flatten();
-                Ok(gift.map_or(Act::Next(None), |gift| Act::Gift(Box::new(gift))))
+                let prepared = leased.map(|leased| prepare(due, leased, &give, now)).transpose()?.flatten();
+                Ok(prepared.map_or(Act::Next(None), |prepared| Act::Give(Box::new(prepared))))
             }
         }
     }
 
     /// Writes leases, then tells their agents, all at once; when to look at them next.
-    async fn give_all(&self, gifts: Vec<Gift>, now: Timestamp) -> Result<Vec<LeaseNext>, DbError> {
-        if gifts.is_empty() {
+    async fn give_all(&self, all: Vec<Prepared>, now: Timestamp) -> Result<Vec<LeaseNext>, DbError> {
+        if all.is_empty() {
             return Ok(Vec::new());
         }
-        let given: Vec<LeaseGiven> = gifts.iter().map(|gift| gift.given.clone()).collect();
+        let given: Vec<LeaseGiven> = all.iter().map(|prepared| prepared.given.clone()).collect();
         let sequences =
             self.store.system_tx("leases_given", async move |tx| tx.leases_given(&given, now).await).await?;
-        let told = gifts.into_iter().filter_map(|gift| {
-            let sequence = *sequences.get(&gift.given.of)?;
-            Some(self.tell(gift, sequence))
+        let told = all.into_iter().filter_map(|prepared| {
+            let sequence = *sequences.get(&prepared.given.of)?;
+            Some(self.tell(prepared, sequence))
         });
         Ok(join_all(told).await.into_iter().flatten().collect())
     }
 
-    async fn tell(&self, gift: Gift, sequence: u64) -> Option<LeaseNext> {
-        let Gift { given, mut lease, next } = gift;
+    async fn tell(&self, prepared: Prepared, sequence: u64) -> Option<LeaseNext> {
+        let Prepared { given, mut lease, next } = prepared;
         lease.sequence = sequence;
         let device = lease.device.clone();
         match self.send(given.agent_id, &ToAgent::Lease(lease)).await {
@@ -237,13 +237,13 @@ impl Leaser {
 /// What is to be done about a lease together with others.
 enum Act {
     /// To give it.
-    Gift(Box<Gift>),
+    Give(Box<Prepared>),
     /// To look at it again; none: it stays claimed, and is found again after that.
     Next(Option<LeaseNext>),
 }
 
-/// A lease that is to be given.
-struct Gift {
+/// A lease that is to be given, with its message.
+struct Prepared {
     given: LeaseGiven,
     /// Its message, but for the sequence.
     lease: Box<Lease>,
@@ -254,7 +254,12 @@ const fn next(due: &DueLease, look_at: Option<Timestamp>, offer_again: bool) -> 
     LeaseNext { of: (due.tenant_id, due.trustpoint_id), claimed_until: due.claimed_until, look_at, offer_again }
 }
 
-fn gift(due: &DueLease, leased: &LeasedTrustpoint, give: &Give, now: Timestamp) -> Result<Option<Gift>, LeaseError> {
+fn prepare(
+    due: &DueLease,
+    leased: &LeasedTrustpoint,
+    give: &Give,
+    now: Timestamp,
+) -> Result<Option<Prepared>, LeaseError> {
     let Some(trustpoint) = leased.device.trustpoints.get(&due.trustpoint_id) else { return Ok(None) };
     let device = &leased.device.device;
     let lease_id = match give.lease_id {
@@ -291,7 +296,7 @@ fn gift(due: &DueLease, leased: &LeasedTrustpoint, give: &Give, now: Timestamp) 
         replaced_is_revoked: give.order.ca_server.quirks.revokes_on_issue,
         enroll: Box::new(message::enroll(&give.order, None).map_err(LeaseError::Unwritable)?),
     });
-    Ok(Some(Gift { given, lease, next: next(due, Some(give.look_at), false) }))
+    Ok(Some(Prepared { given, lease, next: next(due, Some(give.look_at), false) }))
 }
 
 /// What an agent is given, as a fingerprint of everything that counts.

@@ -56,6 +56,13 @@ async fn a_campaign_revokes_at_the_ca_what_its_devices_use_also_while_everything
     // A freeze window holds no revocation.
     let always = json!({ "name": "always", "cron": "* * * * *", "duration_s": 3600, "time_zone": "UTC" });
     fleet.post("freezes", &always).unwrap();
+    let frozen = |action: &str| {
+        let select = json!({ "ca_server": "default" });
+        let reason = if action == "revoke" { json!("superseded") } else { json!(null) };
+        let body = json!({ "name": "look", "action": action, "reason": reason, "select": select });
+        fleet.post("campaigns?dry_run=true", &body).unwrap()["frozen"].clone()
+    };
+    assert_eq!((frozen("renew"), frozen("revoke")), (json!(3), json!(0)));
     let words = ["campaign", "start", "stolen", "--action", "revoke", "--of-ca-server", "default", "--waves", "1,100%"];
     let (done, said) = lab.verb(&[&words[..], &["--revocation-reason", "keyCompromise"]].concat());
     assert!(done, "{said}");
@@ -101,6 +108,13 @@ async fn s30_devices_get_another_subject_by_a_campaign_that_renews_for_which_nob
         let jobs = fleet.get(&format!("jobs?device={device}")).unwrap();
         assert!(jobs["items"].as_array().unwrap().iter().any(|job| job["kind"] == "cr"), "{jobs}");
     }
+    // What comes is told beside the budget, hour by hour where that is wanted, and spread on command.
+    let (done, said) = lab.verb(&["ca-server", "forecast", "default"]);
+    assert!(done && said.contains("the budget is 360000 an hour") && said.contains("BUSIEST HOUR"), "{said}");
+    let (done, said) = lab.verb(&["ca-server", "forecast", "default", "--hours", "3"]);
+    assert!(done && said.contains("HOUR") && said.matches(":00:00Z").count() == 3, "{said}");
+    let (done, said) = lab.verb(&["ca-endpoint", "respread"]);
+    assert!(done && said.contains("ca-server forecast"), "{said}");
     // From here on updates go again.
     let updated = fleet.job_ended(&fleet.enroll("ap-1", "kur").unwrap(), campaigns::LIMIT).await.unwrap();
     assert_eq!(updated["state"], "succeeded", "{updated}");

@@ -16,14 +16,14 @@ use super::dto::forecast::{ForecastBody, ForecastDayBody, ForecastHourBody, Spre
 use super::problem::{Problem, ProblemBody, json};
 use crate::admission::Budget;
 use crate::audit::PLATFORM;
-use crate::db::{CaEndpoint, DbError, Forecast, Note};
+use crate::db::{CaEndpoint, DbError, Forecast, HORIZON, Note};
 use crate::error::AppError;
 use crate::spreader::{Spreader, capacity, per_hour};
 
 /// Hours that are shown one by one where nothing is said.
 const HOURS: i32 = 48;
-/// Most of them: the 90 days.
-const HOURS_MAX: i32 = 90 * 24;
+/// Most of them: all that a forecast looks at.
+const HOURS_MAX: i64 = HORIZON.as_hours();
 const DAY_S: i64 = 24 * 3_600;
 
 /// How much of what comes is shown.
@@ -49,7 +49,7 @@ pub async fn of_ca_server(call: Call) -> Result<HttpResponse, Problem> {
         Some(text) => text
             .parse()
             .ok()
-            .filter(|hours| (0..=HOURS_MAX).contains(hours))
+            .filter(|hours| (0..=HOURS_MAX).contains(&i64::from(*hours)))
             .ok_or_else(|| Problem::invalid("hours", "range", format!("must be a number from 0 to {HOURS_MAX}")))?,
     };
     let name: ObjectName = call.segment("ca_server", "ca_server")?;

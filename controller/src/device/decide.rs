@@ -25,6 +25,8 @@ mod configure;
 mod dry_run;
 pub(super) mod lease;
 mod order;
+#[cfg(test)]
+mod order_tests;
 mod recover;
 mod reissue;
 mod renew;
